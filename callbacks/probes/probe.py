@@ -1,0 +1,99 @@
+"""The probe: a quantity that is sampled while the run trains, at a price that it measures itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ...store import Column, Schema
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(slots=True)
+class Training:
+    """What a probe may know of the training that it looks into.
+
+    `model` is the raw module (never a DDP wrapper). `loss_fn(model, batch) -> Tensor` runs the
+    user's own loss, undisturbed, or is None where there is none to run (then probes that run the
+    model are off, with `why_no_loss`). `batches()` are the last batches that were trained on,
+    at most four, the newest last; they are referenced for one sample and never kept.
+    """
+
+    model: torch.nn.Module
+    optimizers: Sequence[torch.optim.Optimizer]
+    rank: int = 0
+    world_size: int = 1
+    sharded: bool = False
+    loss_fn: Callable[[torch.nn.Module, Any], torch.Tensor] | None = None
+    why_no_loss: str = "no loss_fn was given"
+    batches: Callable[[], list[Any]] = lambda: []
+    precision: str = "32-true"
+
+
+@dataclass(slots=True)
+class Cost:
+    """What a probe has cost so far, in seconds of wall time."""
+
+    samples: int = 0
+    seconds: float = 0.0
+    recent: float = math.nan
+    """Seconds of one sample: a running mean that leans to the last samples."""
+
+    def add(self, seconds: float) -> None:
+        self.samples += 1
+        self.seconds += seconds
+        self.recent = seconds if math.isnan(self.recent) else 0.7 * self.recent + 0.3 * seconds
+
+
+class ProbeOffError(Exception):
+    """Raised by a probe that cannot work in this run; the message says why, for the event."""
+
+
+@dataclass
+class Probe:
+    """Base of all probes; anyone can write one.
+
+    A subclass sets `family`, returns its columns from `attach`, and one number a column from
+    `sample` (a sequence of floats, or one float32 tensor on any device, which the recorder copies
+    without waiting). Raise ProbeOffError to be switched off for a reason that the page shows.
+
+    `dear` probes run the model: rank 0 only, their first sample at `first` steps, never two of
+    them in one step, and their batches are kept at hand only for the step that samples.
+    """
+
+    family: str = field(default="", init=False)
+    dear: bool = field(default=False, init=False)
+    first: int = field(default=1, init=False)
+    every: int | None = None
+    """Steps between samples; None lets the budget decide."""
+    cost: Cost = field(default_factory=Cost, init=False)
+
+    @property
+    def name(self) -> str:
+        """What the page calls it: the class name in lower case."""
+        return type(self).__name__.lower()
+
+    def attach(self, training: Training) -> Sequence[Column]:
+        """Hook into the training and return the columns of the family."""
+        raise NotImplementedError
+
+    def arm(self, step: int) -> None:
+        """Get ready before the forward pass of a step that will be sampled."""
+
+    def sample(self, step: int) -> torch.Tensor | Sequence[float]:
+        """Return the values of the step, after its optimizer stepped, in the columns' order."""
+        raise NotImplementedError
+
+    def disarm(self) -> None:
+        """Stop looking, after a sampled step or one that ended early."""
+
+    def detach(self) -> None:
+        """Remove every hook."""
+
+    def schema(self, columns: Sequence[Column]) -> Schema:
+        """Return the schema of the family."""
+        return Schema(self.family, tuple(columns))

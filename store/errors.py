@@ -1,0 +1,43 @@
+"""The errors of Otoscope: one tree, each saying what was wrong, what was got and what to do."""
+
+from __future__ import annotations
+
+
+class OtoscopeError(Exception):
+    """Raised when Otoscope cannot do what it was asked; every error of ours derives from it."""
+
+
+class ConfigError(OtoscopeError, ValueError):
+    """Raised when an option, a keyword or a file of settings holds a value that cannot be used."""
+
+
+class StoreError(OtoscopeError):
+    """Raised when the store cannot be read or written."""
+
+
+class StoreUnavailableError(StoreError):
+    """Raised when no server answers at the address; the same call may succeed later."""
+
+
+class StoreFullError(StoreError):
+    """Raised when the server refuses a write because its memory is full."""
+
+
+class OutOfOrderError(StoreError):
+    """Raised when a frame's id is equal to or smaller than the last id of its stream."""
+
+
+class UnknownRunError(StoreError):
+    """Raised when a run id is not in the store."""
+
+
+class DamagedRecordingError(StoreError):
+    """Raised when a recording on disk cannot be read at all."""
+
+
+class MissingExtraError(OtoscopeError, ImportError):
+    """Raised when an optional dependency is not installed; the message holds the command."""
+
+
+class ServerError(OtoscopeError):
+    """Raised when the embedded Redis server cannot be found or started."""

@@ -1,0 +1,156 @@
+"""The protocol of a home: where runs live. One in Redis, one in memory, held by one contract test.
+
+A `Sink` is the writing half that the training process needs; a recording on disk is one too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from .schemas import Event, Finding, Frame, Json, Meta, Schema, StreamName
+
+FIRST_EVENT = "0-0"
+"""The event id that lies before every event."""
+
+
+@dataclass(slots=True)
+class Judgement:
+    """What the daemon keeps of a run: where it has read to, its small state, what it found."""
+
+    cursor: str | None = None
+    state: dict[str, Json] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    obstacles: dict[str, Json] = field(default_factory=dict)
+
+
+class Sink(Protocol):
+    """Where a recorder's frames go. Every call may raise a StoreError and may then be repeated."""
+
+    def write_meta(self, run: str, fields: Mapping[str, Json]) -> None:
+        """Set fields of Meta; `heartbeat` and `clock_offset` are merged rank by rank."""
+        ...
+
+    def add_schema(self, run: str, schema: Schema) -> None:
+        """Store a schema under its hash, once."""
+        ...
+
+    def append(
+        self,
+        run: str,
+        frames: Sequence[Frame],
+        events: Sequence[Event] = (),
+        fields: Mapping[str, Json] | None = None,
+        *,
+        resent: bool = False,
+    ) -> int:
+        """Store frames, events and fields of Meta together, all or nothing.
+
+        Returns how many frames were refused because their stream holds an equal or larger id;
+        they are not stored. With `resent`, events whose id was stored lately are left out.
+        """
+        ...
+
+    def last_id(self, run: str, stream: StreamName) -> tuple[int, int] | None:
+        """Return (step, seq) of the last frame of a stream, None where it holds none."""
+        ...
+
+    def begin_attempt(self, run: str) -> int:
+        """Return the number of a new attempt of the run: 1 for a new run."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections and files."""
+        ...
+
+
+class Home(Sink, Protocol):
+    """Everything that can be asked of a place where runs live."""
+
+    def ping(self) -> None:
+        """Raise StoreUnavailableError where nobody answers."""
+        ...
+
+    def run_ids(self) -> list[tuple[str, float]]:
+        """Return (run id, last seen in epoch s), the latest first."""
+        ...
+
+    def delete(self, run: str) -> None:
+        """Remove everything that is stored of a run."""
+        ...
+
+    def meta(self, run: str) -> Meta:
+        """Return what the run told of itself; raises UnknownRunError."""
+        ...
+
+    def schemas(self, run: str) -> dict[str, Schema]:
+        """Return the run's schemas by their hash."""
+        ...
+
+    def streams(self, run: str) -> list[StreamName]:
+        """Return the run's streams, sorted."""
+        ...
+
+    def frames(
+        self,
+        run: str,
+        stream: StreamName,
+        *,
+        after: tuple[int, int] | None = None,
+        start: int | None = None,
+        stop: int | None = None,
+        count: int | None = None,
+    ) -> list[Frame]:
+        """Return frames in order: those behind the id `after`, with start ≤ step ≤ stop."""
+        ...
+
+    def latest(self, run: str, stream: StreamName, count: int = 1) -> list[Frame]:
+        """Return the last frames of a stream, in order."""
+        ...
+
+    def events(
+        self, run: str, after: str = FIRST_EVENT, count: int | None = None
+    ) -> list[tuple[str, Event]]:
+        """Return (stream id, event) behind `after`, in order, each event id once."""
+        ...
+
+    def add_event(self, run: str, event: Event) -> str:
+        """Append one event and return its stream id."""
+        ...
+
+    def labels(self, run: str) -> dict[str, Json]:
+        """Return name, tags, notes and closed as a person set them; empty where nobody did."""
+        ...
+
+    def set_labels(self, run: str, labels: Mapping[str, Json]) -> None:
+        """Set some of the labels; None removes one."""
+        ...
+
+    def judgement(self, run: str) -> Judgement:
+        """Return what the daemon committed last."""
+        ...
+
+    def acquire(self, run: str, token: str, milliseconds: int) -> bool:
+        """Take the run's lease, or keep it where the token holds it already."""
+        ...
+
+    def release(self, run: str, token: str) -> None:
+        """Give the lease back where the token holds it."""
+        ...
+
+    def commit(
+        self,
+        run: str,
+        token: str,
+        milliseconds: int,
+        expected_cursor: str | None,
+        judgement: Judgement,
+        events: Sequence[Event] = (),
+    ) -> bool:
+        """Store a judgement in one transaction.
+
+        Returns False, and stores nothing, where the lease is not the token's or the cursor is
+        not the expected one.
+        """
+        ...

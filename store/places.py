@@ -1,0 +1,119 @@
+"""Places on this machine: Otoscope's home folder, the address of its server, known recordings."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+
+def home_folder() -> Path:
+    """Return `$OTOSCOPE_HOME`, else the platform's user data folder; it may not exist yet."""
+    asked = os.environ.get("OTOSCOPE_HOME")
+    return Path(asked).expanduser() if asked else Path(platformdirs.user_data_dir("otoscope"))
+
+
+def boot_id() -> str:
+    """Return what tells one boot of this machine from the next; empty where nothing does."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
+@dataclass(slots=True)
+class Address:
+    """Where the embedded server of this machine listens, and who started it.
+
+    `url` carries the password, so the file that holds it is readable by its owner alone.
+    """
+
+    url: str
+    socket: str
+    dashboard: str | None
+    pid: int
+    hostname: str
+    boot_id: str
+    server_pid: int | None = None
+
+    def is_here(self) -> bool:
+        """Tell whether the address was written on this host, in this boot, by a living process.
+
+        A home folder may be shared: another host must not be sent to its own loopback.
+        """
+        return (
+            self.hostname == socket.gethostname()
+            and self.boot_id == boot_id()
+            and process_lives(self.pid)
+        )
+
+
+def process_lives(pid: int) -> bool:
+    """Tell whether a process of this id runs (also where it belongs to another user)."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def address_file() -> Path:
+    return home_folder() / "server.json"
+
+
+def write_address(address: Address) -> None:
+    """Write the address file, readable by its owner alone."""
+    _write_private(address_file(), asdict(address))
+
+
+def read_address() -> Address | None:
+    """Return the address of the embedded server, None where none runs on this host."""
+    try:
+        address = Address(**json.loads(address_file().read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return address if address.is_here() else None
+
+
+def forget_address() -> None:
+    """Remove the address file; it may be gone already."""
+    with contextlib.suppress(OSError):
+        address_file().unlink()
+
+
+def recordings_file() -> Path:
+    return home_folder() / "recordings.json"
+
+
+def register_recording(directory: Path) -> None:
+    """Remember a recording's folder, so that `otoscope up` finds it."""
+    known = [path for path in recordings() if path != directory.resolve()]
+    rows = [str(path) for path in [*known, directory.resolve()]][-1000:]
+    _write_private(recordings_file(), {"recordings": rows})
+
+
+def recordings() -> list[Path]:
+    """Return the known recordings that still exist, oldest first."""
+    try:
+        rows = json.loads(recordings_file().read_text())["recordings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [Path(row) for row in rows if isinstance(row, str) and Path(row).is_dir()]
+
+
+def _write_private(path: Path, body: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    with os.fdopen(handle, "w") as file:
+        json.dump(body, file, indent=1)
+    Path(temporary).replace(path)
