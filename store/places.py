@@ -64,6 +64,9 @@ def process_lives(pid: int) -> bool:
         return True
     except OSError:
         return False
+    # A killed process that nobody has waited for (PID 1 of a container often does not) is dead.
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return True
 
 
@@ -73,7 +76,7 @@ def address_file() -> Path:
 
 def write_address(address: Address) -> None:
     """Write the address file, readable by its owner alone."""
-    _write_private(address_file(), asdict(address))
+    write_private(address_file(), asdict(address))
 
 
 def read_address() -> Address | None:
@@ -99,7 +102,7 @@ def register_recording(directory: Path) -> None:
     """Remember a recording's folder, so that `otoscope up` finds it."""
     known = [path for path in recordings() if path != directory.resolve()]
     rows = [str(path) for path in [*known, directory.resolve()]][-1000:]
-    _write_private(recordings_file(), {"recordings": rows})
+    write_private(recordings_file(), {"recordings": rows})
 
 
 def recordings() -> list[Path]:
@@ -111,7 +114,7 @@ def recordings() -> list[Path]:
     return [Path(row) for row in rows if isinstance(row, str) and Path(row).is_dir()]
 
 
-def _write_private(path: Path, body: dict[str, Any]) -> None:
+def write_private(path: Path, body: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     with os.fdopen(handle, "w") as file:
