@@ -170,7 +170,9 @@ class MemoryHome:
     ) -> list[tuple[str, Event]]:
         with self._lock:
             rows = self._known(run).events
-            first = next((i for i, row in enumerate(rows) if decode_id(row[0]) > decode_id(after)), len(rows))
+            first = next(
+                (i for i, row in enumerate(rows) if decode_id(row[0]) > decode_id(after)), len(rows)
+            )
             rows = rows[first:] if count is None else rows[first : first + count]
             return once(deepcopy(rows))
 

@@ -31,6 +31,7 @@ import redis
 from redis.exceptions import BusyLoadingError, RedisError
 
 from .errors import ServerError
+from .locks import try_lock
 from .places import home_folder, process_lives, write_private
 
 OLDEST = (6, 2)
@@ -180,8 +181,11 @@ class EmbeddedServer:
         self._socket_folder: Path | None = None
         self._lock: IO[str] | None = None
 
-    def start(self) -> EmbeddedServer:
-        """Start the server and return once it answers; raises ServerError where it does not."""
+    def start(self, given_up: Callable[[], bool] = lambda: False) -> EmbeddedServer:
+        """Start the server and return once it answers; raises ServerError where it does not.
+
+        A long history takes its time to be read in; `given_up` is asked meanwhile.
+        """
         self.binary = find_binary()
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = _take_lock(self.directory / "lock")
@@ -189,7 +193,7 @@ class EmbeddedServer:
             _refuse_newer_data(self.directory, self.binary)
             self._socket_folder = _socket_folder()
             self._launch()
-            self._wait_until_ready()
+            self._wait_until_ready(given_up)
         except BaseException:
             self.stop()
             raise
@@ -265,11 +269,11 @@ class EmbeddedServer:
             self._process.stdin.write(text.encode())
             self._process.stdin.close()
 
-    def _wait_until_ready(self, patience: float = 15.0) -> None:
+    def _wait_until_ready(self, given_up: Callable[[], bool], patience: float = 15.0) -> None:
         client = redis.Redis.from_url(self.url, socket_timeout=2, socket_connect_timeout=2)
         deadline = time.monotonic() + patience
         try:
-            while True:
+            while not given_up():
                 try:
                     client.ping()
                     return
@@ -352,28 +356,20 @@ def _take_lock(path: Path) -> IO[str]:
     """
     if sys.platform == "win32":
         raise ServerError(f"no embedded server on Windows; {REMEDIES_WINDOWS}")
-    import fcntl
-
-    file = path.open("a+")
     deadline = 0.0
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return file
-        except OSError:
-            file.seek(0)
-            holder = _holder(file.read())
+    while (file := try_lock(path)) is None:
+        holder = _holder(path.read_text())
         if holder is not None and deadline == 0.0 and not process_lives(holder[1]):
             with contextlib.suppress(OSError):
                 os.kill(holder[0], signal.SIGTERM)
             deadline = time.monotonic() + 10
         if time.monotonic() > deadline:
-            file.close()
             raise ServerError(
                 f"another server (pid {holder[0] if holder else 'unknown'}) uses {path.parent}; "
                 "`otoscope up` tells where it runs, or set OTOSCOPE_HOME to a folder of its own"
             )
         time.sleep(0.02)
+    return file
 
 
 def _holder(text: str) -> tuple[int, int] | None:

@@ -1,0 +1,73 @@
+"""Connecting: from a URL, a folder or nothing to a store that can be read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from . import places
+from .addresses import checked_url
+from .errors import StoreUnavailableError
+from .home import Sink
+from .reading import Store
+from .recording import RecordingSink, is_recording, read_recording
+from .redis_home import RedisHome
+
+
+def default_url() -> str | None:
+    """Return `$OTOSCOPE_URL`, else the address of this machine's embedded server, else None."""
+    asked = os.environ.get("OTOSCOPE_URL")
+    if asked:
+        return checked_url(asked)
+    address = places.read_address()
+    return None if address is None else address.url
+
+
+def connect(where: str | os.PathLike[str] | None = None, *, timeout: float = 5.0) -> Store:
+    """Return the store at a URL or in a recording's folder.
+
+    Args:
+        where: a URL (`redis://`, `rediss://`, `unix://`), the folder of a recorded run, or None:
+            then `$OTOSCOPE_URL`, else the server that `otoscope up` started on this machine.
+        timeout: bound of every call, in seconds.
+
+    Raises:
+        StoreUnavailableError: nothing answers, or None was given and there is nothing to find.
+        DamagedRecordingError: the folder holds no recording.
+        ConfigError: the URL cannot be one.
+    """
+    if where is not None and "://" not in str(where):
+        return _open_folder(Path(where))
+    url = default_url() if where is None else checked_url(str(where))
+    if url is None:
+        raise StoreUnavailableError(
+            "no store to read: $OTOSCOPE_URL is not set and `otoscope up` does not run on this "
+            "machine; start it, give --url, or name the folder of a recorded run"
+        )
+    home = RedisHome(url, timeout=timeout)
+    home.ping()
+    return Store(home)
+
+
+def _open_folder(directory: Path) -> Store:
+    if not directory.is_dir() or not is_recording(directory):
+        raise StoreUnavailableError(
+            f"{str(directory)!r} is neither a URL nor the folder of a recorded run; "
+            "write redis://host:6379/0, or ./.otoscope/<run id>"
+        )
+    recording = read_recording(directory)
+    return Store(recording.home, damage=recording.damage)
+
+
+def open_sink(url: str | None, run: str, directory: Path, *, timeout: float = 1.0) -> Sink:
+    """Return where a training process writes to: the server if there is one, else a folder.
+
+    Nothing is connected yet. `url` None means `default_url()`; where that is None too, the run
+    is recorded into `directory`, which is registered so that `otoscope up` finds it.
+    """
+    found = default_url() if url is None else checked_url(url)
+    if found is not None:
+        return RedisHome(found, timeout=timeout)
+    sink = RecordingSink(directory, run)
+    places.register_recording(directory)
+    return sink

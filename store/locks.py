@@ -1,0 +1,28 @@
+"""A lock on a file: held by whoever has it open, let go when the last of them ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import IO
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock; there is no embedded server to protect there either
+    fcntl = None
+
+
+def try_lock(path: Path) -> IO[str] | None:
+    """Return the locked file, or None where another process holds it; closing it lets go.
+
+    A child that inherits the descriptor holds the lock with us, and after us.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file = path.open("a+")
+    if fcntl is None:
+        return file
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file

@@ -1,0 +1,366 @@
+"""The Redis home: the protocol over one Redis or Valkey server, 6.2 or newer."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+from redis import exceptions
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from . import keys
+from .addresses import checked_url, redacted
+from .errors import StoreError, StoreFullError, StoreUnavailableError, UnknownRunError
+from .frames import checked, decode, decode_id, encode, encode_id
+from .home import FIRST_EVENT, Judgement
+from .memory import MERGED, once
+from .schemas import Event, Finding, Frame, Json, Meta, Schema, StreamName, dumps
+
+RESENT_EVENTS = 10_000
+"""How many of the last events are looked through for one that is sent again."""
+
+
+class RedisHome:
+    """Runs in Redis. Holds no connection until it is asked; safe to share between threads.
+
+    `timeout` bounds every call in seconds. There are no retries inside: who calls decides.
+    """
+
+    def __init__(self, url: str, *, timeout: float = 5.0) -> None:
+        self.url = checked_url(url)
+        self._client: Any = redis.Redis.from_url(
+            self.url,
+            protocol=2,
+            socket_timeout=timeout,
+            socket_connect_timeout=min(timeout, 2.0),
+            # the defaults retry ten times: a refused connection blocked for 3.6 s
+            retry=Retry(NoBackoff(), 0),
+            health_check_interval=0,
+        )
+        self._announced: set[tuple[str, StreamName]] = set()
+
+    # -- the server ---------------------------------------------------------------------------
+
+    def ping(self) -> None:
+        with self._translated():
+            self._client.ping()
+
+    def close(self) -> None:
+        self._client.close()
+
+    def server_info(self) -> dict[str, Json]:
+        """Return the server's INFO: version, memory in bytes, eviction policy."""
+        with self._translated():
+            return dict(self._client.info())
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        where = redacted(self.url)
+        try:
+            yield
+        except exceptions.OutOfMemoryError as error:
+            raise StoreFullError(
+                f"the Redis server at {where} refuses writes: its memory is full; raise maxmemory, "
+                "or delete old runs (`otoscope prune`)"
+            ) from error
+        except exceptions.AuthenticationError as error:
+            raise StoreError(
+                f"the Redis server at {where} refuses the user or the password; "
+                "put both into the URL: redis://user:password@host:6379/0"
+            ) from error
+        except exceptions.NoPermissionError as error:
+            raise StoreError(
+                f"the Redis user at {where} lacks a permission ({error}); "
+                "docs/operations.md lists what callback, daemon and page need"
+            ) from error
+        except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
+            raise StoreUnavailableError(
+                f"no answer from the Redis server at {where} ({_reason(error)}); "
+                "start it, or start one of your own with `otoscope up`"
+            ) from error
+        except exceptions.RedisError as error:
+            raise StoreError(f"the Redis server at {where} answered: {error}") from error
+
+    # -- runs ---------------------------------------------------------------------------------
+
+    def run_ids(self) -> list[tuple[str, float]]:
+        with self._translated():
+            rows = self._client.zrevrange(keys.runs(), 0, -1, withscores=True)
+        return sorted(((_text(run), seen) for run, seen in rows), key=lambda row: (-row[1], row[0]))
+
+    def delete(self, run: str) -> None:
+        with self._translated():
+            members = self._client.smembers(keys.streams(run))
+            streams = [keys.stream_of_member(_text(member)) for member in members]
+            for stream in streams:
+                self._client.delete(keys.raw(run, stream))
+            self._client.delete(*[part(run) for part in _PARTS])
+            self._client.zrem(keys.runs(), run)
+        self._announced = {pair for pair in self._announced if pair[0] != run}
+
+    def begin_attempt(self, run: str) -> int:
+        with self._translated():
+            attempt = int(self._client.hincrby(keys.meta(run), "attempt", 1))
+            self._client.zadd(keys.runs(), {run: time.time()})
+        return attempt
+
+    def write_meta(self, run: str, fields: Mapping[str, Json]) -> None:
+        if fields:
+            with self._translated():
+                self._client.hset(keys.meta(run), mapping=_meta_fields(fields))
+                self._client.zadd(keys.runs(), {run: time.time()})
+
+    def meta(self, run: str) -> Meta:
+        with self._translated():
+            rows = self._client.hgetall(keys.meta(run))
+        if not rows:
+            raise UnknownRunError(
+                f"no run {run!r} in this store; `otoscope runs` lists those it has"
+            )
+        return _meta(rows)
+
+    # -- frames -------------------------------------------------------------------------------
+
+    def add_schema(self, run: str, schema: Schema) -> None:
+        with self._translated():
+            self._client.hset(keys.schema(run), schema.hash, schema.to_json())
+
+    def schemas(self, run: str) -> dict[str, Schema]:
+        with self._translated():
+            rows = self._client.hgetall(keys.schema(run))
+        return {_text(name): Schema.from_json(text) for name, text in rows.items()}
+
+    def append(
+        self,
+        run: str,
+        frames: Sequence[Frame],
+        events: Sequence[Event] = (),
+        fields: Mapping[str, Json] | None = None,
+        *,
+        resent: bool = False,
+    ) -> int:
+        if resent and events:
+            stored = self._recent_event_ids(run)
+            events = [event for event in events if event.id not in stored]
+        new = {frame.stream for frame in checked(frames)}
+        new = {stream for stream in new if (run, stream) not in self._announced}
+        raw = {frame.stream: keys.raw(run, frame.stream) for frame in frames}
+        with self._translated():
+            pipe = self._client.pipeline(transaction=True)
+            for frame in frames:
+                h, t, v = encode(frame)
+                place = encode_id(*frame.id)
+                pipe.execute_command("XADD", raw[frame.stream], place, "h", h, "t", t, "v", v)
+            if new:
+                pipe.sadd(keys.streams(run), *map(keys.stream_member, sorted(new)))
+            for event in events:
+                pipe.xadd(keys.events(run), {"e": dumps(event.to_json())})
+            if fields:
+                pipe.hset(keys.meta(run), mapping=_meta_fields(fields))
+            refused = _refusals(pipe.execute(raise_on_error=False))
+            self._client.zadd(keys.runs(), {run: time.time()})
+        self._announced |= {(run, stream) for stream in new}
+        return refused
+
+    def last_id(self, run: str, stream: StreamName) -> tuple[int, int] | None:
+        with self._translated():
+            rows = self._client.xrevrange(keys.raw(run, stream), count=1)
+        return decode_id(rows[0][0]) if rows else None
+
+    def streams(self, run: str) -> list[StreamName]:
+        with self._translated():
+            members = self._client.smembers(keys.streams(run))
+        return sorted(keys.stream_of_member(_text(member)) for member in members)
+
+    def frames(
+        self,
+        run: str,
+        stream: StreamName,
+        *,
+        after: tuple[int, int] | None = None,
+        start: int | None = None,
+        stop: int | None = None,
+        count: int | None = None,
+    ) -> list[Frame]:
+        low = "-" if start is None else encode_id(max(start, 0), 0)
+        if after is not None and (start is None or after >= (start, 0)):
+            low = f"({encode_id(*after)}"
+        high = "+" if stop is None else f"{stop}"
+        if stop is not None and stop < 0:
+            return []
+        with self._translated():
+            rows = self._client.xrange(keys.raw(run, stream), min=low, max=high, count=count)
+        return [_frame(stream, row) for row in rows]
+
+    def latest(self, run: str, stream: StreamName, count: int = 1) -> list[Frame]:
+        if count < 1:
+            return []
+        with self._translated():
+            rows = self._client.xrevrange(keys.raw(run, stream), count=count)
+        return [_frame(stream, row) for row in reversed(rows)]
+
+    # -- events and labels --------------------------------------------------------------------
+
+    def events(
+        self, run: str, after: str = FIRST_EVENT, count: int | None = None
+    ) -> list[tuple[str, Event]]:
+        with self._translated():
+            rows = self._client.xrange(keys.events(run), min=f"({after}", count=count)
+        return once([(_text(place), Event.from_json(json.loads(row[b"e"]))) for place, row in rows])
+
+    def add_event(self, run: str, event: Event) -> str:
+        with self._translated():
+            return _text(self._client.xadd(keys.events(run), {"e": dumps(event.to_json())}))
+
+    def _recent_event_ids(self, run: str) -> set[str]:
+        with self._translated():
+            rows = self._client.xrevrange(keys.events(run), count=RESENT_EVENTS)
+        return {json.loads(row[b"e"])["id"] for _, row in rows}
+
+    def labels(self, run: str) -> dict[str, Json]:
+        with self._translated():
+            rows = self._client.hgetall(keys.labels(run))
+        return {_text(key): json.loads(value) for key, value in rows.items()}
+
+    def set_labels(self, run: str, labels: Mapping[str, Json]) -> None:
+        kept = {key: dumps(value) for key, value in labels.items() if value is not None}
+        gone = [key for key, value in labels.items() if value is None]
+        with self._translated():
+            if kept:
+                self._client.hset(keys.labels(run), mapping=kept)
+            if gone:
+                self._client.hdel(keys.labels(run), *gone)
+
+    # -- what the daemon keeps ----------------------------------------------------------------
+
+    def judgement(self, run: str) -> Judgement:
+        with self._translated():
+            pipe = self._client.pipeline(transaction=True)
+            pipe.get(keys.cursor(run)).get(keys.state(run)).get(keys.obstacles(run))
+            cursor, state, obstacles, rows = pipe.hgetall(keys.findings(run)).execute()
+        body = json.loads(state) if state else {}
+        order = {name: i for i, name in enumerate(body.get("findings", []))}
+        names = sorted(map(_text, rows), key=lambda name: (order.get(name, len(order)), name))
+        return Judgement(
+            cursor=None if cursor is None else _text(cursor),
+            state=body.get("state", {}),
+            findings=[Finding.from_json(json.loads(rows[name.encode()])) for name in names],
+            obstacles=json.loads(obstacles) if obstacles else {},
+        )
+
+    def acquire(self, run: str, token: str, milliseconds: int) -> bool:
+        with self._translated():
+            if self._client.set(keys.lease(run), token, nx=True, px=milliseconds):
+                return True
+            holder = self._client.get(keys.lease(run))
+            return holder is not None and _text(holder) == token
+
+    def release(self, run: str, token: str) -> None:
+        with self._translated(), self._client.pipeline(transaction=True) as pipe:
+            pipe.watch(keys.lease(run))
+            holder = pipe.get(keys.lease(run))
+            if holder is not None and _text(holder) == token:
+                pipe.multi()
+                pipe.delete(keys.lease(run))
+                try:
+                    pipe.execute()
+                except exceptions.WatchError:
+                    return
+
+    def commit(
+        self,
+        run: str,
+        token: str,
+        milliseconds: int,
+        expected_cursor: str | None,
+        judgement: Judgement,
+        events: Sequence[Event] = (),
+    ) -> bool:
+        with self._translated(), self._client.pipeline(transaction=True) as pipe:
+            pipe.watch(keys.lease(run), keys.cursor(run))
+            holder, cursor = pipe.get(keys.lease(run)), pipe.get(keys.cursor(run))
+            mine = holder is not None and _text(holder) == token
+            if not mine or (None if cursor is None else _text(cursor)) != expected_cursor:
+                return False
+            pipe.multi()
+            pipe.set(keys.lease(run), token, xx=True, px=milliseconds)
+            pipe.set(keys.cursor(run), judgement.cursor or "")
+            order = [finding.id for finding in judgement.findings]
+            pipe.set(keys.state(run), dumps({"state": judgement.state, "findings": order}))
+            pipe.set(keys.obstacles(run), dumps(judgement.obstacles))
+            pipe.delete(keys.findings(run))
+            found = {item.id: dumps(item.to_json()) for item in judgement.findings}
+            if found:
+                pipe.hset(keys.findings(run), mapping=found)
+            for event in events:
+                pipe.xadd(keys.events(run), {"e": dumps(event.to_json())})
+            try:
+                pipe.execute()
+            except exceptions.WatchError:
+                return False
+        return True
+
+
+_PARTS = (
+    keys.meta,
+    keys.schema,
+    keys.streams,
+    keys.labels,
+    keys.events,
+    keys.findings,
+    keys.obstacles,
+    keys.cursor,
+    keys.state,
+    keys.lease,
+)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+
+
+def _frame(stream: StreamName, row: tuple[bytes, dict[bytes, bytes]]) -> Frame:
+    place, body = row
+    return decode(stream, *decode_id(place), body[b"h"], body[b"t"], body[b"v"])
+
+
+def _refusals(results: Sequence[Any]) -> int:
+    """Count the frames refused for their id; raise any other error."""
+    refused = 0
+    for result in results:
+        if isinstance(result, exceptions.ResponseError) and "equal or smaller" in str(result):
+            refused += 1
+        elif isinstance(result, Exception):
+            raise result
+    return refused
+
+
+def _meta_fields(fields: Mapping[str, Json]) -> dict[str, str]:
+    rows: dict[str, str] = {}
+    for key, value in fields.items():
+        if key in MERGED:
+            rows |= {f"{key}:{rank}": dumps(item) for rank, item in value.items()}
+        else:
+            rows[key] = dumps(value)
+    return rows
+
+
+def _meta(rows: Mapping[bytes, bytes]) -> Meta:
+    body: dict[str, Json] = {}
+    for raw_key, raw_value in rows.items():
+        key, _, rank = _text(raw_key).partition(":")
+        value = json.loads(raw_value)
+        if key in MERGED:
+            body.setdefault(key, {})[rank] = value
+        else:
+            body[key] = value
+    return Meta.from_json(body)

@@ -1,0 +1,70 @@
+"""The list of runs: what each is, and whether it still trains, told from its own heartbeat."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from .schemas import Finding, Json, Meta, RunInfo, Status
+
+STALE_SECONDS = 15.0
+LOST_SECONDS = 60.0
+LOST_STEPS = 10.0
+
+
+def status_of(meta: Meta, labels: Mapping[str, Json], now: float) -> Status:
+    """Return what state a run is in: ended, or by the age of its last sample.
+
+    >>> status_of(Meta(heartbeat={"0": 100.0}), {}, now=103.0)
+    'live'
+    """
+    if meta.ended and meta.ended.get("attempt", meta.attempt) == meta.attempt:
+        return "failed" if meta.ended.get("how") == "failed" else "finished"
+    if labels.get("closed"):
+        return "finished"
+    age = now - last_seen(meta)
+    step_seconds = float(meta.progress.get("step_seconds") or 0.0)
+    if age <= max(STALE_SECONDS, 3 * step_seconds):
+        return "live"
+    return "stale" if age <= max(LOST_SECONDS, LOST_STEPS * step_seconds) else "lost"
+
+
+def last_seen(meta: Meta) -> float:
+    """Return when a run was last heard of, in epoch seconds."""
+    return max([meta.started, *meta.heartbeat.values()], default=0.0)
+
+
+def run_info(
+    run: str,
+    meta: Meta,
+    labels: Mapping[str, Json],
+    findings: Sequence[Finding],
+    now: float,
+) -> RunInfo:
+    """Return one row of the list of runs; what a person set comes before what the run said."""
+    open_ = {"critical": 0, "warning": 0, "info": 0}
+    hidden = {name for finding in findings for name in finding.caused}
+    for finding in findings:
+        if finding.state == "firing" and finding.id not in hidden:
+            open_[finding.severity] += 1
+    return RunInfo(
+        id=run,
+        name=str(labels.get("name") or meta.name or run),
+        status=status_of(meta, labels, now),
+        attempt=meta.attempt,
+        step=int(meta.progress.get("step") or 0),
+        max_steps=meta.max_steps,
+        started=meta.started,
+        last_seen=last_seen(meta),
+        world_size=meta.world_size,
+        loss_last=_number(meta.progress.get("loss")),
+        loss_best=_number(meta.progress.get("loss_best")),
+        open=open_,
+        tags=list(labels.get("tags", meta.tags)),
+        notes=str(labels.get("notes", meta.notes)),
+        parent=meta.parent,
+    )
+
+
+def _number(value: Json) -> float:
+    return math.nan if value is None else float(value)
