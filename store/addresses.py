@@ -48,16 +48,16 @@ def redacted(url: str) -> str:
     """
     try:
         parts = urlsplit(url)
-        if not parts.netloc and "@" not in url:
-            return url
-        user, at, host = parts.netloc.rpartition("@")
-        if not at:
-            return urlunsplit(parts._replace(query=_without_password(parts.query)))
-        name = user.partition(":")[0]
-        hidden = f"{name}:***@{host}" if ":" in user else f"***@{host}"
-        return urlunsplit(parts._replace(netloc=hidden, query=_without_password(parts.query)))
     except ValueError:
         return url.partition("://")[0] + "://***"
+    user, at, host = parts.netloc.rpartition("@")
+    if at:
+        name = user.partition(":")[0]
+        host = f"{name}:***@{host}" if ":" in user else f"***@{host}"
+    query = _without_password(parts.query)
+    if not at and query == parts.query:
+        return url
+    return urlunsplit(parts._replace(netloc=host, query=query))
 
 
 def _without_password(query: str) -> str:

@@ -26,7 +26,7 @@ from .errors import ConfigError
 from .schemas import StreamName
 
 PREFIX = "otoscope:"
-RUN_ID = re.compile(r"^[a-z0-9][a-z0-9._-]{0,79}$")
+RUN_ID = re.compile(r"^[a-z0-9][a-z0-9._-]{0,79}\Z")
 
 
 def checked_run_id(run: str) -> str:

@@ -114,7 +114,14 @@ def recordings() -> list[Path]:
     return [Path(row) for row in rows if isinstance(row, str) and Path(row).is_dir()]
 
 
+def forget_recording(directory: Path) -> None:
+    """Take a recording off the list; its folder stays."""
+    rows = [str(path) for path in recordings() if path != directory]
+    write_private(recordings_file(), {"recordings": rows})
+
+
 def write_private(path: Path, body: dict[str, Any]) -> None:
+    """Replace a JSON file by one that its owner alone can read."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     with os.fdopen(handle, "w") as file:

