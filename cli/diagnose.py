@@ -1,0 +1,63 @@
+"""`otoscope diagnose`: judge a recorded run from its start, here and now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .address import open_run, url_option
+from .printing import print_json, print_run
+from .progress import progress_bar
+
+SEVERITIES = ("info", "warning", "critical")
+FINDING_STANDS = 3
+NOTHING_JUDGED = 4
+
+
+@click.command(
+    epilog="\b\nExample:\n  otoscope diagnose .otoscope/mlp-01jd4tq2\n"
+    "  otoscope diagnose my-run --fail-on warning    # in a pipeline\n"
+    "\n\b\nWith --fail-on, exit code 3 says that a finding stands, 4 that nothing could be judged.",
+)
+@click.argument("run", metavar="RUN|DIR")
+@url_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--fail-on",
+    type=click.Choice(SEVERITIES),
+    help="Exit with 3 where a finding of this severity or a worse one stands, 4 where nothing was judged.",
+)
+@click.pass_context
+def diagnose(
+    context: click.Context, run: str, url: str | None, as_json: bool, fail_on: str | None
+) -> None:
+    """Judge a run of the store, or the folder of a recorded one, from its first step."""
+    from ..diagnostics import judge
+
+    store, found = open_run(run, url)
+    with progress_bar("judging") as progress:
+        answer = judge(store, found, progress=progress)
+    if as_json:
+        print_json(answer)
+    else:
+        print_run(answer)
+    context.exit(exit_code(answer, fail_on))
+
+
+def exit_code(answer: dict[str, Any], fail_on: str | None) -> int:
+    """Return what `--fail-on` asks for.
+
+    >>> exit_code({"judged": ["plateau"], "findings": []}, "warning")
+    0
+    >>> exit_code({"judged": [], "findings": []}, "warning")
+    4
+    """
+    if fail_on is None:
+        return 0
+    bar = SEVERITIES.index(fail_on)
+    for finding in answer["findings"]:
+        stands = finding["state"] == "firing" and not finding.get("acknowledged")
+        if stands and SEVERITIES.index(finding["severity"]) >= bar:
+            return FINDING_STANDS
+    return 0 if answer["judged"] else NOTHING_JUDGED

@@ -1,0 +1,135 @@
+"""What the commands print: tables, findings, numbers, JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..store.schemas import plain
+
+COLOURS = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
+SIGNS = {"critical": "✖", "warning": "▲", "info": "●"}
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console; in a pipe it never breaks or cuts a line at 80 columns."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else 240
+    return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+
+
+def print_json(value: Any) -> None:
+    """Print JSON on stdout, readable, NaN as null."""
+    click.echo(json.dumps(plain(value), indent=2, ensure_ascii=False))
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
+    """Print a table; numbers of a column are right-aligned by the caller's choice of words."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console().print(table)
+
+
+def number(value: Any) -> str:
+    """Return a value as a person would write it: four digits, no trailing zeros.
+
+    >>> number(0.034217), number(128), number(None)
+    ('0.03422', '128', '–')
+    """
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict | list):
+        return json.dumps(plain(value), ensure_ascii=False)
+    return str(value)
+
+
+def ago(epoch: float, now: float | None = None) -> str:
+    """Return how long ago a moment was.
+
+    >>> ago(1000.0, now=1090.0), ago(0.0)
+    ('1 min ago', 'never')
+    """
+    if epoch <= 0:
+        return "never"
+    seconds = max(0.0, (time.time() if now is None else now) - epoch)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit} ago"
+    return f"{int(seconds)} s ago"
+
+
+def severity_text(severity: str) -> Text:
+    """Return a severity as a sign and a word, never a colour alone."""
+    return Text(f"{SIGNS.get(severity, '●')} {severity}", style=COLOURS.get(severity, ""))
+
+
+def print_run(run: dict[str, Any]) -> None:
+    """Print a run's JSON (DESIGN: `diagnose` and `show`) as a verdict with its findings."""
+    out = console()
+    out.print(Text(f"{run['run']}", style="bold"), Text(f"  {run.get('state', '')}", style="dim"))
+    out.print(Text(str(run.get("verdict") or "no verdict yet")))
+    for finding in run.get("findings", []):
+        out.print()
+        _print_finding(out, finding)
+    out.print()
+    judged, not_judged = run.get("judged", []), run.get("not_judged", {})
+    out.print(Text("Judged: " + (", ".join(judged) or "nothing"), style="dim"))
+    for rule, why in sorted(not_judged.items()):
+        out.print(Text(f"Not judged: {rule}: {why}", style="dim"))
+
+
+def _print_finding(out: Console, finding: dict[str, Any]) -> None:
+    state = "" if finding.get("state") == "firing" else f" ({finding.get('state')})"
+    head = severity_text(finding["severity"])
+    head.append(f"  {finding['title']}{state}", style="bold")
+    out.print(head)
+    rows: list[tuple[str, str]] = [("Rule", f"{finding['rule']}, step {finding['first_step']}")]
+    seen = "; ".join(item["text"] for item in finding.get("because", []))
+    rows.append(("Seen", seen))
+    advice = finding.get("recommendation")
+    if advice:
+        rows += _advice_rows(advice)
+    rows += [
+        ("Why", finding.get("why", "")),
+        ("May be normal", finding.get("may_be_normal", "")),
+        ("Not measured", ", ".join(finding.get("not_measured", []))),
+        ("Caused", ", ".join(finding.get("caused", []))),
+    ]
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in rows:
+        if text:
+            table.add_row(label, Text(text))
+    out.print(table)
+
+
+def _advice_rows(advice: dict[str, Any]) -> list[tuple[str, str]]:
+    current = "" if advice.get("current") is None else f"{number(advice['current'])} → "
+    low_high = advice.get("range")
+    between = f"{number(low_high[0])}–{number(low_high[1])}, " if low_high else ""
+    rows = [
+        (
+            "Set",
+            f"{advice['parameter']} {current}{number(advice['proposed'])} "
+            f"({between}{advice.get('basis', '')})",
+        )
+    ]
+    together, instead = advice.get("also", []), advice.get("alternatives", [])
+    rows += [("And", f"{it['parameter']} {number(it['proposed'])}") for it in together]
+    rows += [("Or", f"{it['parameter']} {number(it['proposed'])}") for it in instead]
+    return [*rows, ("Effect", advice.get("effect", "")), ("Verify", advice.get("verify", ""))]

@@ -1,0 +1,59 @@
+"""`otoscope runs` and `otoscope show`: what the store holds, and what stands in one run."""
+
+from __future__ import annotations
+
+import click
+from rich.text import Text
+
+from ..store import RunInfo, connect
+from .address import open_run, url_option
+from .printing import ago, console, number, print_json, print_run, print_table, severity_text
+
+
+@click.command(
+    epilog="\b\nExample:\n  otoscope runs\n  otoscope runs --json | jq -r '.[].id'",
+)
+@url_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def runs(url: str | None, as_json: bool) -> None:
+    """List the recorded runs, last seen first."""
+    store = connect(url)
+    rows = store.runs()
+    if as_json:
+        print_json([row.to_json() for row in rows])
+    elif not rows:
+        console().print("No runs yet. Add Otoscope() to the callbacks of your Trainer and train.")
+    else:
+        headings = ("run", "status", "step", "loss", "findings", "last seen")
+        print_table(headings, [_row(row) for row in rows])
+
+
+def _row(row: RunInfo) -> tuple[str | Text, ...]:
+    of = f" / {row.max_steps}" if row.max_steps else ""
+    findings = Text("  ").join(
+        Text(f"{count} ").append_text(severity_text(severity))
+        for severity, count in row.open.items()
+        if count
+    )
+    status = Text(row.status, style="bold" if row.status == "live" else "")
+    loss = number(float(row.loss_last))
+    return (row.id, status, f"{row.step}{of}", loss, findings or Text("–"), ago(row.last_seen))
+
+
+@click.command(
+    epilog="\b\nExample:\n  otoscope show digits            # an id, its beginning, or the run's name\n"
+    "  otoscope show digits --json | jq .verdict",
+)
+@click.argument("run")
+@url_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(run: str, url: str | None, as_json: bool) -> None:
+    """Show what the daemon found in RUN: verdict, findings, what was not judged."""
+    from ..diagnostics import summary
+
+    store, found = open_run(run, url)
+    answer = summary(store, found)
+    if as_json:
+        print_json(answer)
+    else:
+        print_run(answer)
