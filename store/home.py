@@ -25,6 +25,31 @@ class Judgement:
     obstacles: dict[str, Json] = field(default_factory=dict)
 
 
+CARD_FIELDS = (
+    "name",
+    "max_steps",
+    "attempt",
+    "started",
+    "world_size",
+    "tags",
+    "notes",
+    "parent",
+    "progress",
+    "ended",
+)
+"""The fields of Meta that a row of the list of runs needs."""
+
+
+@dataclass(slots=True)
+class Card:
+    """What a row of the list of runs is made of; `meta` holds CARD_FIELDS and rank 0's heartbeat."""
+
+    run: str
+    meta: Meta
+    labels: dict[str, Json]
+    findings: list[Finding]
+
+
 class Sink(Protocol):
     """Where a recorder's frames go. Every call may raise a StoreError and may then be repeated."""
 
@@ -74,6 +99,10 @@ class Home(Sink, Protocol):
 
     def run_ids(self) -> list[tuple[str, float]]:
         """Return (run id, last seen in epoch s), the latest first."""
+        ...
+
+    def cards(self) -> list[Card]:
+        """Return what the list of runs shows, the last seen first, in few round trips."""
         ...
 
     def delete(self, run: str) -> None:

@@ -11,9 +11,9 @@ from threading import RLock
 
 from .errors import UnknownRunError
 from .frames import checked, decode_id
-from .home import FIRST_EVENT, Judgement
+from .home import FIRST_EVENT, Card, Judgement
 from .keys import checked_run_id
-from .schemas import Event, Finding, Frame, Json, Meta, Schema, StreamName
+from .schemas import Event, Frame, Json, Meta, Schema, StreamName
 
 MERGED = ("heartbeat", "clock_offset")
 """Fields of Meta that are merged rank by rank."""
@@ -63,6 +63,13 @@ class MemoryHome:
         with self._lock:
             rows = [(run, entry.seen) for run, entry in self._runs.items() if entry.meta]
             return sorted(rows, key=lambda row: (-row[1], row[0]))
+
+    def cards(self) -> list[Card]:
+        with self._lock:
+            return [
+                Card(run, self.meta(run), self.labels(run), self.judgement(run).findings)
+                for run, _ in self.run_ids()
+            ]
 
     def delete(self, run: str) -> None:
         with self._lock:
@@ -189,9 +196,6 @@ class MemoryHome:
     def judgement(self, run: str) -> Judgement:
         with self._lock:
             return deepcopy(self._known(run).judgement)
-
-    def findings(self, run: str) -> list[Finding]:
-        return self.judgement(run).findings
 
     def acquire(self, run: str, token: str, milliseconds: int) -> bool:
         with self._lock:

@@ -34,14 +34,11 @@ class Store:
 
     def runs(self) -> list[RunInfo]:
         """Return every run, the last seen first."""
-        return [self.run(run) for run, _ in self.home.run_ids() if self._exists(run)]
-
-    def _exists(self, run: str) -> bool:
-        try:
-            self.home.meta(run)
-        except UnknownRunError:
-            return False
-        return True
+        now = self._clock()
+        return [
+            run_info(card.run, card.meta, card.labels, card.findings, now)
+            for card in self.home.cards()
+        ]
 
     def run(self, run: str) -> RunInfo:
         """Return one run's row; raises UnknownRunError."""

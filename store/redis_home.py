@@ -17,9 +17,12 @@ from . import keys
 from .addresses import checked_url, redacted
 from .errors import StoreError, StoreFullError, StoreUnavailableError, UnknownRunError
 from .frames import checked, decode, decode_id, encode, encode_id
-from .home import FIRST_EVENT, Judgement
+from .home import CARD_FIELDS, FIRST_EVENT, Card, Judgement
 from .memory import MERGED, once
 from .schemas import Event, Finding, Frame, Json, Meta, Schema, StreamName, dumps
+
+CARDS_AT_ONCE = 250
+"""Runs read in one round trip for the list of runs."""
 
 RESENT_EVENTS = 10_000
 """How many of the last events are looked through for one that is sent again."""
@@ -66,7 +69,7 @@ class RedisHome:
         except exceptions.OutOfMemoryError as error:
             raise StoreFullError(
                 f"the Redis server at {where} refuses writes: its memory is full; raise maxmemory, "
-                "or delete old runs (`otoscope prune`)"
+                "or delete old runs on the page"
             ) from error
         except exceptions.AuthenticationError as error:
             raise StoreError(
@@ -92,6 +95,26 @@ class RedisHome:
         with self._translated():
             rows = self._client.zrevrange(keys.runs(), 0, -1, withscores=True)
         return sorted(((_text(run), seen) for run, seen in rows), key=lambda row: (-row[1], row[0]))
+
+    def cards(self) -> list[Card]:
+        runs = [run for run, _ in self.run_ids()]
+        found: list[Card] = []
+        fields = (*CARD_FIELDS, "heartbeat:0")
+        for first in range(0, len(runs), CARDS_AT_ONCE):
+            part = runs[first : first + CARDS_AT_ONCE]
+            with self._translated():
+                pipe = self._client.pipeline(transaction=False)
+                for run in part:
+                    pipe.hmget(keys.meta(run), fields)
+                    pipe.hgetall(keys.labels(run))
+                    pipe.hgetall(keys.findings(run))
+                answers = pipe.execute()
+            for i, run in enumerate(part):
+                values, labels, findings = answers[3 * i : 3 * i + 3]
+                rows = {f.encode(): v for f, v in zip(fields, values, strict=True) if v is not None}
+                if rows:
+                    found.append(Card(run, _meta(rows), _labels(labels), _findings(findings)))
+        return found
 
     def delete(self, run: str) -> None:
         with self._translated():
@@ -225,7 +248,7 @@ class RedisHome:
     def labels(self, run: str) -> dict[str, Json]:
         with self._translated():
             rows = self._client.hgetall(keys.labels(run))
-        return {_text(key): json.loads(value) for key, value in rows.items()}
+        return _labels(rows)
 
     def set_labels(self, run: str, labels: Mapping[str, Json]) -> None:
         kept = {key: dumps(value) for key, value in labels.items() if value is not None}
@@ -245,11 +268,12 @@ class RedisHome:
             cursor, state, obstacles, rows = pipe.hgetall(keys.findings(run)).execute()
         body = json.loads(state) if state else {}
         order = {name: i for i, name in enumerate(body.get("findings", []))}
-        names = sorted(map(_text, rows), key=lambda name: (order.get(name, len(order)), name))
+        found = _findings(rows)
+        found.sort(key=lambda item: (order.get(item.id, len(order)), item.id))
         return Judgement(
             cursor=None if cursor is None else _text(cursor),
             state=body.get("state", {}),
-            findings=[Finding.from_json(json.loads(rows[name.encode()])) for name in names],
+            findings=found,
             obstacles=json.loads(obstacles) if obstacles else {},
         )
 
@@ -322,6 +346,14 @@ _PARTS = (
 
 def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value
+
+
+def _labels(rows: Mapping[bytes, bytes]) -> dict[str, Json]:
+    return {_text(key): json.loads(value) for key, value in rows.items()}
+
+
+def _findings(rows: Mapping[bytes, bytes]) -> list[Finding]:
+    return [Finding.from_json(json.loads(text)) for text in rows.values()]
 
 
 def _reason(error: BaseException) -> str:

@@ -19,6 +19,7 @@ from otoscope.store import (
     MemoryHome,
     Recommendation,
     Schema,
+    Store,
     StoreFullError,
     StoreUnavailableError,
     StreamName,
@@ -237,3 +238,20 @@ def test_a_full_server_refuses_a_batch_whole(tmp_path: Path) -> None:
         assert len(home.frames(run, TRAIN)) == stored
     finally:
         server.stop()
+
+
+def test_the_list_of_runs_shows_what_each_run_shows_alone(home: Home) -> None:
+    runs = [new_run_id("card") for _ in range(3)]
+    for i, run in enumerate(runs):
+        home.write_meta(run, {"name": f"run {i}", "heartbeat": {"0": 1000.0 + i}})
+        home.write_meta(run, {"progress": {"step": i, "loss": None}, "parameters": [{"name": "w"}]})
+        home.set_labels(run, {"notes": str(i)})
+        home.acquire(run, "me", 5000)
+        home.commit(run, "me", 5000, None, Judgement("c", {}, [finding("a")]))
+    store = Store(home, clock=lambda: 1001.0)
+    rows = [info for info in store.runs() if info.id in runs]
+    alone = [store.run(run).to_json() for run in runs]
+    assert sorted((row.to_json() for row in rows), key=lambda row: row["name"]) == alone
+    assert {row.id: (row.notes, row.step, row.open["warning"]) for row in rows} == {
+        run: (str(i), i, 1) for i, run in enumerate(runs)
+    }
