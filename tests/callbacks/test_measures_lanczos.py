@@ -1,0 +1,94 @@
+"""Lanczos on operators of known spectrum."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from otoscope.callbacks.measures import lanczos
+from otoscope.store import ConfigError
+from torch import Tensor
+
+
+def operator(spectrum: Tensor, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (len(spectrum), len(spectrum))
+    rotation = torch.linalg.qr(torch.randn(shape, generator=generator, dtype=torch.float64)).Q
+    return rotation @ torch.diag(spectrum) @ rotation.T
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_largest_values_come_first_with_their_vectors(dtype):
+    spectrum = torch.cat([torch.tensor([9.0, 7.0, 5.5, -3.0]), torch.linspace(0, 1, 60)]).double()
+    matrix = operator(spectrum).to(dtype)
+
+    found = lanczos(matrix.mv, torch.ones(64, dtype=dtype), k=3, tol=1e-4)
+
+    expected = torch.tensor([9.0, 7.0, 5.5], dtype=torch.float64)
+    torch.testing.assert_close(found.values, expected, rtol=1e-4, atol=0)
+    assert found.smallest == pytest.approx(-3.0, rel=1e-3)
+    images = (matrix @ found.vectors.T).T
+    torch.testing.assert_close(
+        images, found.vectors * found.values[:, None].to(dtype), rtol=0, atol=0.02
+    )
+
+
+def test_products_are_counted_and_capped():
+    calls = []
+    matrix = operator(torch.linspace(-1, 1, 50).double())
+
+    def product(v: Tensor) -> Tensor:
+        calls.append(1)
+        return matrix @ v
+
+    found = lanczos(product, torch.ones(50).double(), k=2, tol=0, max_products=7)
+    assert found.products == len(calls) == len(found.ritz_values) == 7
+
+
+def test_it_stops_when_the_bounds_are_within_the_tolerance():
+    spectrum = torch.cat([torch.tensor([100.0]), torch.ones(99)]).double()
+    found = lanczos(operator(spectrum).mv, torch.ones(100).double(), k=1, tol=1e-3)
+    assert found.products <= 3
+    assert found.values[0].item() == pytest.approx(100.0)
+
+
+def test_sixty_products_raise_no_ghosts():
+    spectrum = torch.cat([torch.tensor([50.0]), torch.linspace(0, 1, 99)]).float()
+    found = lanczos(
+        operator(spectrum.double()).float().mv, torch.ones(100), k=5, tol=0, max_products=60
+    )
+    assert found.values[0].item() == pytest.approx(50.0, rel=1e-4)
+    assert found.values[1].item() <= 1.001
+
+
+def test_a_start_within_an_invariant_space_still_gives_k_values():
+    diagonal = torch.tensor([4.0, 3.0, 2.0, 1.0]).double()
+    start = torch.tensor([0.0, 0.0, 1.0, 0.0]).double()
+    found = lanczos(lambda v: diagonal * v, start, k=3, max_products=4)
+    torch.testing.assert_close(found.values, torch.tensor([4.0, 3.0, 2.0]).double())
+    # The start's energy lies where the start lies.
+    assert found.ritz_weights[(found.ritz_values - 2).abs().argmin()].item() == pytest.approx(1.0)
+
+
+def test_the_weights_are_the_energy_of_the_start_over_the_spectrum():
+    diagonal = torch.tensor([8.0, 2.0]).double()
+    found = lanczos(lambda v: diagonal * v, torch.tensor([3.0, 4.0]).double(), k=1, max_products=2)
+    torch.testing.assert_close(found.ritz_values, torch.tensor([2.0, 8.0]).double())
+    torch.testing.assert_close(found.ritz_weights, torch.tensor([0.64, 0.36]).double())
+
+
+def test_the_same_input_gives_the_same_bits():
+    matrix = operator(torch.linspace(-1, 3, 40).double()).float()
+    one, two = (lanczos(matrix.mv, torch.ones(40), k=2) for _ in range(2))
+    assert torch.equal(one.values, two.values)
+    assert torch.equal(one.vectors, two.vectors)
+
+
+@pytest.mark.parametrize("start", [torch.zeros(3), torch.tensor([1.0, float("nan")])])
+def test_a_start_that_points_nowhere_is_refused(start):
+    with pytest.raises(ConfigError, match="start must be finite and not zero"):
+        lanczos(lambda v: v, start)
+
+
+def test_a_product_that_is_not_finite_is_an_error_not_a_value():
+    with pytest.raises(FloatingPointError, match="product 1"):
+        lanczos(lambda v: v * float("inf"), torch.ones(3))
