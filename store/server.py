@@ -1,8 +1,7 @@
 """The embedded server: a private Redis that `otoscope up` starts, hardens and ends.
 
-Its data lie in `<home folder>/redis`, so that
-recorded runs outlive it; port and password stay the same from one start to the next, so that a
-training that goes on meanwhile finds the server again.
+Its data lie in `<home folder>/redis`, so that recorded runs outlive it; port and password stay the
+same from one start to the next, so that a training that goes on meanwhile finds it again.
 """
 
 from __future__ import annotations
