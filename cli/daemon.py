@@ -15,10 +15,19 @@ from .signals import ending_signals
     epilog="\b\nExample:\n  otoscope daemon --url redis://gpu-box:6379/0",
 )
 @url_option
-def daemon(url: str | None) -> None:
+@click.option(
+    "--check", is_flag=True, help="Only tell whether the daemon of this machine is alive."
+)
+@click.pass_context
+def daemon(context: click.Context, url: str | None, check: bool) -> None:
     """Judge every run of the store as it trains, until Ctrl-C."""
     from ..diagnostics import Daemon
+    from ..diagnostics.daemon import is_alive
 
+    if check:
+        alive = is_alive()
+        click.echo("alive" if alive else "no sign of life within 30 s", err=not alive)
+        context.exit(0 if alive else 1)
     with ending_signals() as stop:
         store = connect(url)
         Daemon(store.home, clock=time.time).run(stop)

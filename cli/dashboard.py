@@ -20,8 +20,23 @@ from .address import url_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8050, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--prefix", default="/", show_default=True, help="Path behind a proxy.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64))
+@click.option(
+    "--allow-host",
+    multiple=True,
+    metavar="NAME",
+    help="A name under which a proxy reaches the page.",
+)
 @click.option("--insecure", is_flag=True, help="Listen beyond this machine without a token.")
-def dashboard(url: str | None, host: str, port: int, prefix: str, insecure: bool) -> None:
+def dashboard(
+    url: str | None,
+    host: str,
+    port: int,
+    prefix: str,
+    workers: int,
+    allow_host: tuple[str, ...],
+    insecure: bool,
+) -> None:
     """Serve the page until Ctrl-C. Beyond this machine it wants $OTOSCOPE_TOKEN."""
     found = url or default_url()
     if found is None:
@@ -30,6 +45,9 @@ def dashboard(url: str | None, host: str, port: int, prefix: str, insecure: bool
             "machine; give --url, or run `otoscope up`, which serves the page too"
         )
     arguments = ["--host", host, "--port", str(port), "--prefix", prefix]
+    arguments += ["--workers", str(workers)]
+    for name in allow_host:
+        arguments += ["--allow-host", name]
     if insecure:
         arguments.append("--insecure")
     command = [sys.executable, "-m", "otoscope.dashboard", *arguments]

@@ -10,6 +10,7 @@ import click
 from ..store import OtoscopeError
 from .daemon import daemon
 from .dashboard import dashboard
+from .demo import demo
 from .diagnose import diagnose
 from .doctor import doctor
 from .report import report
@@ -56,7 +57,7 @@ def cli() -> None:
     """
 
 
-for command in (up, runs, show, diagnose, report, rules, doctor, daemon, dashboard):
+for command in (up, demo, runs, show, diagnose, report, rules, doctor, daemon, dashboard):
     cli.add_command(command)
 
 

@@ -90,6 +90,14 @@ class Stack:
         self._lock: IO[str] | None = None
         self._say = say
 
+    @classmethod
+    def of(cls, address: Address, stop: Event) -> Stack:
+        """Return a stack that another process runs; it is not ours to start or end."""
+        port = urlsplit(address.dashboard or "").port or 0
+        stack = cls(port=port, url=address.url, stop=stop)
+        stack.address = address
+        return stack
+
     @property
     def page(self) -> str:
         """Address of the page."""

@@ -1,0 +1,188 @@
+"""The demonstration: a healthy and a faulty training, the finding, and the training it mends.
+
+Nothing is staged: the trainings are ordinary subprocesses with the callback, the finding is read
+from the store as the daemon committed it, and its recommendation is applied as it stands.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from threading import Event
+from typing import Any
+
+from ..store import OtoscopeError, Store, connect
+from ..store.places import home_folder
+from .gap import MENDED, gap_closed
+from .training import Training
+
+FAULTS = ("lr_too_high", "exploding_gradients", "dead_units")
+SEVERITY_ORDER = ("critical", "warning", "info")
+JUDGING_PATIENCE = 30.0
+"""Seconds that the daemon may need after the last step of a run; it needs one or two."""
+
+
+class StoppedError(OtoscopeError):
+    """Raised when the demonstration is ended before it is through."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of it; losses are final validation losses."""
+
+    fault: str
+    seed: int
+    url: str
+    found: bool = False
+    rule: str | None = None
+    recommendation: dict[str, Any] | None = None
+    before: float = math.nan
+    after: float = math.nan
+    healthy: float = math.nan
+    gap_closed: float = math.nan
+    mended: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the outcome as a JSON object."""
+        return asdict(self)
+
+
+def root_finding(findings: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the finding to act on: a root cause with advice, standing, most severe, earliest.
+
+    >>> root_finding([]) is None
+    True
+    """
+    caused = {name for finding in findings for name in finding["caused"]}
+    with_advice = [
+        finding
+        for finding in findings
+        if finding["recommendation"] is not None and finding["id"] not in caused
+    ]
+    return min(
+        with_advice,
+        key=lambda finding: (
+            finding["state"] != "firing",
+            SEVERITY_ORDER.index(finding["severity"]),
+            finding["first_step"],
+        ),
+        default=None,
+    )
+
+
+class Demonstration:
+    """Runs the trainings against the store at `url`; `move` hears how far each one is.
+
+    `move(name, step, steps)` is called often, `say(line)` once for each thing that happened.
+    """
+
+    def __init__(
+        self,
+        fault: str,
+        seed: int,
+        *,
+        url: str,
+        page: str,
+        check: Callable[[], None],
+        stop: Event,
+        say: Callable[[str], None],
+        move: Callable[[str, int, int | None], None],
+    ) -> None:
+        self.outcome = Outcome(fault, seed, page)
+        self._url = url
+        self._check = check
+        self._stop = stop
+        self._say = say
+        self._move = move
+        self._trainings: list[Training] = []
+
+    def run(self) -> Outcome:
+        """Train, wait for the finding, train as advised, and return what came of it."""
+        store = connect(self._url)
+        try:
+            healthy, faulty = self._start("healthy"), self._start("faulty")
+            self._follow([healthy, faulty], lambda: self._announce(store, faulty))
+            self.outcome.healthy = final_loss(healthy)
+            self.outcome.before = final_loss(faulty)
+            finding = self._finding(store, faulty)
+            if finding is None:
+                self._say("No finding on the faulty training.")
+                return self.outcome
+            self._note(finding)
+            advised = self._start("advised", finding["recommendation"])
+            self._follow([advised], lambda: None)
+            self.outcome.after = final_loss(advised)
+            self._weigh(int(advised.result["classes"]) if advised.result else 2)
+            return self.outcome
+        finally:
+            for training in self._trainings:
+                training.end()
+            store.close()
+
+    def _start(self, role: str, advice: dict[str, Any] | None = None) -> Training:
+        arguments = ["--role", role, "--fault", self.outcome.fault]
+        arguments += ["--seed", str(self.outcome.seed)]
+        if advice is not None:
+            arguments += ["--apply", json.dumps(advice)]
+        log = home_folder() / "logs" / f"demo-{role}.log"
+        environment = {"OTOSCOPE_URL": self._url}
+        self._trainings.append(Training(role, arguments, log=log, environment=environment))
+        return self._trainings[-1]
+
+    def _follow(self, trainings: Sequence[Training], meanwhile: Callable[[], None]) -> None:
+        """Return once all of them have ended."""
+        running = list(trainings)
+        while running:
+            running = [training for training in running if training.follow()]
+            for training in trainings:
+                self._move(training.name, training.step, training.steps)
+            self._pause()
+            meanwhile()
+
+    def _pause(self) -> None:
+        if self._stop.wait(0.2):
+            raise StoppedError("the demonstration was ended before it was through")
+        self._check()
+
+    def _announce(self, store: Store, faulty: Training) -> None:
+        """Say what the daemon finds while the faulty run still trains."""
+        if faulty.run is None or self.outcome.rule is not None:
+            return
+        finding = root_finding(self._findings(store, faulty.run))
+        if finding is not None:
+            self.outcome.rule = finding["rule"]
+            self._say(f"Found while it trains, at step {finding['first_step']}: {finding['title']}")
+
+    def _findings(self, store: Store, run: str) -> list[dict[str, Any]]:
+        return [finding.to_json() for finding in store.findings(run)]
+
+    def _finding(self, store: Store, faulty: Training) -> dict[str, Any] | None:
+        """Return the finding to act on, once the daemon has judged the whole run."""
+        assert faulty.run is not None
+        deadline = time.monotonic() + JUDGING_PATIENCE
+        last = faulty.step // 10 * 10  # the daemon judges every ten steps
+        while time.monotonic() < deadline:
+            place = store.judgement(faulty.run).state.get("place") or {}
+            if place.get("step", 0) >= last:
+                break
+            self._pause()
+        return root_finding(self._findings(store, faulty.run))
+
+    def _note(self, finding: dict[str, Any]) -> None:
+        self.outcome.rule = finding["rule"]
+        self.outcome.found = finding["rule"] == self.outcome.fault
+        self.outcome.recommendation = finding["recommendation"]
+
+    def _weigh(self, classes: int) -> None:
+        outcome = self.outcome
+        outcome.gap_closed = gap_closed(outcome.before, outcome.after, outcome.healthy, classes)
+        outcome.mended = outcome.gap_closed >= MENDED
+
+
+def final_loss(training: Training) -> float:
+    """Return the final validation loss that a training printed; JSON writes NaN as null."""
+    value = (training.result or {}).get("val_loss")
+    return math.nan if value is None else float(value)
