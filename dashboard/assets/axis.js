@@ -1,0 +1,103 @@
+// Scales, ticks and colours of everything that is drawn on a canvas.
+(function (o) {
+  "use strict";
+  o.colours = function () {
+    return o.isDark()
+      ? { text: "#c9c9c9", dim: "#9b9b9b", grid: "#3b3b3b", line: "#91a7ff", raw: "rgba(145,167,255,.30)",
+          second: "#63e6be", mark: "#ff8787", fault: "rgba(250,82,82,.13)", panel: "#2e2e2e", event: "#868e96" }
+      : { text: "#333", dim: "#6b7280", grid: "#e9ecef", line: "#3b5bdb", raw: "rgba(59,91,219,.25)",
+          second: "#087f5b", mark: "#c92a2a", fault: "rgba(224,49,49,.08)", panel: "#fff", event: "#868e96" };
+  };
+
+  /** Size a canvas to its box in device pixels; returns {context, width, height} in CSS pixels. */
+  o.canvas = function (element, height) {
+    const width = Math.max(50, Math.floor(element.clientWidth));
+    const ratio = window.devicePixelRatio || 1;
+    element.style.height = height + "px";
+    if (element.width !== Math.round(width * ratio) || element.height !== Math.round(height * ratio)) {
+      element.width = Math.round(width * ratio);
+      element.height = Math.round(height * ratio);
+    }
+    const context = element.getContext("2d");
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    context.clearRect(0, 0, width, height);
+    context.font = "11px " + getComputedStyle(document.body).fontFamily;
+    return { context, width, height };
+  };
+
+  o.ticks = function (low, high, about) {
+    const rough = (high - low) / Math.max(1, about);
+    if (!(rough > 0)) return [low];
+    const power = Math.pow(10, Math.floor(Math.log10(rough)));
+    const size = [1, 2, 2.5, 5, 10].find((m) => m * power >= rough) * power;
+    const found = [];
+    for (let x = Math.ceil(low / size) * size; x <= high + size * 1e-9; x += size) {
+      found.push(Math.abs(x) < size * 1e-9 ? 0 : x);
+    }
+    return found;
+  };
+
+  o.logTicks = function (low, high) {
+    const found = [];
+    const wide = Math.log10(high / low) > 3;
+    for (let p = Math.floor(Math.log10(low)); p <= Math.ceil(Math.log10(high)); p++) {
+      for (const m of wide ? [1] : [1, 2, 5]) {
+        const x = m * Math.pow(10, p);
+        if (x >= low && x <= high) found.push(x);
+      }
+    }
+    return found.length > 1 ? found : [low, high];
+  };
+
+  /** Where a value lies between two pixels; log for a logarithmic scale. */
+  o.scale = function (low, high, from, to, log) {
+    const map = log ? Math.log10 : (x) => x;
+    const a = map(low), b = map(high);
+    const size = b - a || 1;
+    const scale = (x) => from + ((map(x) - a) / size) * (to - from);
+    scale.back = (pixel) => {
+      const at = a + ((pixel - from) / (to - from)) * size;
+      return log ? Math.pow(10, at) : at;
+    };
+    return scale;
+  };
+
+  /** The horizontal values of a table and how its ticks read: steps, or minutes since the start. */
+  o.horizontal = function (table, started) {
+    if (o.settings.x !== "time") return { values: table.steps, label: o.step };
+    const zero = started || table.times[0] || 0;
+    return { values: table.times.map((t) => t - zero), label: (s) => o.age(s) };
+  };
+
+  o.drawAxisX = function (context, scale, low, high, bottom, width, label) {
+    const colours = o.colours();
+    context.fillStyle = colours.dim;
+    context.textAlign = "center";
+    context.textBaseline = "top";
+    let right = -Infinity;
+    for (const tick of o.ticks(low, high, Math.max(2, Math.floor(width / 90)))) {
+      const x = scale(tick), text = label(tick), half = context.measureText(text).width / 2;
+      if (x - half < right + 8) continue;
+      right = x + half;
+      context.fillText(text, x, bottom + 5);
+    }
+  };
+
+  const WARM = [230, 97, 1], COOL = [94, 60, 153];
+  const WARM_DARK = [253, 150, 60], COOL_DARK = [160, 140, 230];
+
+  /** Purple below, orange above: readable with every kind of colour blindness. z runs from -4 to 4. */
+  o.diverging = function (z) {
+    const middle = o.isDark() ? [46, 46, 46] : [247, 247, 247];
+    const end = z >= 0 ? (o.isDark() ? WARM_DARK : WARM) : (o.isDark() ? COOL_DARK : COOL);
+    const share = Math.min(1, Math.abs(z) / 4);
+    return middle.map((c, i) => Math.round(c + share * (end[i] - c)));
+  };
+
+  const CIVIDIS = [[0, 34, 78], [53, 69, 108], [102, 105, 112], [148, 142, 119], [200, 184, 102], [254, 232, 56]];
+  o.sequential = function (share) {
+    const at = Math.max(0, Math.min(0.9999, share)) * (CIVIDIS.length - 1);
+    const i = Math.floor(at), part = at - i;
+    return CIVIDIS[i].map((c, k) => Math.round(c + part * (CIVIDIS[i + 1][k] - c)));
+  };
+})((window.otoscope = window.otoscope || {}));

@@ -1,0 +1,123 @@
+// The verdict, the finding cards in the words of the rules, and what was judged.
+(function (o) {
+  "use strict";
+  const STATES = {
+    needs_action: { word: "Needs action", icon: "critical" },
+    healthy: { word: "Healthy so far", icon: "check" },
+    not_judged: { word: "Not judged yet", icon: "unknown" },
+  };
+
+  o.verdict = function (model) {
+    const state = STATES[model.state] || STATES.not_judged;
+    // the sentence may begin with the state's own words; they are not said twice
+    const spoken = String(model.verdict || "").trim();
+    const rest = spoken.replace(new RegExp(`^(${state.word}|Not judged)\\s*[:.]?\\s*`, "i"), "");
+    return o.h("div", { class: `verdict ${model.state || "not_judged"}` },
+      o.icon(state.icon), o.h("strong", {}, state.word), o.h("span", {}, rest));
+  };
+
+  o.severity = (name) => o.h("span", { class: `badge ${name}` }, o.icon(name), name);
+
+  /** One finding as a card. `act(kind, finding, body)` sends what a person decided. */
+  o.findingCard = function (finding, place, model, act) {
+    const advice = finding.recommendation;
+    const told = model.told(finding);
+    const card = o.h("section", { class: `card finding ${finding.severity}`, id: `finding-${place.index}`, tabindex: -1, "data-rule": finding.rule },
+      o.h("div", { class: "row tight" }, o.severity(finding.severity),
+        o.h("span", { class: "dim" }, when(finding)), o.h("span", { class: "space" }),
+        o.h("span", { class: "dim" }, `finding ${place.index + 1} of ${place.count}`)),
+      o.h("h2", {}, finding.title),
+      o.h("dl", { class: "said" }, [
+        part("Seen", seen(finding)),
+        advice ? part("Set", setting(advice)) : null,
+        advice ? advice.alternatives.map((other) => part("Or", setting(other))) : null,
+        finding.why ? part("Why", finding.why) : null,
+        advice ? part("First", first(advice)) : null,
+        finding.may_be_normal ? part("May be normal", finding.may_be_normal) : null,
+        advice && advice.verify ? part("Verify", advice.verify) : null,
+        advice && advice.risk ? part("Risk", advice.risk) : null,
+        finding.not_measured.length ? part("Not measured", finding.not_measured.join("; ")) : null,
+        finding.outcome ? part("Outcome", finding.outcome) : null,
+      ].flat()),
+      caused(finding, model),
+      told ? o.h("p", { class: "told" }, o.icon("check"), told) : null,
+      buttons(finding, model, act));
+    return card;
+  };
+
+  function when(finding) {
+    if (finding.state === "resolved") return `steps ${o.step(finding.first_step)} to ${o.step(finding.last_step)}, resolved`;
+    return `since step ${o.step(finding.first_step)}${finding.stale ? ", no newer data" : ""}`;
+  }
+
+  function part(name, content) {
+    const filled = Array.isArray(content) ? content.filter((item) => item !== null) : content;
+    if (!filled || (Array.isArray(filled) && !filled.length)) return [];
+    return [o.h("dt", {}, name), o.h("dd", {}, filled)];
+  }
+
+  function seen(finding) {
+    const lines = finding.because.map((item) => item.text);
+    if (lines.length === 1) return lines[0];
+    return o.h("ul", {}, lines.map((line) => o.h("li", {}, line)));
+  }
+
+  /** `snippet` is code to paste; where there is none the setting itself is. */
+  function setting(advice) {
+    const text = `${advice.parameter} = ${o.setting(advice.proposed)}`;
+    const notes = [];
+    if (advice.current !== null && advice.current !== undefined) notes.push(`was ${o.setting(advice.current)}`);
+    if (advice.range) notes.push(`${o.number(advice.range[0])}–${o.number(advice.range[1])}`);
+    if (advice.basis) notes.push(advice.basis);
+    const code = advice.snippet && advice.snippet !== text ? o.h("pre", { class: "snippet", tabindex: 0 }, advice.snippet) : null;
+    const copy = o.h("button", { class: "button accent small", "aria-label": `Copy ${text}` }, "Copy");
+    copy.addEventListener("click", () => o.copy(advice.snippet || text, copy));
+    return [
+      o.h("code", { class: "set" }, text),
+      o.h("div", { class: "row tight basis" }, o.h("span", { class: "dim", title: advice.formula || null }, notes.join(" · ")), copy),
+      code,
+      advice.effect ? o.h("div", { class: "dim" }, advice.effect) : null,
+    ];
+  }
+
+  function first(advice) {
+    return (advice.also || []).map((other) => {
+      const value = other.proposed;
+      if (other.parameter === "rollback" && value) {
+        return o.h("div", {}, `Go back to ${value.path ? value.path : "the checkpoint"} (step ${o.step(value.step)}).`);
+      }
+      if (other.parameter === "inspect") return o.h("div", {}, `Look at ${o.setting(value)}.`);
+      return o.h("div", {}, "Together with ", o.h("code", {}, `${other.parameter} = ${o.setting(value)}`));
+    });
+  }
+
+  function caused(finding, model) {
+    const chips = finding.caused.map((id) => {
+      const other = model.findings.find((item) => item.id === id);
+      const words = other ? other.title : o.words(id.split(":")[0]);
+      return o.h("span", { class: "chip" }, words);
+    });
+    return chips.length ? o.h("div", { class: "caused" }, o.h("span", { class: "dim" }, "Caused by it"), chips) : null;
+  }
+
+  function buttons(finding, model, act) {
+    const until = model.run.step + Math.max(500, Math.round(model.run.step / 5));
+    return o.h("div", { class: "row tight buttons" },
+      o.h("button", { class: "button accent", onclick: () => model.showOnCharts(finding) }, "Show on charts"),
+      o.h("button", { class: "button", onclick: () => act("normal", finding, {}) }, "This is normal"),
+      o.h("button", { class: "button", title: `Until step ${o.step(until)}`, onclick: () => act("snoozed", finding, { until_step: until }) }, "Snooze"),
+      o.h("button", { class: "button", onclick: () => act("acknowledged", finding, {}) }, "Acknowledge"));
+  }
+
+  /** What was judged, what was not and why, and what Otoscope itself costs. */
+  o.judgedCard = function (model) {
+    const share = model.run.overhead && model.run.overhead.share;
+    const missing = Object.entries(model.notJudged || {});
+    return o.h("section", { class: "card judged" },
+      o.h("div", { class: "row tight" }, o.h("h2", {}, "Judged"), o.h("span", { class: "space" }),
+        o.h("span", { class: "dim" }, Number.isFinite(share) ? `costs ${o.percent(share)} of this run` : "cost not measured yet")),
+      o.h("p", { class: "dim" }, model.judged.length
+        ? `${o.many(model.judged.length, "check")} judged: ${model.judged.map(o.words).join(", ")}.` : "Nothing could be judged yet."),
+      missing.length ? o.h("p", {}, "Not judged: ", missing.map(([rule, why]) => `${o.words(rule)} (${why})`).join(" · ")) : null);
+  };
+})((window.otoscope = window.otoscope || {}));

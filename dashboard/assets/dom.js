@@ -1,0 +1,73 @@
+// Elements and icons. Text goes in as text, never as markup: names come from users.
+(function (o) {
+  "use strict";
+  const SVG = "http://www.w3.org/2000/svg";
+  const ICONS = {
+    critical: "M8 1.5 14.5 5v6L8 14.5 1.5 11V5ZM8 4.5v4.2M8 11v.6",
+    warning: "M8 1.8 15 14H1ZM8 6v4M8 11.6v.6",
+    info: "M8 1.5a6.5 6.5 0 1 1 0 13 6.5 6.5 0 0 1 0-13ZM8 7v4.5M8 4.4V5",
+    check: "M2.5 8.5 6.5 12.5 13.5 4",
+    unknown: "M8 1.5a6.5 6.5 0 1 1 0 13 6.5 6.5 0 0 1 0-13ZM6 6.2a2 2 0 1 1 2.6 2c-.5.2-.6.6-.6 1.1M8 11.3v.5",
+  };
+
+  /** h("p", {class: "dim", onclick: f}, "text", element, null) -> element */
+  o.h = function (tag, attributes, ...children) {
+    const element = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes || {})) {
+      if (value === null || value === undefined || value === false) continue;
+      if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+      else if (name === "style") Object.assign(element.style, value);
+      else element.setAttribute(name, value === true ? "" : value);
+    }
+    element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+    return element;
+  };
+
+  o.icon = function (name) {
+    const svg = document.createElementNS(SVG, "svg");
+    const path = document.createElementNS(SVG, "path");
+    for (const [key, value] of Object.entries({
+      viewBox: "0 0 16 16", width: 15, height: 15, fill: "none", stroke: "currentColor",
+      "stroke-width": 1.6, "stroke-linecap": "round", "stroke-linejoin": "round",
+      "aria-hidden": "true", class: "icon",
+    })) svg.setAttribute(key, value);
+    path.setAttribute("d", ICONS[name] || ICONS.info);
+    svg.append(path);
+    return svg;
+  };
+
+  o.byId = (id) => document.getElementById(id);
+
+  /** Replace what an element holds, only when `key` differs from last time: keeps focus and selection. */
+  o.fill = function (element, key, make) {
+    const text = typeof key === "string" ? key : JSON.stringify(key);
+    if (element.otoscopeKey === text) return false;
+    element.otoscopeKey = text;
+    const made = make();
+    element.replaceChildren(...[made].flat().filter((child) => child !== null && child !== undefined));
+    return true;
+  };
+
+  o.copy = async function (text, button) {
+    let done = true;
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      done = copyTheOldWay(text); // pages served without TLS to another host have no clipboard
+    }
+    const before = button.dataset.label || button.textContent;
+    button.dataset.label = before;
+    button.textContent = done ? "Copied" : "Not copied";
+    setTimeout(() => { button.textContent = before; }, 1500);
+  };
+
+  function copyTheOldWay(text) {
+    const area = o.h("textarea", { class: "offscreen", "aria-hidden": "true" });
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    const done = document.execCommand("copy");
+    area.remove();
+    return done;
+  }
+})((window.otoscope = window.otoscope || {}));

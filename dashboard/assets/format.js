@@ -1,0 +1,53 @@
+// Numbers, ages and settings as a person reads them.
+(function (o) {
+  "use strict";
+
+  /** The number behind a JSON value: null is NaN, infinities are strings. */
+  o.toNumber = function (value) {
+    if (value === null || value === undefined) return NaN;
+    return typeof value === "number" ? value : Number(value);
+  };
+
+  o.number = function (value, digits = 3) {
+    const x = o.toNumber(value);
+    if (Number.isNaN(x)) return "–";
+    if (!Number.isFinite(x)) return x > 0 ? "∞" : "−∞";
+    if (x === 0) return "0";
+    const size = Math.abs(x);
+    if (size >= 1e6 || size < 1e-4) {
+      return x.toExponential(Math.min(digits - 1, 2)).replace(/\.?0+e/, "e").replace("e+", "e").replace("-", "−");
+    }
+    const places = Math.max(0, digits - 1 - Math.floor(Math.log10(size)));
+    return x.toLocaleString("en-US", { maximumFractionDigits: Math.min(places, 8) }).replace("-", "−");
+  };
+
+  o.step = (value) => (Number.isFinite(value) ? Math.round(value).toLocaleString("en-US") : "–");
+
+  o.percent = function (share, digits = 2) {
+    const x = 100 * o.toNumber(share);
+    return Number.isNaN(x) ? "–" : o.number(x, digits) + " %";
+  };
+
+  /** 252 -> "4 m 12 s" */
+  o.age = function (seconds) {
+    const s = Math.max(0, Math.round(seconds));
+    if (s < 60) return `${s} s`;
+    if (s < 3600) return `${Math.floor(s / 60)} m ${s % 60} s`;
+    if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} m`;
+    return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
+  };
+
+  /** A proposed value as it would be typed: 0.034, [0.9, 0.95], {"std": 0.08}. */
+  o.setting = function (value) {
+    if (value === null || value === undefined) return "–";
+    if (typeof value === "number") return String(Number(value.toPrecision(4)));
+    if (typeof value === "string") return value;
+    return JSON.stringify(value, (_, part) => (typeof part === "number" ? Number(part.toPrecision(4)) : part))
+      .replace(/,/g, ", ").replace(/:/g, ": ");
+  };
+
+  /** dead_units -> "dead units" */
+  o.words = (name) => String(name).replace(/_/g, " ");
+  o.capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+  o.many = (count, word) => `${o.step(count)} ${word}${count === 1 ? "" : "s"}`;
+})((window.otoscope = window.otoscope || {}));

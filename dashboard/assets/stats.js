@@ -1,0 +1,85 @@
+// The three obstacles, and the small cards of numbers.
+(function (o) {
+  "use strict";
+  const OBSTACLES = [
+    { key: "non_linearity", name: "Non-linearity", value: (v) => `${o.number(v, 2)} step${v === 1 ? "" : "s"} ahead`, share: (v) => 1 / (1 + v) },
+    { key: "conditioning", name: "Conditioning", value: (v) => `${o.number(v, 2)} steps`, share: (v) => Math.min(1, Math.log10(Math.max(1, v)) / 2) },
+    // the value is 1 + B_noise/B, the steps that one noiseless step takes; shown as the wasted share
+    { key: "noise", name: "Noise", value: (v) => `${o.percent(1 - 1 / v)} of a step`, share: (v) => 1 - 1 / v },
+  ];
+
+  o.obstacleCards = function (obstacles) {
+    return OBSTACLES.map(({ key, name, value, share }) => {
+      const found = (obstacles || {})[key];
+      const number = found ? o.toNumber(found.value) : NaN;
+      const measured = Boolean(found && found.measured && Number.isFinite(number));
+      const part = measured ? Math.max(0.02, Math.min(1, share(number))) : 0;
+      const level = part > 0.6 ? "high" : part > 0.3 ? "middle" : "low";
+      return o.h("section", { class: "card obstacle" },
+        o.h("div", { class: "row tight" }, o.h("h2", {}, name), o.h("span", { class: "space" }),
+          o.h("span", { class: "dim" }, measured && found.trend && found.trend !== "null" ? found.trend : "")),
+        o.h("div", { class: measured ? "big" : "big dim" }, measured ? value(number) : "Not yet measured"),
+        o.h("div", { class: `bar ${level}`, "aria-hidden": "true" }, o.h("span", { style: { width: 100 * part + "%" } })),
+        o.h("p", { class: "dim" }, (found && found.sentence) || ""),
+        measured && found.levers && found.levers.length ? o.h("p", { class: "dim" }, `Lowered by ${found.levers.join(", ")}`) : null);
+    });
+  };
+
+  o.statCards = function (model) {
+    return facts(model).map(([name, value, note]) =>
+      o.h("div", { class: "stat" }, o.h("span", { class: "dim" }, name), o.h("strong", {}, value), o.h("span", { class: "dim" }, note || "\u00a0")));
+  };
+
+  function facts(model) {
+    const train = model.tables.train;
+    const loss = train && train.column("loss");
+    const norm = train && train.column("grad_norm");
+    const found = [];
+    if (loss) found.push(["Loss", o.number(o.lastFinite(o.smooth(train.steps, loss, 0.95))), slope(train.steps, loss)]);
+    if (norm) {
+      const recent = norm.slice(-200);
+      found.push(["Gradient norm", o.number(o.median(recent.slice(-20))), `95 % under ${o.number(o.quantile(recent, 0.95))}`]);
+    }
+    found.push(edge(model.tables.curvature));
+    found.push(worst(model));
+    found.push(["Throughput", throughput(train), "samples a second"]);
+    const cost = model.run.overhead && model.run.overhead.share;
+    found.push(["Otoscope costs", Number.isFinite(cost) ? o.percent(cost) : "–",
+      Number.isFinite(model.run.budget) ? `allowed ${o.percent(model.run.budget)}` : ""]);
+    return found;
+  }
+
+  /** The change of the smoothed loss over the last 100 rows, in per cent. */
+  function slope(steps, loss) {
+    const kept = loss.map((value, i) => [steps[i], value]).filter(([, value]) => Number.isFinite(value)).slice(-100);
+    if (kept.length < 20) return "slope: too few steps";
+    const half = kept.length >> 1;
+    const before = o.median(kept.slice(0, half).map((row) => row[1]));
+    const after = o.median(kept.slice(half).map((row) => row[1]));
+    const change = (after - before) / Math.abs(before);
+    const span = o.step(kept[kept.length - 1][0] - kept[0][0]);
+    return Number.isFinite(change) ? `${change > 0 ? "+" : ""}${o.percent(change)} in ${span} steps` : "";
+  }
+
+  function edge(table) {
+    const ratio = table && table.column("edge_ratio");
+    const last = ratio ? o.lastFinite(ratio) : NaN;
+    if (Number.isNaN(last)) return ["Step against its stable limit", "–", "not measured yet"];
+    return ["Step against its stable limit", `${o.number(last, 2)} ×`, last > 1 ? "beyond the edge" : "within the edge"];
+  }
+
+  function worst(model) {
+    const shares = model.run.worst || {};
+    const names = ["dead", "saturated"].filter((name) => shares[name]).sort((a, b) => shares[b].value - shares[a].value);
+    if (!names.length) return ["Dead and saturated", "–", "not measured yet"];
+    return [`Most ${names[0]}`, o.percent(shares[names[0]].value), shares[names[0]].layer];
+  }
+
+  function throughput(train) {
+    const samples = train && train.column("samples");
+    const seconds = train && train.column("step_seconds");
+    if (!samples || !seconds) return "–";
+    const size = o.median(samples.slice(-100)), time = o.median(seconds.slice(-100));
+    return time > 0 ? o.number(size / time, 3) : "–";
+  }
+})((window.otoscope = window.otoscope || {}));

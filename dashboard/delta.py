@@ -1,0 +1,264 @@
+"""The delta answer: everything that a Run page shows and its cursor does not have yet."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..diagnostics import summary
+from ..store import ConfigError, Meta, RunInfo, Schema, Store, StreamName
+from ..store.deriving import needs, written
+from ..store.schemas import dumps, family_order, plain
+from .cursor import Cursor
+from .numbers import as_json
+
+QUANTITIES = {
+    "gradient": ("gradients", "grad_rms"),
+    "update": ("gradients", "update_ratio"),
+    "saturated": ("activations", "saturated"),
+    "dead": ("activations", "dead"),
+    "output": ("activations", "rms"),
+}
+"""What the heatmap and the strips can show of each layer: family and quantity."""
+
+SCALAR_POINTS = 1000
+LAYER_POINTS = 300
+LAYERS = 512
+EVENTS = 1000
+"""Caps of one answer: a run of 200 layers stays under 300 kB (compressed)."""
+
+SILENT_SECONDS = 30.0
+"""A rank without a heartbeat for so long, against the latest of all, holds nobody up."""
+
+Json = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a page asks for: how many points at most, and which quantity of the layers."""
+
+    quantity: str = "gradient"
+    points: int = SCALAR_POINTS
+    layer_points: int = LAYER_POINTS
+
+    def __post_init__(self) -> None:
+        if self.quantity not in QUANTITIES:
+            raise ConfigError(
+                f"quantity must be one of {', '.join(QUANTITIES)}, got {self.quantity[:40]!r}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The columns of one family that an answer holds, and the layer of each (None: of the run)."""
+
+    family: str
+    columns: tuple[str, ...]
+    layers: tuple[str | None, ...]
+
+
+def delta(
+    store: Store,
+    run: str,
+    since: str = "",
+    query: Query | None = None,
+    *,
+    clock: Callable[[], float] = time.time,
+) -> dict[str, Json]:
+    """Return the delta answer of docs/shapes.md as plain JSON values.
+
+    Concatenated, the answers to a chain of cursors equal one full read, as long as a full read is
+    not reduced to fewer points. `reset` tells the page to drop what it has: at the first answer,
+    and where the cursor cannot be continued. The judgement's keys (`state` to `findings`) are left
+    out while they are as the cursor's answer had them.
+
+    Raises UnknownRunError, ConfigError for an id that is none, StoreError where nobody answers.
+    """
+    query = query or Query()
+    info, meta = store.run(run), store.meta(run)
+    streams, schemas = store.home.streams(run), store.home.schemas(run)
+    parts = _parts(schemas.values(), query)
+    shape = _shape(info, streams, schemas, query)
+    cursor = Cursor.decode(since)
+    reset = cursor is None or cursor.shape != shape
+    if cursor is None or reset:
+        cursor = Cursor(shape=shape)
+
+    events = store.home.events(run, cursor.event)
+    answer: dict[str, Json] = {
+        "reset": reset,
+        "run": _run_json(store, info, meta, streams, clock()),
+        "events": [event.to_json() for _, event in events[-EVENTS:]],
+        "series": {},
+    }
+    if events:
+        cursor.event = events[-1][0]
+    judged = plain(summary(store, run))
+    digest = hashlib.blake2b(dumps(judged).encode(), digest_size=8).hexdigest()
+    if digest != cursor.judgement:
+        cursor.judgement = digest
+        for key in ("state", "verdict", "obstacles", "judged", "not_judged", "findings"):
+            answer[key] = judged.get(key)
+    for part in parts:
+        watermark = _watermark(store, run, streams, meta, part.family)
+        rows = _series(store, run, part, cursor.steps.get(part.family), watermark, query)
+        if rows["steps"] or reset:
+            answer["series"][part.family] = rows
+        if rows["steps"]:
+            cursor.steps[part.family] = rows["steps"][-1]
+    answer["cursor"] = cursor.encode()
+    return answer
+
+
+def _parts(schemas: Iterable[Schema], query: Query) -> list[_Part]:
+    recorded: dict[str, dict[str, Any]] = {}
+    for schema in schemas:
+        columns = recorded.setdefault(schema.family, {})
+        for column in schema.columns:
+            columns.setdefault(column.name, column)
+    layer_family, quantity = QUANTITIES[query.quantity]
+    parts = []
+    for family in sorted(recorded, key=family_order):
+        columns = recorded[family].values()
+        names = [column.name for column in columns if column.layer is None]
+        if family == "train" and "grad_sq" in names:
+            names.append("grad_norm")
+        layers: list[str | None] = [None] * len(names)
+        if family == layer_family:
+            found = _layers(columns, needs(family, quantity))
+            names += [written(quantity, layer) for layer in found]
+            layers += found
+        if names:
+            parts.append(_Part(family, tuple(names), tuple(layers)))
+    return parts
+
+
+def _layers(columns: Iterable[Any], needed: tuple[str, ...]) -> list[str]:
+    """Return the layers, in the model's order, of which all the needed quantities were recorded."""
+    quantities: dict[str, set[str]] = {}
+    for column in columns:
+        if column.layer is not None:
+            quantities.setdefault(column.layer, set()).add(column.quantity)
+    return [layer for layer, had in quantities.items() if had.issuperset(needed)][:LAYERS]
+
+
+def _shape(
+    info: RunInfo, streams: list[StreamName], schemas: dict[str, Schema], query: Query
+) -> str:
+    # a family that begins in a later attempt may begin at a smaller step than the page has
+    present = sorted({stream.family for stream in streams if stream.attempt == info.attempt})
+    asked = [query.quantity, query.points, query.layer_points]
+    text = dumps([info.id, info.attempt, sorted(schemas), present, asked])
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _watermark(
+    store: Store, run: str, streams: list[StreamName], meta: Meta, family: str
+) -> int | None:
+    """Return the step up to which every live rank has sent; None where the attempt has none yet."""
+    latest = max(meta.heartbeat.values(), default=0.0)
+    steps = []
+    for stream in streams:
+        if stream.family != family or stream.attempt != meta.attempt:
+            continue
+        silent = latest - meta.heartbeat.get(str(stream.rank), latest) > SILENT_SECONDS
+        last = store.home.last_id(run, stream)
+        if last is not None and (stream.rank == 0 or not silent):
+            steps.append(last[0])
+    return min(steps) if steps else None
+
+
+def _series(
+    store: Store, run: str, part: _Part, last: int | None, watermark: int | None, query: Query
+) -> dict[str, Json]:
+    of_layers = any(layer is not None for layer in part.layers)
+    points = query.layer_points if of_layers else query.points
+    digits = 4 if of_layers else 6
+    body: dict[str, Json] = {
+        "columns": list(part.columns),
+        "layers": list(part.layers),
+        "steps": [],
+        "times": [],
+        "values": [],
+    }
+    if last is not None and watermark is not None and watermark <= last:
+        return body
+    start = None if last is None else last + 1
+    rows = store.read(
+        run, part.family, list(part.columns), start=start, stop=watermark, points=points
+    )
+    keep = _spread(len(rows.steps), 2 * points)
+    body["steps"] = rows.steps[keep].tolist()
+    body["times"] = np.round(rows.times[keep], 3).tolist()
+    values = np.stack([rows.column(name) for name in part.columns], axis=1)
+    body["values"] = as_json(values[keep], digits)
+    return body
+
+
+def _spread(count: int, most: int) -> np.ndarray:
+    """Return at most so many row numbers, evenly spread, the last among them."""
+    if count <= most:
+        return np.arange(count)
+    return np.unique(np.linspace(0, count - 1, most).round().astype(int))
+
+
+def _run_json(
+    store: Store, info: RunInfo, meta: Meta, streams: list[StreamName], now: float
+) -> dict[str, Json]:
+    body = info.to_json()
+    body["age_seconds"] = round(max(0.0, now - info.last_seen), 1)
+    for key in (
+        "model",
+        "task",
+        "batch_size",
+        "precision",
+        "optimizers",
+        "parameter_count",
+        "overhead",
+        "budget",
+        "ended",
+    ):
+        body[key] = plain(getattr(meta, key))
+    body["worst"] = _worst(store, info, streams)
+    body["error"] = _error(store, info) if info.status == "failed" else None
+    return body
+
+
+def _error(store: Store, info: RunInfo) -> dict[str, Json] | None:
+    """Return type and message of the exception that ended the run's last attempt."""
+    raised = [e for e in store.events(info.id) if e.kind == "exception" and e.attempt == info.attempt]
+    if not raised:
+        return None
+    body = raised[-1].body
+    return {"type": str(body.get("type", ""))[:200], "message": str(body.get("message", ""))[:2000]}
+
+
+def _worst(store: Store, info: RunInfo, streams: list[StreamName]) -> dict[str, Json]:
+    """Return, of the last sample, the layer with the largest dead and the largest saturated share."""
+    stream = StreamName("activations", 0, info.attempt)
+    last = store.home.last_id(info.id, stream) if stream in streams else None
+    if last is None:
+        return {}
+    worst: dict[str, Json] = {}
+    for quantity in ("dead", "saturated"):
+        rows = store.read(info.id, "activations", [quantity], start=last[0], stop=last[0])
+        if len(rows) == 0 or not np.isfinite(rows.values[-1]).any():
+            continue
+        place = int(np.nanargmax(rows.values[-1]))
+        column = rows.columns[place]
+        found = [
+            item.layer
+            for schema in store.schemas(info.id, "activations")
+            for item in schema.columns
+            if item.name == column
+        ]
+        worst[quantity] = {
+            "layer": found[0] if found else column,
+            "value": round(float(rows.values[-1][place]), 4),
+        }
+    return worst
