@@ -1,0 +1,142 @@
+"""Advice: the settings that several rules propose, with their formula, range and snippet."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..store import Recommendation
+from ..store.schemas import Json
+from .rule import Context
+from .windows import Window
+from .words import number, rounded
+
+CLASSES = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}
+
+
+def current_rate(window: Window, context: Context) -> float:
+    """Return the learning rate of the last step, as recorded, else as the optimizer was set up."""
+    recorded = window.samples("train", "lr").finite
+    if len(recorded):
+        # float32 in the frame: 0.1 comes back as 0.10000000149
+        return float(f"{recorded.values[-1]:.6g}")
+    told = context.optimizer.get("lr")
+    return float(told) if isinstance(told, (int, float)) else math.nan
+
+
+def optimizer_snippet(context: Context, rate: float) -> str:
+    """Return the line that makes the run's optimizer with another learning rate."""
+    told = context.optimizer
+    name = CLASSES.get(context.optimizer_name.lower(), context.optimizer_name)
+    if not told:
+        return f"lr = {rate:g}"
+    parts = [f"lr={rate:g}"]
+    for key, default in (
+        ("momentum", 0),
+        ("nesterov", False),
+        ("betas", None),
+        ("weight_decay", 0),
+    ):
+        value = told.get(key)
+        if value not in (None, default):
+            parts.append(f"{key}={tuple(value) if isinstance(value, list) else value}")
+    return (
+        "def configure_optimizers(self):\n"
+        f"    return torch.optim.{name}(self.parameters(), {', '.join(parts)})"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A learning rate to set: its range, where it comes from, and the formula in words."""
+
+    value: float
+    range: list[float] | None
+    basis: str
+    formula: str
+
+
+def stable_rate(window: Window, context: Context, rate: float) -> Rate:
+    """Return the rate that the loss can take: by curvature, else by the size of the steps.
+
+    min(lr/2, 0.9·lr/edge_ratio); the range is the same formula at the smallest and largest
+    curvature over the pool of batches. Where no sample shows a step over the edge (none was
+    taken, or the net had collapsed by then and is flat), the largest early step is brought down
+    to `proposed_update` of the weights, at most to `thumb` of the rate.
+    """
+    facts, numbers = context.facts, context.rates
+    at = facts.edge_lr if math.isfinite(facts.edge_lr) else rate
+    by_curvature = 0.9 * at / facts.edge_peak if facts.edge_peak > 1 else math.nan
+    if math.isfinite(by_curvature):
+        value = min(rate / 2, by_curvature)
+        plain = context.optimizer_name.lower() == "sgd" and not context.optimizer.get("momentum")
+        formula = (
+            f"1.8 / largest eigenvalue = 1.8 / {number(facts.edge_lambda)}"
+            if plain and value < rate / 2
+            else f"smaller of half the rate and 0.9 × {number(at)} / {number(facts.edge_peak)} "
+            "(largest eigenvalue over the edge of stability)"
+        )
+        return Rate(rounded(value), _spread(rate, by_curvature, context), "derived", formula)
+    factor = numbers["thumb"]
+    peak = facts.update_peak
+    if peak > 0:
+        factor = min(factor, numbers["proposed_update"] / peak)
+    formula = (
+        f"{number(rate)} × {number(factor)}: the largest step was {number(100 * peak)} % of the "
+        f"weights, {number(100 * numbers['proposed_update'])} % is sound"
+        if peak > 0
+        else f"{number(rate)} × {number(factor)}"
+    )
+    return Rate(rounded(rate * factor), None, "rule of thumb", formula)
+
+
+def _spread(rate: float, by_curvature: float, context: Context) -> list[float] | None:
+    top, spread = context.facts.edge_lambda, context.facts.edge_spread
+    if not (top > 0 and spread >= 0):
+        return None
+    steep, flat = (top + spread / 2) / top, max(1 - spread / (2 * top), 0.1)
+    low, high = min(rate / 2, by_curvature / steep), min(rate / 2, by_curvature / flat)
+    return [rounded(low), rounded(high)]
+
+
+def good_checkpoint(context: Context, before: int) -> dict[str, Json] | None:
+    """Return the last checkpoint with finite weights that was written before a step."""
+    for entry in reversed(context.facts.checkpoints):
+        if entry["step"] < before and entry["finite"] is not False and entry["path"]:
+            return entry
+    return None
+
+
+def lower_rate(window: Window, context: Context, *, rollback_before: int | None) -> Recommendation:
+    """Return the advice to lower the learning rate, behind a rollback where one is needed.
+
+    `rollback_before`: the step at which the damage began, None where the weights are sound.
+    """
+    rate = current_rate(window, context)
+    new = stable_rate(window, context, rate)
+    verify = "the loss falls below its first value within 200 steps; if not, halve once more"
+    checkpoint = None if rollback_before is None else good_checkpoint(context, rollback_before)
+    advice = Recommendation(
+        parameter="lr",
+        current=rate,
+        proposed=new.value,
+        range=new.range,
+        basis=new.basis,
+        formula=new.formula,
+        snippet=optimizer_snippet(context, new.value),
+        effect=f"steps {number(rate / new.value)} times smaller stay where the local model holds",
+        verify=verify,
+        risk="training is slower per step where the rate was right after all",
+    )
+    if rollback_before is not None and checkpoint is None:
+        advice.effect += "; start again from the first step, since these weights are spoiled"
+    if checkpoint is not None:
+        advice.parameter, advice.current = "rollback", None
+        advice.proposed = {
+            "step": checkpoint["step"],
+            "path": checkpoint["path"],
+            "then": {"lr": new.value},
+        }
+        advice.snippet += f'\n\ntrainer.fit(model, ckpt_path="{checkpoint["path"]}")'
+        advice.risk = f"the steps behind {checkpoint['step']:,} are lost; {advice.risk}"
+    return advice

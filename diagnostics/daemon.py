@@ -1,0 +1,159 @@
+"""The daemon: takes the lease of each run, reads on, folds, and commits in one transaction."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..store import Home, Judgement, StoreError, places
+from ..store.schemas import plain
+from .fold import Fold
+from .judging import report_of
+from .reader import Reader
+
+LEASE_MS = 10_000
+BEAT = "daemon.heartbeat"
+FRESH_SECONDS = 30.0
+LONGEST_WAIT = 5.0
+POINTS = 200
+"""Points judged before a commit: 2,000 steps, so that a lease never runs out in between."""
+
+_log = logging.getLogger("otoscope")
+
+
+@dataclass
+class _Watched:
+    """A run as this daemon knows it: its fold, and the cursor that it last committed."""
+
+    fold: Fold
+    reader: Reader
+    committed: str | None
+
+
+class Daemon:
+    """Judges every run of a home; several daemons share the runs by their leases.
+
+    Args:
+        home: where the runs live.
+        clock: seconds since the epoch; only for the heartbeat and for runs that went silent.
+        token: this daemon's name in the leases; None makes one.
+        poll: seconds between two looks at the home.
+        heartbeat: the file that tells Docker that the daemon is alive; None takes
+            `daemon.heartbeat` in Otoscope's home folder.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        *,
+        clock: Callable[[], float] = time.time,
+        token: str | None = None,
+        poll: float = 0.5,
+        heartbeat: Path | None = None,
+    ) -> None:
+        self.home, self.poll = home, poll
+        self.token = token or f"daemon-{uuid.uuid4().hex}"
+        self.heartbeat = heartbeat or places.home_folder() / BEAT
+        self._clock = clock
+        self._runs: dict[str, _Watched] = {}
+
+    def run(self, stop: threading.Event) -> None:
+        """Judge until `stop` is set; a home that goes away is waited for."""
+        wait, away = self.poll, False
+        while not stop.is_set():
+            try:
+                self.tick()
+                if away:
+                    _log.warning("the store answers again")
+                wait, away = self.poll, False
+            except StoreError as error:
+                if not away:
+                    _log.warning("the store does not answer, waiting for it: %s", error)
+                self._runs.clear()
+                wait, away = min(2 * wait, LONGEST_WAIT), True
+            stop.wait(wait)
+        self._let_go()
+
+    def tick(self) -> int:
+        """Read on in every run that this daemon holds; returns how many points were judged."""
+        self._beat()
+        known = {run for run, _ in self.home.run_ids()}
+        for gone in set(self._runs) - known:
+            del self._runs[gone]
+        return sum(self._tend(run) for run in sorted(known))
+
+    def _tend(self, run: str) -> int:
+        if not self.home.acquire(run, self.token, LEASE_MS):
+            self._runs.pop(run, None)  # another daemon goes on with it
+            return 0
+        watched = self._runs.get(run) or self._begin(run)
+        judged = 0
+        while watched.reader.pull():
+            watched.fold.schemas.update(self.home.schemas(run))
+            while True:
+                points = watched.fold.judge(most=POINTS)
+                judged += points
+                if not self._commit(run, watched):
+                    return judged
+                if points < POINTS:
+                    break
+        return judged
+
+    def _begin(self, run: str) -> _Watched:
+        judgement = self.home.judgement(run)
+        fold = Fold(run, self.home.meta(run), self.home.schemas(run))
+        if judgement.cursor is not None:
+            fold.restore(judgement.state, judgement.findings)
+        reader = Reader(self.home, fold)
+        reader.rebuild()
+        watched = _Watched(fold, reader, judgement.cursor)
+        self._runs[run] = watched
+        return watched
+
+    def _commit(self, run: str, watched: _Watched) -> bool:
+        fold = watched.fold
+        if fold.cursor == watched.committed:
+            return True
+        whole = report_of(fold)
+        state = {
+            **fold.state(),
+            **{key: whole[key] for key in ("state", "verdict", "judged", "not_judged")},
+        }
+        judgement = Judgement(
+            cursor=fold.cursor,
+            state=state,
+            findings=fold.findings(),
+            obstacles=plain(whole["obstacles"]),
+        )
+        if not self.home.commit(run, self.token, LEASE_MS, watched.committed, judgement):
+            self._runs.pop(run, None)  # another daemon was faster: begin anew from what it wrote
+            return False
+        watched.committed = fold.cursor
+        return True
+
+    def _beat(self) -> None:
+        with contextlib.suppress(OSError):
+            self.heartbeat.parent.mkdir(parents=True, exist_ok=True)
+            self.heartbeat.write_text(f"{self._clock():.3f}\n", encoding="ascii")
+
+    def _let_go(self) -> None:
+        for run in list(self._runs):
+            with contextlib.suppress(StoreError):
+                self.home.release(run, self.token)
+        self._runs.clear()
+
+
+def is_alive(heartbeat: Path | None = None, now: float | None = None) -> bool:
+    """Tell whether a daemon beat in the last 30 s, by its heartbeat file."""
+    path = heartbeat or places.home_folder() / BEAT
+    try:
+        beat = float(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return False
+    return (time.time() if now is None else now) - beat < FRESH_SECONDS

@@ -1,0 +1,239 @@
+"""The engine: unknown → fine → pending → firing → clearing → fine, for each rule of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..store import Evidence, Finding, Recommendation
+from ..store.schemas import Json, plain
+from .inhibition import REACH, caused_ids, gather, hang, parents
+from .rule import Case, Verdict
+from .thresholds import Thresholds
+
+RANK = {"critical": 0, "warning": 1, "info": 2}
+BASES = ("rule of thumb", "from your run", "derived")
+KEPT_FINDINGS = 200
+
+
+@dataclass
+class Entry:
+    """Where one rule stands. `recent` holds 1 for a breach and 0 for none, the last n of them."""
+
+    state: str = "unknown"
+    why: str = "no sample yet"
+    recent: list[int] = field(default_factory=list)
+    onset: int = 0
+    evaluated: int | None = None
+    sample: int = -1
+    known: int | None = None
+    breached: int | None = None
+    calm: int = 0
+    quiet_until: int = 0
+    finding: str | None = None
+    case: dict[str, Json] | None = None
+
+
+class Engine:
+    """The entries and findings of one run; `advance` is called once a rule and grid point."""
+
+    def __init__(
+        self,
+        run: str,
+        entries: Mapping[str, Entry] | None = None,
+        findings: list[Finding] | None = None,
+    ) -> None:
+        self.run = run
+        self.entries = dict(entries or {})
+        self.findings = list(findings or [])
+
+    @classmethod
+    def restore(cls, run: str, body: Mapping[str, Json], findings: list[Finding]) -> Engine:
+        """Go on from the JSON of `to_json` and the findings beside it."""
+        return cls(run, {rule: Entry(**entry) for rule, entry in body.items()}, findings)
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the entries as a JSON object."""
+        return {rule: plain(asdict(entry)) for rule, entry in self.entries.items()}
+
+    def entry(self, rule: str) -> Entry:
+        """Return where a rule stands."""
+        return self.entries.setdefault(rule, Entry())
+
+    def states(self) -> dict[str, str]:
+        """Return each rule's state."""
+        return {rule: entry.state for rule, entry in self.entries.items()}
+
+    def advance(
+        self, rule: str, verdict: Verdict, thresholds: Thresholds, attempt: int, step: int
+    ) -> None:
+        """Take in what a rule made of the point."""
+        entry = self.entry(rule)
+        entry.evaluated = step
+        if verdict.kind == "unknown":
+            self._not_known(entry, verdict.why)
+            return
+        entry.known, entry.why = step, ""
+        hit = verdict.kind == "breach"
+        if hit:
+            self._remember(entry, verdict, step)
+        entry.recent = [*entry.recent, int(hit)][-thresholds.n :]
+        if entry.state in ("firing", "clearing"):
+            self._hold_or_clear(entry, verdict, thresholds, step)
+        elif sum(entry.recent) >= thresholds.k and step >= entry.quiet_until:
+            self._fire_unless_held(rule, entry, thresholds, attempt, step)
+        else:
+            entry.state = "pending" if any(entry.recent) else "fine"
+
+    def restart_windows(self, why: str) -> None:
+        """Forget what is pending: the windows begin anew. What is firing stays, as stale."""
+        for entry in self.entries.values():
+            entry.recent, entry.calm = [], 0
+            self._not_known(entry, why)
+
+    def begin_attempt(self) -> None:
+        """Let the rules begin anew; what was firing in the attempt before it is resolved."""
+        for finding in self.findings:
+            if finding.state == "firing":
+                finding.state, finding.stale = "resolved", False
+        self.entries = {}
+
+    def quieten(self, thresholds: Mapping[str, Thresholds], step: int) -> None:
+        """Begin every rule's cool-down: a setting was changed at this step."""
+        for rule, numbers in thresholds.items():
+            entry = self.entry(rule)
+            entry.quiet_until = max(entry.quiet_until, step + numbers.cool_down)
+
+    def ordered(self) -> list[Finding]:
+        """Return the findings, root causes first, most severe first, then what they caused."""
+        hidden = caused_ids(self.findings)
+
+        def place(finding: Finding) -> tuple[Any, ...]:
+            return (
+                finding.id in hidden,
+                finding.state != "firing",
+                finding.acknowledged,
+                RANK[finding.severity],
+                finding.attempt,
+                finding.first_step,
+                finding.rule,
+            )
+
+        return sorted(self.findings, key=place)
+
+    def _not_known(self, entry: Entry, why: str) -> None:
+        entry.why = why
+        finding = self._finding(entry)
+        if finding is not None:
+            finding.stale = True
+            return
+        entry.state, entry.recent = "unknown", []
+
+    def _remember(self, entry: Entry, verdict: Verdict, step: int) -> None:
+        case = verdict.case
+        if case is None:
+            raise ValueError("a breach needs a case that says what was seen")
+        if not any(entry.recent):
+            entry.onset = step if case.onset is None else case.onset
+        entry.breached, entry.case = step, plain(asdict(case))
+
+    def _fire_unless_held(
+        self, rule: str, entry: Entry, thresholds: Thresholds, attempt: int, step: int
+    ) -> None:
+        causes = [cause for cause in parents(rule) if cause in self.entries]
+        if rule == "non_finite":
+            self._promote(causes, attempt, entry.onset, step)
+        elif any(self.entries[cause].state == "pending" for cause in causes):
+            entry.state = "pending"  # a root cause is about to be named or ruled out
+            return
+        self._fire(rule, entry, thresholds.severity, attempt, step)
+
+    def _promote(self, causes: list[str], attempt: int, onset: int, step: int) -> None:
+        """Fire the root cause that numbers breaking off would leave pending for ever."""
+        for cause in causes:
+            entry = self.entries[cause]
+            if entry.state in ("firing", "clearing"):
+                return
+            recent = entry.breached is not None and entry.breached >= onset - REACH
+            if recent and entry.case is not None:
+                self._fire(cause, entry, "critical", attempt, step)
+                return
+
+    def _fire(self, rule: str, entry: Entry, severity: Any, attempt: int, step: int) -> None:
+        case = _case(entry.case or {})
+        finding = Finding(
+            id=f"{rule}:run:{attempt}:{entry.onset}",
+            run=self.run,
+            attempt=attempt,
+            rule=rule,
+            severity=severity,
+            state="firing",
+            scope="run",
+            first_step=entry.onset,
+            last_step=step,
+            title="",
+        )
+        _say(finding, case)
+        self.findings = [item for item in self.findings if item.id != finding.id]
+        self.findings = [*self.findings, finding][-KEPT_FINDINGS:]
+        entry.state, entry.calm, entry.finding = "firing", 0, finding.id
+        hang(self.findings, finding)
+        if finding.id not in caused_ids(self.findings):
+            gather(self.findings, finding)
+
+    def _hold_or_clear(
+        self, entry: Entry, verdict: Verdict, thresholds: Thresholds, step: int
+    ) -> None:
+        finding = self._finding(entry)
+        if finding is None:
+            entry.state = "fine"
+            return
+        finding.stale = False
+        if verdict.strength >= thresholds.clear:
+            entry.state, entry.calm, finding.last_step = "firing", 0, step
+            if verdict.case is not None:
+                _strengthen(finding, verdict.case)
+            return
+        entry.state, entry.calm = "clearing", entry.calm + 1
+        if entry.calm >= thresholds.n:
+            finding.state, finding.last_step = "resolved", step
+            entry.state, entry.recent, entry.finding, entry.case = "fine", [], None, None
+
+    def _finding(self, entry: Entry) -> Finding | None:
+        if entry.finding is None:
+            return None
+        return next((item for item in self.findings if item.id == entry.finding), None)
+
+
+def _case(body: Mapping[str, Json]) -> Case:
+    fields = dict(body)
+    fields["because"] = tuple(Evidence(**item) for item in body["because"])
+    fields["recommendation"] = Recommendation(**body["recommendation"])
+    for name in ("layers", "ranks", "not_measured"):
+        fields[name] = tuple(body[name])
+    return Case(**fields)
+
+
+def _say(finding: Finding, case: Case) -> None:
+    finding.title, finding.why, finding.may_be_normal = case.title, case.why, case.may_be_normal
+    finding.because, finding.recommendation = list(case.because), case.recommendation
+    finding.layers, finding.ranks = list(case.layers), list(case.ranks)
+    finding.not_measured = list(case.not_measured)
+    finding.severity = case.severity or finding.severity
+
+
+def _strengthen(finding: Finding, case: Case) -> None:
+    """Let a finding that stands speak anew only where it knows better or it has got worse.
+
+    Numbers measured after the damage are worth less than those of its onset (curvature of a
+    collapsed net), so a recommendation is replaced only by one of a better basis.
+    """
+    old = finding.recommendation
+    better = old is None or BASES.index(case.recommendation.basis) > BASES.index(old.basis)
+    severity = case.severity or finding.severity
+    worse = RANK[severity] < RANK[finding.severity]
+    if better:
+        _say(finding, case)
+    if worse:
+        finding.severity = severity

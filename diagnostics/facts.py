@@ -1,0 +1,163 @@
+"""Facts: the scalars of a run's past that no window reaches back to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+
+import numpy as np
+
+from ..store import Event
+from ..store.schemas import Json, plain
+from .windows import History, Window
+
+FIRST_LOSSES = 5
+BLOCK = 50
+KEPT_CHECKPOINTS = 20
+
+
+@dataclass
+class Facts:
+    """What is kept of a run's past, as scalars; NaN where it was not measured yet.
+
+    `loss_start`: median of the first five losses. `loss_best`: the lowest median of 50 losses.
+    `loss_peak`: the largest loss. `grad_start`: median gradient norm of the first 20 steps.
+    `update_peak`: largest update ratio (median over layers). `edge_peak`: largest edge ratio of
+    a sample with a positive eigenvalue; its eigenvalue and spread beside it. `dead_start`: share
+    of dead units per layer at the first sample. `lr_peak`: largest learning rate of the attempt.
+    """
+
+    first_losses: list[float] = field(default_factory=list)
+    first_norms: list[float] = field(default_factory=list)
+    loss_start: float = math.nan
+    loss_best: float = math.nan
+    loss_best_step: int = 0
+    loss_peak: float = math.nan
+    loss_peak_step: int = 0
+    grad_start: float = math.nan
+    update_start: float = math.nan
+    update_peak: float = math.nan
+    update_peak_step: int = 0
+    edge_peak: float = math.nan
+    edge_step: int = 0
+    edge_lambda: float = math.nan
+    edge_spread: float = math.nan
+    edge_lr: float = math.nan
+    lambda_last: float = math.nan
+    lr_peak: float = math.nan
+    dead_start: dict[str, float] = field(default_factory=dict)
+    checkpoints: list[dict[str, Json]] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the facts as a JSON object."""
+        return plain(asdict(self))
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Json]) -> Facts:
+        """Read what `to_json` wrote."""
+        special = {None: math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+        known = {item.name for item in fields(cls)}
+        return cls(
+            **{
+                key: special[value] if value is None or isinstance(value, str) else value
+                for key, value in body.items()
+                if key in known
+            }
+        )
+
+    def forget_attempt(self) -> None:
+        """Let go of what a new attempt measures anew; how the run began stays."""
+        fresh = Facts()
+        for name in (
+            "update_start",
+            "update_peak",
+            "edge_peak",
+            "lr_peak",
+            "loss_best",
+            "lambda_last",
+        ):
+            setattr(self, name, getattr(fresh, name))
+        self.update_peak_step = self.edge_step = self.loss_best_step = 0
+
+    def learn(self, history: History, before: int, window: Window) -> None:
+        """Take in what came in `before` < step <= the window's point."""
+        self._learn_losses(history, before, window)
+        self._learn_layers(history, before, window.step)
+        self._learn_curvature(history, before, window)
+
+    def checkpointed(self, event: Event) -> None:
+        """Remember a checkpoint: where it lies, and whether its weights were finite."""
+        body = event.body
+        entry = {"step": event.step, "path": body.get("path"), "finite": body.get("finite", True)}
+        self.checkpoints = [*self.checkpoints, entry][-KEPT_CHECKPOINTS:]
+
+    def _learn_losses(self, history: History, before: int, window: Window) -> None:
+        new = history.column("train", "loss", before, window.step).finite
+        if len(self.first_losses) < FIRST_LOSSES and len(new):
+            self.first_losses += new.values[: FIRST_LOSSES - len(self.first_losses)].tolist()
+            self.loss_start = float(np.median(self.first_losses))
+        if len(new):
+            top = int(np.argmax(new.values))
+            if not new.values[top] <= self.loss_peak:
+                self.loss_peak, self.loss_peak_step = float(new.values[top]), int(new.steps[top])
+        block = window.samples("train", "loss", count=BLOCK).finite
+        if len(block) >= BLOCK // 2:
+            median = float(np.median(block.values))
+            if not median >= self.loss_best:
+                self.loss_best, self.loss_best_step = median, window.step
+        norms = np.sqrt(history.column("train", "grad_sq", before, window.step).values)
+        norms = norms[np.isfinite(norms)]
+        if len(self.first_norms) < 20 and len(norms):
+            self.first_norms += norms[: 20 - len(self.first_norms)].tolist()
+            self.grad_start = float(np.median(self.first_norms))
+        rates = window.samples("train", "lr", span=window.step - before).finite.values
+        if len(rates):
+            self.lr_peak = float(np.nanmax([self.lr_peak, rates.max()]))
+
+    def _learn_layers(self, history: History, before: int, step: int) -> None:
+        steps, ratios = update_ratios(history, before, step)
+        for at, ratio in zip(steps.tolist(), ratios.tolist(), strict=True):
+            if math.isnan(self.update_start):
+                self.update_start = ratio
+            if not ratio <= self.update_peak:
+                self.update_peak, self.update_peak_step = ratio, at
+        dead = history.layers("activations", "dead", before, step)
+        units = history.layers("activations", "units", before, step)
+        if len(dead) and dead.layers == units.layers:
+            for layer, row in zip(
+                dead.layers,
+                (dead.values / np.where(units.values > 0, units.values, np.nan)).T,
+                strict=True,
+            ):
+                known = row[np.isfinite(row)]
+                if layer not in self.dead_start and len(known):
+                    self.dead_start[layer] = float(known[0])
+
+    def _learn_curvature(self, history: History, before: int, window: Window) -> None:
+        values = history.column("curvature", "lambda_1", before, window.step)
+        edges = history.column("curvature", "edge_ratio", before, window.step)
+        spread = history.column("curvature", "lambda_spread", before, window.step)
+        for i in range(len(values)):
+            top = float(values.values[i])
+            if math.isfinite(top):
+                self.lambda_last = top
+            edge = float(edges.values[i]) if i < len(edges) else math.nan
+            if top > 0 and math.isfinite(edge) and not edge <= self.edge_peak:
+                self.edge_peak, self.edge_step, self.edge_lambda = edge, int(values.steps[i]), top
+                self.edge_spread = float(spread.values[i]) if i < len(spread) else math.nan
+                rates = window.samples("train", "lr").finite
+                at = rates.values[rates.steps <= values.steps[i]]
+                self.edge_lr = float(at[-1]) if len(at) else math.nan
+
+
+def update_ratios(history: History, after: int, upto: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return steps and the median over weight layers of ‖Δw‖/‖w‖, where it was measured."""
+    updates = history.layers("gradients", "update_sq", after, upto, "weight")
+    weights = history.layers("gradients", "weight_sq", after, upto, "weight")
+    if not len(updates) or updates.layers != weights.layers or not updates.layers:
+        return np.empty(0, dtype=np.int64), np.empty(0)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        ratios = np.sqrt(updates.values / np.where(weights.values > 0, weights.values, np.nan))
+    known = np.isfinite(ratios).any(axis=1)
+    return updates.steps[known], np.nanmedian(ratios[known], axis=1)

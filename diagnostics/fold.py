@@ -1,0 +1,312 @@
+"""The fold: judging as one pure function of a state and an ordered log of frames and events.
+
+No Redis, no clock, no torch. The state holds scalars only; windows are rebuilt from the raw
+frames behind the cursor, so a restarted daemon goes on with the findings it would have had.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..store import Event, Finding, Frame, Meta, Schema
+from ..store.schemas import Json, dumps
+from .engine import Engine
+from .facts import Facts
+from .log import GRID, Log
+from .rule import Context, Rule, Verdict, unknown
+from .rules import RULES
+from .thresholds import Thresholds, known_key, load, switched_off
+from .windows import KEPT_STEPS, History, Window
+
+VERSION = 1
+
+
+@dataclass(slots=True)
+class Place:
+    """Where the fold stands: the last point judged, and where the windows begin."""
+
+    attempt: int = 0
+    step: int = 0
+    start: int = 0
+    since: int = 0
+    why_since: str = ""
+    events: str = "0-0"
+    points: int = 0
+
+
+@dataclass
+class Settings:
+    """What a person set while the run trained: thresholds, profile, what is to be quiet."""
+
+    profile: str = ""
+    overrides: dict[str, Json] = field(default_factory=dict)
+    acknowledged: list[str] = field(default_factory=list)
+    normal: list[str] = field(default_factory=list)
+    snoozed: dict[str, int] = field(default_factory=dict)
+
+
+class Fold:
+    """A run being judged. `push` takes the log in, `judge` goes as far as it is complete."""
+
+    def __init__(
+        self,
+        run: str,
+        meta: Meta,
+        schemas: Mapping[str, Schema],
+        *,
+        rules: Sequence[Rule] = RULES,
+    ) -> None:
+        self.run, self.meta, self.schemas = run, meta, dict(schemas)
+        self.rules = rules
+        self.place = Place()
+        self.settings = Settings(profile=meta.task)
+        self.facts = Facts()
+        self.engine = Engine(run)
+        self.history = History()
+        self.log = Log(world_size=meta.world_size)
+        self._thresholds: dict[str, Thresholds] = {}
+
+    # ---- state -----------------------------------------------------------------------------
+
+    @property
+    def cursor(self) -> str:
+        """Where the fold has read to, as text; a later place is never the same text."""
+        place = self.place
+        return f"{place.attempt}:{place.step}:{place.events}"
+
+    def state(self) -> dict[str, Json]:
+        """Return everything but findings and windows, as JSON of scalars."""
+        waiting = [event.to_json() for *_, event in self.log.events]
+        body = {
+            "version": VERSION,
+            "place": {name: getattr(self.place, name) for name in Place.__slots__},
+            "settings": vars(self.settings),
+            "facts": self.facts.to_json(),
+            "rules": self.engine.to_json(),
+            "waiting": waiting,
+            "ranks": {
+                str(number): {"world": a.world, "excluded": a.excluded, "last": a.last}
+                for number, a in self.log.attempts.items()
+                if number >= self.place.attempt
+            },
+            "late": self.log.late,
+        }
+        return json.loads(dumps(body))
+
+    def restore(self, state: Mapping[str, Json], findings: Iterable[Finding]) -> None:
+        """Go on from a state; the raw frames behind its place come by `rebuild`."""
+        if state.get("version") != VERSION:
+            return
+        self.place = Place(**state["place"])
+        self.settings = Settings(**state["settings"])
+        self.facts = Facts.from_json(state["facts"])
+        self.engine = Engine.restore(self.run, state["rules"], list(findings))
+        self.log = Log(world_size=self.meta.world_size, late=state["late"])
+        for number, body in state["ranks"].items():
+            attempt = self.log.attempt(int(number))
+            attempt.world, attempt.last = body["world"], body["last"]
+            attempt.excluded = {int(rank): step for rank, step in body["excluded"].items()}
+        self.log.add_events(Event.from_json(body) for body in state["waiting"])
+        self._thresholds.clear()
+
+    def rebuild(self, frames: Iterable[Frame]) -> None:
+        """Fill the windows from raw frames at or behind the place; others are let go."""
+        past = Log(world_size=self.meta.world_size)
+        place = self.place
+        past.add_frames(
+            (
+                f
+                for f in frames
+                if f.attempt == place.attempt and place.step - KEPT_STEPS < f.step <= place.step
+            ),
+            done=(0, -1),
+        )
+        excluded = self.log.attempt(place.attempt).excluded
+        self.history = History()
+        for group in past.take(place.attempt, place.step):
+            live = [f for f in group if f.step <= excluded.get(f.rank, f.step)]
+            self.history.add(live, self.schemas)
+
+    # ---- the log ---------------------------------------------------------------------------
+
+    def push(self, frames: Iterable[Frame] = (), events: Iterable[Event] = ()) -> None:
+        """Take in frames and events, in any portions; events in the order of their stream."""
+        self.log.add_events(events)
+        self.log.add_frames(frames, done=(self.place.attempt, self.place.step))
+
+    def judge(
+        self,
+        *,
+        until: int | None = None,
+        most: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> int:
+        """Judge every point that is complete, at most `most`; returns how many were judged."""
+        judged = 0
+        while most is None or judged < most:
+            point = self.log.next_point(self.place.attempt, until)
+            if point is None:
+                following = self.log.following(self.place.attempt)
+                if following is None:
+                    break
+                self._begin_attempt(following)
+                continue
+            self._judge_point(point)
+            judged += 1
+            if progress is not None:
+                progress(point)
+        return judged
+
+    def findings(self) -> list[Finding]:
+        """Return the findings, root causes first, most severe first."""
+        return self.engine.ordered()
+
+    def coverage(self) -> tuple[list[str], dict[str, str]]:
+        """Return the rules that are judged now, and of the others why they are not."""
+        judged: list[str] = []
+        missing: dict[str, str] = {}
+        off = switched_off(self.settings.profile)
+        for rule in self.rules:
+            entry = self.engine.entry(rule.id)
+            span = self.thresholds(rule.id).span
+            if rule.id in off:
+                missing[rule.id] = f"switched off in the task profile {self.settings.profile}"
+            elif entry.known is not None and entry.known >= self.place.step - span:
+                judged.append(rule.id)
+            else:
+                missing[rule.id] = entry.why or "no recent sample"
+        return judged, missing
+
+    def thresholds(self, rule: str) -> Thresholds:
+        """Return a rule's numbers, with what was overridden."""
+        if rule not in self._thresholds:
+            self._thresholds[rule] = load(rule, self.settings.overrides)
+        return self._thresholds[rule]
+
+    # ---- one point -------------------------------------------------------------------------
+
+    def _begin_attempt(self, number: int) -> None:
+        self.place.attempt, self.place.step = number, 0
+        frames = self.log.attempt(number).frames
+        first = min(frames, default=1)
+        self.place.step = self.place.start = self.place.since = first - 1
+        self.place.why_since = "a new attempt began"
+        self.history = History()
+        self.facts.forget_attempt()
+        self.engine.begin_attempt()
+
+    def _judge_point(self, point: int) -> None:
+        before = self.place.step
+        for event in self.log.take_events(self.place.attempt, point):
+            self._obey(event)
+        for group in self.log.take(self.place.attempt, point):
+            self.history.add(group, self.schemas)
+        self.place.step = point
+        self.place.points += 1
+        window = Window(self.history, point, self.place.since)
+        self.facts.learn(self.history, before, window)
+        for rule in self.rules:
+            self._apply(rule, window)
+        self._mark()
+
+    def _apply(self, rule: Rule, window: Window) -> None:
+        numbers, entry = self.thresholds(rule.id), self.engine.entry(rule.id)
+        if rule.id in switched_off(self.settings.profile):
+            return
+        if entry.evaluated is not None and window.step - entry.evaluated < numbers.cadence:
+            return
+        sample = window.last_step(rule.family)
+        waits = sample <= entry.sample and window.step - sample <= numbers.span
+        if waits:
+            return  # nothing new since the last evaluation, and that one is still young
+        entry.sample = sample
+        verdict = self._verdict(rule, window, numbers)
+        self.engine.advance(rule.id, verdict, numbers, self.place.attempt, window.step)
+
+    def _verdict(self, rule: Rule, window: Window, numbers: Thresholds) -> Verdict:
+        begins = self.place.start + numbers.warm_up
+        if window.step <= begins:
+            return unknown(f"judged from step {begins + GRID:,} on")
+        if window.last_step(rule.family) <= window.step - numbers.span:
+            return unknown(f"no {rule.family} samples in the last {numbers.span:,} steps")
+        context = Context(
+            meta=self.meta,
+            facts=self.facts,
+            thresholds=numbers,
+            rates=self.thresholds("lr_too_high"),
+            start=self.place.start,
+            states=self.engine.states(),
+        )
+        return rule.judge(window, context)
+
+    # ---- events ----------------------------------------------------------------------------
+
+    def _obey(self, event: Event) -> None:
+        if event.kind == "lr" and event.attempt == self.place.attempt:
+            self._restart(event.step, "the learning rate changed its course")
+        elif event.kind == "gap" and event.attempt == self.place.attempt:
+            self._restart(int(event.body.get("to", event.step)), "samples were lost")
+        elif event.kind == "excluded":
+            self._restart(event.step, f"rank {event.body.get('rank')} left")
+        elif event.kind == "checkpoint":
+            self.facts.checkpointed(event)
+        elif event.kind == "action":
+            self._restart(event.step, f"{event.body.get('parameter')} was changed")
+            numbers = {rule.id: self.thresholds(rule.id) for rule in self.rules}
+            self.engine.quieten(numbers, event.step)
+        elif event.kind == "profile":
+            self.settings.profile = str(event.body.get("task", self.settings.profile))
+        elif event.kind == "override" and known_key(str(event.body.get("key"))):
+            self._override(str(event.body["key"]), event.body.get("value"))
+        elif event.kind in ("acknowledged", "normal"):
+            getattr(self.settings, event.kind).append(str(event.body.get("finding")))
+        elif event.kind == "snoozed":
+            until = int(event.body.get("until_step") or 0)
+            self.settings.snoozed[str(event.body.get("finding"))] = until
+
+    def _restart(self, step: int, why: str) -> None:
+        self.place.since, self.place.why_since = max(self.place.since, step), why
+        self.engine.restart_windows(f"{why} at step {step:,}: windows begin anew")
+
+    def _override(self, key: str, value: Json) -> None:
+        if value is None:
+            self.settings.overrides.pop(key, None)
+        else:
+            self.settings.overrides[key] = value
+        self._thresholds.clear()
+
+    def _mark(self) -> None:
+        settings = self.settings
+        for finding in self.engine.findings:
+            known = {finding.id, finding.rule}
+            finding.acknowledged = bool(known & {*settings.acknowledged, *settings.normal})
+            finding.snoozed_until_step = settings.snoozed.get(finding.id)
+
+
+def fold(
+    state: Mapping[str, Json] | None,
+    log: Iterable[Frame | Event],
+    *,
+    run: str,
+    meta: Meta,
+    schemas: Mapping[str, Schema],
+    findings: Iterable[Finding] = (),
+    past: Iterable[Frame] = (),
+) -> tuple[dict[str, Json], list[Finding]]:
+    """Return state and findings after a log, from the state and findings before it.
+
+    `past`: the raw frames behind the state's place, from which the windows are rebuilt.
+    """
+    folded = Fold(run, meta, schemas)
+    if state:
+        folded.restore(state, findings)
+        folded.rebuild(past)
+    items = list(log)
+    folded.push(
+        [item for item in items if isinstance(item, Frame)],
+        [item for item in items if isinstance(item, Event)],
+    )
+    folded.judge()
+    return folded.state(), folded.findings()

@@ -1,0 +1,75 @@
+"""Judging a stored run: folded anew from its start, or read as the daemon committed it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..store import Home, Store
+from ..store.schemas import Json
+from .fold import Fold
+from .obstacles import obstacles
+from .reader import Reader
+from .verdict import run_json
+
+
+def judge(
+    store: Store,
+    run: str,
+    *,
+    until: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Json]:
+    """Fold a recorded run from its start and return the run JSON; nothing is written.
+
+    Args:
+        store: where the run lies.
+        run: its id.
+        until: judge steps up to this one only.
+        progress: called with (steps done, steps in all) from time to time.
+
+    Raises:
+        UnknownRunError: there is no such run.
+    """
+    return report_of(fold_run(store.home, run, until=until, progress=progress))
+
+
+def summary(store: Store, run: str) -> dict[str, Json]:
+    """Return the run JSON from what the daemon committed last; raises UnknownRunError."""
+    store.home.meta(run)
+    judgement = store.home.judgement(run)
+    state = judgement.state
+    result = run_json(
+        run,
+        judgement.findings,
+        state.get("judged", []),
+        state.get("not_judged", {}),
+        judgement.obstacles,
+        int((state.get("place") or {}).get("step", 0)),
+    )
+    return result
+
+
+def report_of(fold: Fold) -> dict[str, Json]:
+    """Return the run JSON of a fold."""
+    judged, missing = fold.coverage()
+    step = fold.place.step
+    panel = obstacles(fold.history, step)
+    return run_json(fold.run, fold.findings(), judged, missing, panel, step)
+
+
+def fold_run(
+    home: Home,
+    run: str,
+    *,
+    until: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Fold:
+    """Return the fold of a whole recorded run."""
+    fold = Fold(run, home.meta(run), home.schemas(run))
+    reader = Reader(home, fold)
+    total = max(int(fold.meta.progress.get("step") or 0), 1)
+    while reader.pull():
+        fold.judge(until=until)
+        if progress is not None:
+            progress(min(fold.place.step, total), total)
+    return fold

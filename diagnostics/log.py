@@ -1,0 +1,150 @@
+"""The log of a run: frames and events that wait for their point, in the one order of judging.
+
+Order: attempt, step, family, rank; an event counts behind the frames of its step, so at the first
+point beyond it. How the log arrived (frame by frame, in chunks, at once) leaves no trace.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from ..store import Event, Frame
+from ..store.schemas import family_order
+
+GRID = 10
+"""Steps between two points at which a run is judged."""
+
+ENDS = ("finished", "exception")
+
+
+@dataclass
+class Attempt:
+    """What is known of one attempt and not yet judged."""
+
+    frames: dict[int, list[Frame]] = field(default_factory=dict)
+    steps: list[int] = field(default_factory=list)
+    """A heap of the steps that hold frames."""
+    watermarks: dict[int, int] = field(default_factory=dict)
+    world: int = 0
+    excluded: dict[int, int] = field(default_factory=dict)
+    last: int | None = None
+    """The step at which rank 0 ended: a point of its own."""
+
+
+@dataclass
+class Log:
+    """Frames and events by attempt, given out point by point."""
+
+    world_size: int = 1
+    attempts: dict[int, Attempt] = field(default_factory=dict)
+    events: list[tuple[int, int, int, Event]] = field(default_factory=list)
+    late: int = 0
+    _arrived: int = 0
+
+    def add_frames(self, frames: Iterable[Frame], done: tuple[int, int]) -> None:
+        """Take frames in; those at or behind `done` (attempt, step) are late and not judged."""
+        for frame in frames:
+            if (frame.attempt, frame.step) <= done:
+                self.late += 1
+                continue
+            attempt = self.attempt(frame.attempt)
+            stop = attempt.excluded.get(frame.rank)
+            if stop is not None and frame.step > stop:
+                self.late += 1
+                continue
+            if frame.step not in attempt.frames:
+                attempt.frames[frame.step] = []
+                heapq.heappush(attempt.steps, frame.step)
+            attempt.frames[frame.step].append(frame)
+            if frame.family == "train":
+                mark = attempt.watermarks.get(frame.rank, -1)
+                attempt.watermarks[frame.rank] = max(mark, frame.step)
+
+    def add_events(self, events: Iterable[Event]) -> None:
+        """Take events in, in the order of their stream."""
+        for event in events:
+            self._arrived += 1
+            self.events.append((event.attempt, event.step, self._arrived, event))
+            attempt = self.attempt(event.attempt)
+            if event.kind == "started":
+                attempt.world = int(event.body.get("world_size") or attempt.world)
+            elif event.kind == "excluded":
+                rank, step = int(event.body["rank"]), int(event.body.get("from_step", event.step))
+                attempt.excluded[rank] = step
+                self._exclude(attempt, rank, step)
+            elif event.kind in ENDS and event.rank == 0:
+                attempt.last = event.step
+        self.events.sort(key=lambda item: item[:3])
+
+    def attempt(self, number: int) -> Attempt:
+        """Return an attempt's waiting frames."""
+        return self.attempts.setdefault(number, Attempt())
+
+    def watermark(self, number: int) -> int:
+        """Return the step up to which every live rank has sent all, -1 where one sent nothing."""
+        attempt = self.attempt(number)
+        world = max(attempt.world or self.world_size, 1)
+        ranks = [rank for rank in range(world) if rank not in attempt.excluded]
+        return min((attempt.watermarks.get(rank, -1) for rank in ranks), default=-1)
+
+    def next_point(self, number: int, until: int | None) -> int | None:
+        """Return the next point of an attempt that can be judged, None where none can yet.
+
+        Steps without a single frame (a gap) hold no points.
+        """
+        mark = self.watermark(number)
+        if until is not None:
+            mark = min(mark, until)
+        attempt = self.attempt(number)
+        while attempt.steps and attempt.steps[0] not in attempt.frames:
+            heapq.heappop(attempt.steps)
+        if not attempt.steps or attempt.steps[0] > mark:
+            return None
+        point = -(-attempt.steps[0] // GRID) * GRID
+        if point <= mark:
+            return point
+        return attempt.last if attempt.last == max(attempt.frames) else None
+
+    def take(self, number: int, point: int) -> list[list[Frame]]:
+        """Take out the frames up to a point: one list a step and family, ranks ascending."""
+        attempt = self.attempt(number)
+        taken: list[list[Frame]] = []
+        while attempt.steps and attempt.steps[0] <= point:
+            step = heapq.heappop(attempt.steps)
+            frames = sorted(
+                attempt.frames.pop(step, ()), key=lambda f: (*family_order(f.family), f.rank, f.seq)
+            )
+            for frame in frames:
+                if taken and taken[-1][0].family == frame.family and taken[-1][0].step == step:
+                    taken[-1].append(frame)
+                else:
+                    taken.append([frame])
+        return taken
+
+    def take_events(self, number: int, point: int) -> list[Event]:
+        """Take out the events that count at a point: those of earlier steps or attempts."""
+        split = 0
+        while split < len(self.events) and self.events[split][:2] < (number, point):
+            split += 1
+        taken, self.events = self.events[:split], self.events[split:]
+        return [event for *_, event in taken]
+
+    def following(self, number: int) -> int | None:
+        """Return the next attempt that has begun, None where this is the latest."""
+        begun = [
+            other
+            for other, attempt in self.attempts.items()
+            if other > number and (attempt.frames or attempt.world)
+        ]
+        return min(begun, default=None)
+
+    def _exclude(self, attempt: Attempt, rank: int, step: int) -> None:
+        for at in [at for at in attempt.frames if at > step]:
+            kept = [frame for frame in attempt.frames[at] if frame.rank != rank]
+            self.late += len(attempt.frames[at]) - len(kept)
+            if kept:
+                attempt.frames[at] = kept
+            else:
+                del attempt.frames[at]

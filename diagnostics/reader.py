@@ -1,0 +1,101 @@
+"""The reader: a run's frames and events from a home into a fold, in an order that loses nothing."""
+
+from __future__ import annotations
+
+from ..store import Frame, Home, StreamName
+from .fold import Fold
+from .windows import KEPT_STEPS
+
+PORTION = 1000
+"""Steps of `train` read at once, so that a long run needs no more memory than a short one."""
+
+
+class Reader:
+    """Reads one run for one fold. `rebuild` first where the fold was restored from a state."""
+
+    def __init__(self, home: Home, fold: Fold) -> None:
+        self.home, self.fold = home, fold
+        self._read: dict[StreamName, tuple[int, int]] = {}
+        self._attempt = fold.place.attempt
+
+    def rebuild(self) -> None:
+        """Give the fold the raw frames behind its place, for the windows."""
+        place = self.fold.place
+        past: list[Frame] = []
+        for stream in self._streams():
+            first = place.step - KEPT_STEPS
+            past += self.home.frames(self.fold.run, stream, start=max(first, 0), stop=place.step)
+        self.fold.rebuild(past)
+
+    def pull(self) -> bool:
+        """Push the next portion into the fold; returns whether there was anything new.
+
+        `train` is read before the other families and the events: a rank sends it last, so what
+        is read afterwards holds all that belongs to it. Streams are listed again in between, as
+        a family may have begun meanwhile.
+        """
+        frames = self._train_frames()
+        stop = max(
+            (step for stream, (step, _) in self._read.items() if self._ours(stream)), default=-1
+        )
+        for stream in self._streams():
+            if stream.family != "train":
+                frames += self._next(stream, stop=stop)
+        events = self._next_events()
+        self.fold.push(frames)
+        if frames or events:
+            return True
+        return self._follow_attempt()
+
+    def _train_frames(self) -> list[Frame]:
+        frames: list[Frame] = []
+        for stream in self._streams():
+            if stream.family == "train":
+                frames += self._next(stream, count=PORTION)
+        return frames
+
+    def _next(
+        self, stream: StreamName, *, stop: int | None = None, count: int | None = None
+    ) -> list[Frame]:
+        after = self._read.get(stream)
+        start = None
+        if after is None and stream.attempt == self.fold.place.attempt:
+            start = self.fold.place.step + 1
+        frames = self.home.frames(
+            self.fold.run, stream, after=after, start=start, stop=stop, count=count
+        )
+        if frames:
+            self._read[stream] = frames[-1].id
+        return frames
+
+    def _next_events(self) -> int:
+        """Push new events in order, up to the first one of an attempt that is not read yet."""
+        pushed = 0
+        for place, event in self.home.events(self.fold.run, after=self.fold.place.events):
+            if event.attempt > self._attempt and self._attempt:
+                break
+            self._attempt = self._attempt or event.attempt
+            self.fold.push(events=[event])
+            self.fold.place.events = place
+            pushed += 1
+        return pushed
+
+    def _follow_attempt(self) -> bool:
+        later = [
+            stream.attempt
+            for stream in self.home.streams(self.fold.run)
+            if stream.attempt > self._attempt
+        ]
+        if not later:
+            return False
+        self._attempt = min(later)
+        return True
+
+    def _streams(self) -> list[StreamName]:
+        streams = self.home.streams(self.fold.run)
+        if not self._attempt:
+            self._attempt = min((stream.attempt for stream in streams), default=0)
+        return [stream for stream in streams if self._ours(stream)]
+
+    def _ours(self, stream: StreamName) -> bool:
+        return stream.attempt == self._attempt

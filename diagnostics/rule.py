@@ -1,0 +1,105 @@
+"""The rule: a pure function from a window and a context to a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..store import Evidence, Meta, Recommendation
+from ..store.schemas import Severity
+from .facts import Facts
+from .thresholds import Thresholds
+from .windows import Window
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What a rule has to say where it was breached: everything of a finding but its identity."""
+
+    title: str
+    why: str
+    because: tuple[Evidence, ...]
+    recommendation: Recommendation
+    may_be_normal: str
+    severity: Severity | None = None
+    layers: tuple[str, ...] = ()
+    ranks: tuple[int, ...] = ()
+    not_measured: tuple[str, ...] = ()
+    onset: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a rule made of a window.
+
+    `strength` is the effect over its threshold: 1 is at the threshold, below `clear` of
+    rules.toml it counts towards clearing.
+    """
+
+    kind: Literal["unknown", "fine", "breach"]
+    why: str = ""
+    strength: float = 0.0
+    case: Case | None = None
+
+
+def unknown(why: str) -> Verdict:
+    """Return the verdict of a rule that could not judge."""
+    return Verdict("unknown", why)
+
+
+def fine(strength: float = 0.0) -> Verdict:
+    """Return the verdict of a rule that found nothing."""
+    return Verdict("fine", strength=min(strength, 0.999))
+
+
+def breach(strength: float, case: Case) -> Verdict:
+    """Return the verdict of a rule that was breached."""
+    return Verdict("breach", strength=max(strength, 1.0), case=case)
+
+
+ADAPTIVE = ("adam", "adamw", "nadam", "radam", "adamax", "lamb", "adafactor", "lion")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the run told us, and what was kept of its past.
+
+    `states` maps each rule to its state in the engine; `start` is the step before the attempt's
+    first; `rates` are the numbers behind every advice on the learning rate.
+    """
+
+    meta: Meta
+    facts: Facts
+    thresholds: Thresholds
+    rates: Thresholds
+    start: int = 0
+    states: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def optimizer(self) -> Mapping[str, object]:
+        """The first optimizer as Meta describes it; empty where the run told nothing."""
+        return self.meta.optimizers[0] if self.meta.optimizers else {}
+
+    @property
+    def optimizer_name(self) -> str:
+        return str(self.optimizer.get("name") or "the optimizer")
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the optimizer scales each weight's step by its own gradients."""
+        return self.optimizer_name.lower() in ADAPTIVE
+
+    def standing(self, *rules: str) -> list[str]:
+        """Return those of the rules that are pending or firing."""
+        return [rule for rule in rules if self.states.get(rule) in ("pending", "firing")]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule of the catalogue: `family` is the one whose new samples it waits for."""
+
+    id: str
+    family: str
+    judge: Callable[[Window, Context], Verdict]
+    document: str = ""

@@ -1,0 +1,132 @@
+"""The learning rate is too high: steps overshoot and the loss climbs, or never falls.
+
+What: the median of 50 losses stands 1.3 times over the best such window in three evaluations, or
+no window ever fell below the first loss; and a step is too long by its own measure: the largest
+eigenvalue stands over the optimizer's edge of stability, or a step moves the weights by more than
+2 %. Sharpness alone never fires: healthy runs hover at the edge while their loss falls.
+Why: along the steepest direction each step lands farther out than it began.
+Source: Cohen et al. 2021 (gradient descent at the edge of stability), 2022 (adaptive methods);
+measured on digits nets: 1.8 / eigenvalue mends what halving does not.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ...store import Evidence
+from ..advice import current_rate, lower_rate, stable_rate
+from ..facts import update_ratios
+from ..rule import Case, Context, Verdict, breach, fine, unknown
+from ..windows import Window
+from ..words import number, percent
+
+FAMILY = "train"
+
+
+def judge(window: Window, context: Context) -> Verdict:
+    """Breach where the loss climbs or never fell, and the steps are too long."""
+    numbers, facts = context.thresholds, context.facts
+    losses = window.samples("train", "loss", count=numbers.window, span=numbers.span)
+    finite = losses.finite
+    if len(finite) < numbers.min_samples:
+        return unknown(f"fewer than {numbers.min_samples} losses since the windows began")
+    now, start, best = float(np.median(finite.values)), facts.loss_start, facts.loss_best
+    if not (math.isfinite(start) and math.isfinite(best)):
+        return unknown("the first losses were not finite")
+    scale = abs(start)
+    rise = (now - best) / scale if scale else 0.0
+    ratio = now / best if best > 0 else 1 + rise
+    climbed = ratio > numbers.fire and rise > numbers["rise_of_start"]
+    never_fell = now > numbers["never_fell"] * start and best > numbers["never_fell"] * start
+    if not (climbed or never_fell):
+        return fine(ratio / numbers.fire if rise > numbers["rise_of_start"] else 0.0)
+    length = _too_long(window, context, never_fell and not climbed)
+    if length is None:
+        return fine(0.0)
+    strength = max(ratio / numbers.fire, 1.0)
+    return breach(strength, _case(window, context, now, never_fell, length))
+
+
+def _too_long(window: Window, context: Context, from_start: bool) -> list[Evidence] | None:
+    """Return the evidence that steps are too long, None where there is none."""
+    numbers, facts = context.thresholds, context.facts
+    seen: list[Evidence] = []
+    edges = window.samples("curvature", "edge_ratio").finite
+    edge = float(np.median(edges.values[-3:])) if len(edges) else math.nan
+    if facts.edge_peak > numbers["edge"] and (edge > numbers["edge"] or from_start):
+        text = (
+            f"largest eigenvalue {number(facts.edge_lambda)}: {number(facts.edge_peak)} times what "
+            f"{context.optimizer_name} can take at this learning rate"
+        )
+        seen.append(
+            Evidence(
+                text, "curvature", "edge_ratio", facts.edge_step, facts.edge_peak, numbers["edge"]
+            )
+        )
+    steps, ratios = update_ratios(window.history, window.since, window.step)
+    behind = steps > (window.step - numbers.span)
+    limit = numbers["update_peak"] if from_start else numbers["update_ratio"]
+    if from_start:
+        peak, at = facts.update_peak, facts.update_peak_step
+    elif behind.any():
+        top = int(np.argmax(np.where(behind, ratios, -1)))
+        peak, at = float(ratios[top]), int(steps[top])
+    else:
+        peak, at = math.nan, 0
+    if peak > limit:
+        text = f"steps of {percent(peak)} of the weights (step {at:,}); over {percent(limit)} is too long"
+        seen.append(Evidence(text, "gradients", "update_ratio", at, peak, limit))
+    return seen or None
+
+
+def _case(
+    window: Window, context: Context, now: float, never_fell: bool, length: list[Evidence]
+) -> Case:
+    facts, numbers = context.facts, context.thresholds
+    start, best = facts.loss_start, facts.loss_best
+    if never_fell:
+        text = f"loss {number(start)} at the start, {number(now)} now: it never fell"
+        damaged, limit = context.start, numbers["never_fell"] * start
+    else:
+        text = (
+            f"loss {number(best)} (best, step {facts.loss_best_step:,}) → {number(now)} "
+            f"(median of {numbers.window})"
+        )
+        damaged, limit = facts.loss_best_step, numbers.fire * best
+    spoiled = facts.lambda_last <= 0 or _mostly_dead(window) or never_fell
+    rate = current_rate(window, context)
+    times = rate / stable_rate(window, context, rate).value
+    missing = () if math.isfinite(facts.edge_peak) else ("curvature for this optimizer",)
+    return Case(
+        title=f"The learning rate is about {number(rounded_times(times))} times too high",
+        why="Along the steepest direction each step lands farther out than it began.",
+        because=(Evidence(text, "train", "loss", window.step, now, limit), *length),
+        recommendation=lower_rate(
+            window, context, rollback_before=damaged + 1 if spoiled else None
+        ),
+        may_be_normal="A short bump with a falling trend; the end of a warm-up; a restart of the "
+        "schedule. Sharpness above the limit alone is no fault.",
+        severity="critical" if now > numbers["never_fell"] * start else None,
+        not_measured=missing,
+        onset=None if not never_fell else context.start + 1,
+    )
+
+
+def rounded_times(times: float) -> float:
+    """Return how many times too high, with no more digits than it is known to.
+
+    >>> rounded_times(2.94), rounded_times(14.7)
+    (3.0, 15.0)
+    """
+    return float(f"{times:.1g}") if times < 10 else float(f"{times:.2g}")
+
+
+def _mostly_dead(window: Window) -> bool:
+    dead = window.layers("activations", "dead", count=1)
+    units = window.layers("activations", "units", count=1)
+    if not len(dead) or dead.layers != units.layers:
+        return False
+    total = np.nansum(units.values[-1])
+    return bool(total > 0 and np.nansum(dead.values[-1]) > total / 2)

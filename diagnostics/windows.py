@@ -1,0 +1,230 @@
+"""Windows: the last samples of a column, with their steps, as a rule may see them at one point.
+
+A window counts samples and carries a largest span in steps. It is rebuilt from raw frames, so
+nothing in it depends on how those frames arrived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..store import Frame, Schema
+
+KEPT_STEPS = 2000
+"""Steps behind the point that are kept: no rule may ask for a larger span."""
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """One column: `steps` int64[n] ascending, `values` float64[n]; NaN where not measured."""
+
+    steps: np.ndarray
+    values: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    @property
+    def finite(self) -> Samples:
+        """The samples that are neither NaN nor infinite."""
+        keep = np.isfinite(self.values)
+        return Samples(self.steps[keep], self.values[keep])
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSamples:
+    """One quantity of every layer: `steps` int64[n], `values` float64[n, layers], `layers` names."""
+
+    steps: np.ndarray
+    values: np.ndarray
+    layers: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+@dataclass
+class Table:
+    """The kept frames of one family, one row a step, in the columns of the latest schema."""
+
+    schema: Schema
+    steps: np.ndarray = field(init=False)
+    rows: np.ndarray = field(init=False)
+    count: int = 0
+    _layers: dict[tuple[str, str | None], tuple[np.ndarray, tuple[str, ...]]] = field(
+        default_factory=dict
+    )
+
+    def __post_init__(self) -> None:
+        self.steps = np.empty(64, dtype=np.int64)
+        self.rows = np.empty((64, len(self.schema.columns)), dtype=np.float32)
+
+    def append(self, step: int, values: np.ndarray) -> None:
+        if self.count == len(self.steps):
+            self._make_room(step)
+        self.steps[self.count] = step
+        self.rows[self.count] = values
+        self.count += 1
+
+    def _make_room(self, step: int) -> None:
+        first = int(np.searchsorted(self.steps[: self.count], step - KEPT_STEPS, side="left"))
+        kept = self.count - first
+        size = len(self.steps) * (2 if kept > len(self.steps) // 2 else 1)
+        steps = np.empty(size, dtype=np.int64)
+        rows = np.empty((size, self.rows.shape[1]), dtype=np.float32)
+        steps[:kept], rows[:kept] = self.steps[first : self.count], self.rows[first : self.count]
+        self.steps, self.rows, self.count = steps, rows, kept
+
+    def follow(self, schema: Schema) -> None:
+        """Go on with another schema; what it does not have of the old one is let go."""
+        rows = np.full((len(self.steps), len(schema.columns)), np.nan, dtype=np.float32)
+        for name, place in schema.index.items():
+            if name in self.schema.index:
+                rows[:, place] = self.rows[:, self.schema.index[name]]
+        self.schema, self.rows = schema, rows
+        self._layers.clear()
+
+    def of_layers(self, quantity: str, group: str | None) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Return where a quantity's layers stand in a row, and their names, in model order."""
+        key = (quantity, group)
+        if key not in self._layers:
+            chosen = [
+                (place, column.layer)
+                for place, column in enumerate(self.schema.columns)
+                if column.quantity == quantity
+                and column.layer is not None
+                and group in (None, column.group)
+            ]
+            places = np.array([place for place, _ in chosen], dtype=np.int64)
+            self._layers[key] = (places, tuple(layer for _, layer in chosen))
+        return self._layers[key]
+
+
+NO_SAMPLES = Samples(np.empty(0, dtype=np.int64), np.empty(0))
+NO_LAYERS = LayerSamples(np.empty(0, dtype=np.int64), np.empty((0, 0)), ())
+
+
+@dataclass
+class History:
+    """The tables of one attempt, by family."""
+
+    tables: dict[str, Table] = field(default_factory=dict)
+
+    def add(self, frames: Sequence[Frame], schemas: Mapping[str, Schema]) -> None:
+        """Take the frames of one family at one step, one a rank, sorted by rank."""
+        known = [frame for frame in frames if frame.schema in schemas]
+        if not known:
+            return
+        schema = schemas[known[0].schema]
+        same = [frame for frame in known if frame.schema == known[0].schema]
+        table = self.tables.get(schema.family)
+        if table is None:
+            table = self.tables[schema.family] = Table(schema)
+        elif table.schema.hash != schema.hash:
+            table.follow(schema)
+        table.append(same[0].step, combine(schema, [frame.values for frame in same]))
+
+    def column(self, family: str, name: str, after: int, upto: int) -> Samples:
+        """Return the samples of a column with after < step <= upto."""
+        table = self.tables.get(family)
+        if table is None or name not in table.schema.index:
+            return NO_SAMPLES
+        low, high = np.searchsorted(table.steps[: table.count], [after, upto], side="right")
+        values = table.rows[low:high, table.schema.index[name]].astype(np.float64)
+        return Samples(table.steps[low:high].copy(), values)
+
+    def first_column(self, family: str, quantity: str) -> str | None:
+        """Return the written name of a quantity's first column: `lr` is `lr/0.0`."""
+        table = self.tables.get(family)
+        if table is None:
+            return None
+        for column in table.schema.columns:
+            if column.quantity == quantity:
+                return column.name
+        return None
+
+    def layers(
+        self, family: str, quantity: str, after: int, upto: int, group: str | None = None
+    ) -> LayerSamples:
+        """Return a quantity of every layer with after < step <= upto."""
+        table = self.tables.get(family)
+        if table is None:
+            return NO_LAYERS
+        places, names = table.of_layers(quantity, group)
+        low, high = np.searchsorted(table.steps[: table.count], [after, upto], side="right")
+        values = table.rows[low:high][:, places].astype(np.float64)
+        return LayerSamples(table.steps[low:high].copy(), values, names)
+
+
+def combine(schema: Schema, values: Sequence[np.ndarray]) -> np.ndarray:
+    """Return one row from the ranks' rows, each column as its schema says.
+
+    `same` and `each` take the lowest rank's: a rule that looks at single ranks reads them apart.
+    """
+    if len(values) == 1:
+        return values[0]
+    stack = np.stack(values)
+    combined = stack[0].copy()
+    ways = {"sum": np.sum, "mean": np.mean, "min": np.min, "max": np.max}
+    for way, function in ways.items():
+        places = [i for i, column in enumerate(schema.columns) if column.ranks == way]
+        if places:
+            combined[places] = function(stack[:, places], axis=0)
+    return combined
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What a rule may see: samples of the current attempt with `since` < step <= `step`."""
+
+    history: History
+    step: int
+    since: int = 0
+
+    def samples(
+        self, family: str, column: str, *, count: int | None = None, span: int | None = None
+    ) -> Samples:
+        """Return at most the last `count` samples of a column, none older than `span` steps.
+
+        Args:
+            family: `train`, `gradients`, …
+            column: a written name; a quantity alone means its first column.
+            count: the most samples; None takes all within the span.
+            span: the most steps back; None takes KEPT_STEPS.
+        """
+        name = self.history.first_column(family, column) if column == "lr" else column
+        if name is None:
+            return NO_SAMPLES
+        found = self.history.column(family, name, self._after(span), self.step)
+        if count is None or len(found) <= count:
+            return found
+        return Samples(found.steps[-count:], found.values[-count:])
+
+    def layers(
+        self,
+        family: str,
+        quantity: str,
+        *,
+        count: int | None = None,
+        span: int | None = None,
+        group: str | None = None,
+    ) -> LayerSamples:
+        """Return at most the last `count` samples of a quantity, for every layer that has it."""
+        found = self.history.layers(family, quantity, self._after(span), self.step, group)
+        if count is None or len(found) <= count:
+            return found
+        return LayerSamples(found.steps[-count:], found.values[-count:], found.layers)
+
+    def last_step(self, family: str) -> int:
+        """Return the step of the family's last sample, -1 where there is none."""
+        table = self.history.tables.get(family)
+        if table is None:
+            return -1
+        high = int(np.searchsorted(table.steps[: table.count], self.step, side="right"))
+        return int(table.steps[high - 1]) if high else -1
+
+    def _after(self, span: int | None) -> int:
+        return max(self.since, self.step - min(span or KEPT_STEPS, KEPT_STEPS))
