@@ -1,0 +1,219 @@
+"""A snapshot of what running a module may change: its modes, tensors, containers and random states."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Restore = Callable[[], None]
+
+_INTERNAL = frozenset(vars(nn.Module())) | {"_trainer", "_fabric"}
+"""Attributes that every module has: handled apart, or none of ours."""
+
+_LARGEST = 16 * 2**20
+"""Bytes of the largest plain attribute that is copied: a data set kept on a module is not."""
+
+_DEEPEST = 3
+"""Containers within containers that are followed."""
+
+
+class Snapshot:
+    """Everything about a module that its forward pass or training step may change.
+
+    Per module, at any depth: the train/eval mode, parameters, buffers, and plain attributes
+    (counters, lists that a step appends to, the states of torchmetrics, generators), also those of
+    modules that hide in a list or an attribute. `restore` puts back the same objects with the same
+    contents. Objects of other classes are put back as references, but not looked into.
+
+    >>> layer = nn.BatchNorm1d(2)
+    >>> snapshot = Snapshot(layer)
+    >>> _ = layer(torch.randn(4, 2)), layer.eval()
+    >>> snapshot.restore()
+    >>> layer.training, layer.num_batches_tracked.item(), layer.running_mean.tolist()
+    (True, 0, [0.0, 0.0])
+    """
+
+    def __init__(self, module: nn.Module):
+        self._restores: list[Restore] = []
+        self._seen: set[int] = set()
+        self._add_module(module)
+
+    def restore(self) -> None:
+        """Put everything back."""
+        for restore in self._restores:
+            restore()
+
+    def _add_module(self, root: nn.Module) -> None:
+        for module in root.modules():
+            if id(module) in self._seen:
+                continue
+            self._seen.add(id(module))
+            self._restores.append(_mode(module))
+            for held in (module._parameters, module._buffers):
+                self._restores.append(_mapping(held))
+                for tensor in held.values():
+                    self._add(tensor, 0)
+            self._add_attributes(module)
+
+    def _add_attributes(self, module: nn.Module) -> None:
+        held = vars(module)
+        saved = {key: value for key, value in held.items() if key not in _INTERNAL}
+
+        def restore() -> None:
+            for key in [key for key in held if key not in saved and key not in _INTERNAL]:
+                del held[key]
+            held.update(saved)
+
+        self._restores.append(restore)
+        for value in saved.values():
+            self._add(value, 0)
+
+    def _add(self, value: Any, depth: int) -> None:
+        if isinstance(value, nn.Module):
+            self._add_module(value)
+            return
+        if depth > _DEEPEST or id(value) in self._seen:
+            return
+        restore = _content(value)
+        if restore is None:
+            return
+        self._seen.add(id(value))
+        self._restores.append(restore)
+        for item in _items(value):
+            self._add(item, depth + 1)
+
+
+def _mode(module: nn.Module) -> Restore:
+    training = module.training
+
+    def restore() -> None:
+        module.training = training
+
+    return restore
+
+
+def _mapping(held: dict[str, Any]) -> Restore:
+    saved = dict(held)
+
+    def restore() -> None:
+        if held.keys() != saved.keys() or any(held[key] is not saved[key] for key in saved):
+            held.clear()
+            held.update(saved)
+
+    return restore
+
+
+def _items(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        yield from value.values()
+    elif isinstance(value, (list, tuple, deque)):
+        yield from value
+
+
+def _content(value: Any) -> Restore | None:
+    """Return what puts the content of a value back, or None where there is nothing to put back."""
+    if isinstance(value, Tensor):
+        return _tensor(value)
+    if isinstance(value, np.ndarray) and value.nbytes <= _LARGEST:
+        array = value.copy()
+        return lambda: np.copyto(value, array)
+    if isinstance(value, (list, deque)):
+        items = list(value)
+        return lambda: _refill(value, items)
+    if isinstance(value, dict):
+        return _mapping(value)
+    if isinstance(value, set):
+        return _members(value)
+    if isinstance(value, tuple):
+        return lambda: None  # itself fixed; what it holds may not be
+    return _generator(value)
+
+
+def _members(held: set[Any]) -> Restore:
+    saved = set(held)
+
+    def restore() -> None:
+        held.clear()
+        held.update(saved)
+
+    return restore
+
+
+def _refill(held: Any, items: list[Any]) -> None:
+    if len(held) != len(items) or any(a is not b for a, b in zip(held, items, strict=True)):
+        held.clear()
+        held.extend(items)
+
+
+def _tensor(tensor: Tensor) -> Restore | None:
+    parameter = isinstance(tensor, nn.Parameter)
+    size = tensor.numel() * tensor.element_size()
+    if type(tensor.data) is not Tensor or tensor.layout != torch.strided:
+        return (
+            None  # DTensor, quantized, sparse: sharded runs are off, and the rest is not written to
+        )
+    if not parameter and size > _LARGEST and not tensor.is_floating_point():
+        return None
+    saved, version = tensor.detach().clone(), tensor._version
+
+    def restore() -> None:
+        # BatchNorm writes without raising the version: buffers are always put back. `.data` raises
+        # none either, so a graph that holds the tensor stays usable.
+        if not parameter or tensor._version != version:
+            tensor.data.copy_(saved)
+
+    return restore
+
+
+def _generator(value: Any) -> Restore | None:
+    if isinstance(value, torch.Generator):
+        return _torch_generator(value)
+    if isinstance(value, random.Random):
+        internal = value.getstate()
+        return lambda: value.setstate(internal)
+    if isinstance(value, np.random.Generator):
+        bits = value.bit_generator
+        inner = bits.state
+        return lambda: setattr(bits, "state", inner)
+    return None
+
+
+def _torch_generator(generator: torch.Generator) -> Restore:
+    state = generator.get_state()
+
+    def restore() -> None:
+        generator.set_state(state)
+
+    return restore
+
+
+class RandomStates:
+    """The random states of python, numpy and torch (CPU and the devices of a module).
+
+    >>> states = RandomStates(nn.Linear(1, 1))
+    >>> a = torch.rand(1).item(), random.random(), np.random.rand()
+    >>> states.restore()
+    >>> a == (torch.rand(1).item(), random.random(), np.random.rand())
+    True
+    """
+
+    def __init__(self, module: nn.Module):
+        self._python = random.getstate()
+        self._numpy = np.random.get_state()
+        self._torch = torch.get_rng_state()
+        used = {p.device for p in module.parameters() if p.device.type == "cuda"}
+        self._cuda = {device: torch.cuda.get_rng_state(device) for device in used}
+
+    def restore(self) -> None:
+        """Put every state back."""
+        random.setstate(self._python)
+        np.random.set_state(self._numpy)
+        torch.set_rng_state(self._torch)
+        for device, state in self._cuda.items():
+            torch.cuda.set_rng_state(state, device)

@@ -1,0 +1,260 @@
+"""Running a user's own loss without disturbing the run: nothing that it changes is left changed."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import random
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ..store import OtoscopeError
+from .snapshot import RandomStates, Snapshot
+
+Loss = Callable[[nn.Module, Any], Tensor]
+
+
+class CollectiveError(OtoscopeError):
+    """Raised when a loss that only one rank runs asks for a collective of all ranks."""
+
+
+_looking = False
+
+
+def is_looking() -> bool:
+    """Return whether Otoscope is running the model for itself: hooks of ours must do nothing then."""
+    return _looking
+
+
+@contextlib.contextmanager
+def undisturbed(module: nn.Module) -> Iterator[None]:
+    """Run a module freely; on leaving, nothing of the run has changed.
+
+    Put back are: module modes, parameters, buffers, metric states, lists and counters on the
+    modules, and the random states of python, numpy and torch. While it lasts autocast is off, SDPA
+    runs the math kernel (the others have no second derivative), compiled modules run eagerly,
+    hooks on parameters are off, `is_looking()` is true, and any torch.distributed collective raises
+    CollectiveError. `.grad` is the caller's care: use `torch.autograd.grad`. Nested uses are one.
+
+    >>> net = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout())
+    >>> before = torch.get_rng_state()
+    >>> with undisturbed(net):
+    ...     _ = net(torch.randn(8, 2))
+    >>> torch.equal(before, torch.get_rng_state()), net[0].num_batches_tracked.item()
+    (True, 0)
+    """
+    global _looking
+    if _looking:
+        yield
+        return
+    states, snapshot = RandomStates(module), Snapshot(module)
+    _looking = True
+    try:
+        with contextlib.ExitStack() as stack:
+            for context in _surroundings(module):
+                stack.enter_context(context)
+            _seed(0)
+            yield
+    finally:
+        _looking = False
+        snapshot.restore()
+        states.restore()
+
+
+def _seed(seed: int) -> None:
+    """The same draws in every sample: the run's own states are put back afterwards."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def _surroundings(module: nn.Module) -> Iterator[contextlib.AbstractContextManager[Any]]:
+    device = next((p.device.type for p in module.parameters()), "cpu")
+    yield torch.inference_mode(False)
+    yield torch.enable_grad()
+    for kind in {device, "cpu"}:
+        yield torch.autocast(kind, enabled=False)
+    yield sdpa_kernel(SDPBackend.MATH)
+    if device == "cuda" and any(isinstance(m, nn.RNNBase) for m in module.modules()):
+        yield torch.backends.cudnn.flags(enabled=False)  # cuDNN's RNN has no second derivative
+    if "torch._dynamo" in sys.modules:  # else nothing is compiled, and the import costs seconds
+        yield torch.compiler.set_stance("force_eager")
+    yield _no_parameter_hooks(module)
+    yield _no_collectives()
+
+
+@contextlib.contextmanager
+def _no_parameter_hooks(module: nn.Module) -> Iterator[None]:
+    """`p.register_hook` hooks fire inside autograd.grad too (32 calls became 213 in one run)."""
+    taken = [(hooks, dict(hooks)) for p in module.parameters() if (hooks := p._backward_hooks)]
+    for hooks, _ in taken:
+        hooks.clear()
+    try:
+        yield
+    finally:
+        for hooks, saved in taken:
+            hooks.update(saved)
+
+
+_COLLECTIVES = [
+    "all_gather",
+    "all_gather_coalesced",
+    "all_gather_into_tensor",
+    "all_gather_object",
+    "all_reduce",
+    "all_reduce_coalesced",
+    "all_to_all",
+    "all_to_all_single",
+    "barrier",
+    "broadcast",
+    "broadcast_object_list",
+    "gather",
+    "gather_object",
+    "irecv",
+    "isend",
+    "monitored_barrier",
+    "recv",
+    "recv_object_list",
+    "reduce",
+    "reduce_scatter",
+    "reduce_scatter_tensor",
+    "scatter",
+    "scatter_object_list",
+    "send",
+    "send_object_list",
+    "_all_gather_base",
+    "_reduce_scatter_base",
+    "batch_isend_irecv",
+]
+
+
+@contextlib.contextmanager
+def _no_collectives() -> Iterator[None]:
+    """Other ranks are not here: a collective would wait for them, and they for us, forever."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        yield
+        return
+    taken = []
+    for place in (dist, dist.distributed_c10d):
+        for name in _COLLECTIVES:
+            if hasattr(place, name):
+                taken.append((place, name, getattr(place, name)))
+                setattr(place, name, _refuse(name))
+    try:
+        yield
+    finally:
+        for place, name, function in taken:
+            setattr(place, name, function)
+
+
+def _refuse(name: str) -> Callable[..., Any]:
+    def refused(*_args: Any, **_kwargs: Any) -> Any:
+        raise CollectiveError(
+            f"the loss calls torch.distributed.{name}, but only this rank runs it to look at its "
+            "curvature; offer curvature_loss(batch) on the module without it"
+        )
+
+    return refused
+
+
+def lightning_loss(trainer: Any, module: Any) -> tuple[Loss | None, str]:
+    """Return (loss_fn, "") that runs a LightningModule's own loss, or (None, why it cannot).
+
+    `loss_fn(module, batch)` is `module.curvature_loss(batch)` where the module offers it, else
+    `training_step` (a tensor, or a mapping with "loss"). Under manual optimization training_step
+    would step the optimizers, so only `curvature_loss` serves. `log` and `print` do nothing and the
+    loggers are dummies while it runs.
+    """
+    if callable(getattr(module, "curvature_loss", None)):
+        return _quietly(trainer, _offered_loss), ""
+    if not module.automatic_optimization:
+        return None, (
+            "manual optimization: its training_step would step the optimizers; "
+            "offer curvature_loss(batch) on the module"
+        )
+    names = list(inspect.signature(module.training_step).parameters)
+    if "dataloader_iter" in names:
+        return None, "training_step takes the data loader's iterator; offer curvature_loss(batch)"
+
+    def training_loss(pl_module: Any, batch: Any) -> Tensor:
+        output = pl_module.training_step(*_arguments(pl_module.training_step, trainer, batch))
+        if isinstance(output, Tensor):
+            return output
+        if isinstance(output, dict) and isinstance(output.get("loss"), Tensor):
+            return output["loss"]
+        raise TypeError(
+            f"training_step gave {type(output).__name__}; a tensor or a dict with 'loss' is needed"
+        )
+
+    return _quietly(trainer, training_loss), ""
+
+
+def _offered_loss(module: Any, batch: Any) -> Tensor:
+    return module.curvature_loss(batch)
+
+
+def _arguments(step: Callable[..., Any], trainer: Any, batch: Any) -> list[Any]:
+    """The arguments that Lightning would pass: (batch), (batch, batch_idx), (…, dataloader_idx)."""
+    fit_loop = getattr(trainer, "fit_loop", None)
+    index = max(0, int(getattr(fit_loop, "batch_idx", 0) or 0))
+    given = [batch, index, 0]
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(step).parameters.values()
+    if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters):
+        return given[:2]
+    return given[: max(1, sum(p.kind in kinds for p in parameters))]
+
+
+def _quietly(trainer: Any, loss: Loss) -> Loss:
+    def loss_fn(module: nn.Module, batch: Any) -> Tensor:
+        with undisturbed(module), _no_logging(trainer, module):
+            return loss(module, batch)
+
+    return loss_fn
+
+
+@contextlib.contextmanager
+def _no_logging(trainer: Any, module: nn.Module) -> Iterator[None]:
+    silenced = [m for m in module.modules() if hasattr(m, "log_dict") and hasattr(m, "log")]
+    names = ("log", "log_dict", "print")
+    saved = [
+        (vars(m), {name: vars(m)[name] for name in names if name in vars(m)}) for m in silenced
+    ]
+    for held, _ in saved:
+        held.update(dict.fromkeys(names, _nothing))
+    loggers = list(getattr(trainer, "loggers", ()) or ())
+    if loggers:
+        trainer.loggers = [_dummy_logger(trainer)]
+    try:
+        yield
+    finally:
+        if loggers:
+            trainer.loggers = loggers
+        for held, own in saved:
+            for name in names:
+                held.pop(name, None)
+            held.update(own)
+
+
+def _nothing(*_args: Any, **_kwargs: Any) -> None:
+    return None
+
+
+def _dummy_logger(trainer: Any) -> Any:
+    """Lightning's own logger that logs nothing, from whichever package the trainer is of."""
+    for cls in type(trainer).__mro__:
+        root = cls.__module__.partition(".trainer")[0]
+        module = sys.modules.get(f"{root}.loggers.logger")
+        if module is not None and hasattr(module, "DummyLogger"):
+            return module.DummyLogger()
+    raise OtoscopeError(
+        f"the loggers of {type(trainer).__module__}.{type(trainer).__name__} cannot be silenced; "
+        "a Trainer of pytorch_lightning or lightning.pytorch is needed"
+    )
