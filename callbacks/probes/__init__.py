@@ -1,0 +1,21 @@
+"""Probes: quantities that are sampled while a run trains, each at a price that it measures."""
+
+from .activations import Activations
+from .curvature import Curvature
+from .gradients import Gradients
+from .probe import Probe, ProbeOffError, Training
+from .system import System
+from .tap import GradientTap
+from .throughput import Throughput
+
+__all__ = [
+    "Activations",
+    "Curvature",
+    "GradientTap",
+    "Gradients",
+    "Probe",
+    "ProbeOffError",
+    "System",
+    "Throughput",
+    "Training",
+]
