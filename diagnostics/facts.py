@@ -15,6 +15,7 @@ from .windows import History, Window
 FIRST_LOSSES = 5
 BLOCK = 50
 KEPT_CHECKPOINTS = 20
+SANE = 1.5
 
 
 @dataclass
@@ -143,12 +144,22 @@ class Facts:
             if math.isfinite(top):
                 self.lambda_last = top
             edge = float(edges.values[i]) if i < len(edges) else math.nan
-            if top > 0 and math.isfinite(edge) and not edge <= self.edge_peak:
+            if (
+                top > 0
+                and self._sane(window, int(values.steps[i]))
+                and edge > (self.edge_peak if math.isfinite(self.edge_peak) else 0.0)
+            ):
                 self.edge_peak, self.edge_step, self.edge_lambda = edge, int(values.steps[i]), top
                 self.edge_spread = float(spread.values[i]) if i < len(spread) else math.nan
                 rates = window.samples("train", "lr").finite
                 at = rates.values[rates.steps <= values.steps[i]]
                 self.edge_lr = float(at[-1]) if len(at) else math.nan
+
+    def _sane(self, window: Window, step: int) -> bool:
+        """Tell whether the loss was near or below its start: curvature of a blown-up net misleads."""
+        losses = window.samples("train", "loss")
+        behind = losses.values[losses.steps <= step][-FIRST_LOSSES:]
+        return bool(len(behind) and np.median(behind) <= SANE * self.loss_start)
 
 
 def update_ratios(history: History, after: int, upto: int) -> tuple[np.ndarray, np.ndarray]:

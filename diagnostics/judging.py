@@ -38,7 +38,7 @@ def summary(store: Store, run: str) -> dict[str, Json]:
     store.home.meta(run)
     judgement = store.home.judgement(run)
     state = judgement.state
-    result = run_json(
+    return run_json(
         run,
         judgement.findings,
         state.get("judged", []),
@@ -46,7 +46,6 @@ def summary(store: Store, run: str) -> dict[str, Json]:
         judgement.obstacles,
         int((state.get("place") or {}).get("step", 0)),
     )
-    return result
 
 
 def report_of(fold: Fold) -> dict[str, Json]:

@@ -5,9 +5,23 @@ from __future__ import annotations
 from types import ModuleType
 
 from ..rule import Rule
-from . import lr_too_high, non_finite
+from . import (
+    dead_units,
+    exploding_gradients,
+    lr_too_high,
+    non_finite,
+    plateau,
+    vanishing_gradients,
+)
 
-MODULES: tuple[ModuleType, ...] = (non_finite, lr_too_high)
+MODULES: tuple[ModuleType, ...] = (
+    non_finite,
+    lr_too_high,
+    exploding_gradients,
+    dead_units,
+    vanishing_gradients,
+    plateau,
+)
 
 RULES: tuple[Rule, ...] = tuple(
     Rule(module.__name__.rpartition(".")[2], module.FAMILY, module.judge, module.__doc__ or "")

@@ -23,6 +23,7 @@ from ..windows import Window
 from ..words import number, percent
 
 FAMILY = "train"
+FEW = 5
 
 
 def judge(window: Window, context: Context) -> Verdict:
@@ -30,8 +31,10 @@ def judge(window: Window, context: Context) -> Verdict:
     numbers, facts = context.thresholds, context.facts
     losses = window.samples("train", "loss", count=numbers.window, span=numbers.span)
     finite = losses.finite
+    if len(finite) < FEW:
+        return unknown("too few losses since the windows began")
     if len(finite) < numbers.min_samples:
-        return unknown(f"fewer than {numbers.min_samples} losses since the windows began")
+        return _early(window, context, finite.values)
     now, start, best = float(np.median(finite.values)), facts.loss_start, facts.loss_best
     if not (math.isfinite(start) and math.isfinite(best)):
         return unknown("the first losses were not finite")
@@ -47,6 +50,15 @@ def judge(window: Window, context: Context) -> Verdict:
         return fine(0.0)
     strength = max(ratio / numbers.fire, 1.0)
     return breach(strength, _case(window, context, now, never_fell, length))
+
+
+def _early(window: Window, context: Context, losses: np.ndarray) -> Verdict:
+    """Judge before the first whole window: only a loss that blows up at once can be told."""
+    now, start = float(np.median(losses[-FEW:])), context.facts.loss_start
+    length = _too_long(window, context, from_start=True)
+    if start > 0 and now > context.thresholds["blown_up"] * start and length is not None:
+        return breach(now / start, _case(window, context, now, True, length))
+    return fine()
 
 
 def _too_long(window: Window, context: Context, from_start: bool) -> list[Evidence] | None:

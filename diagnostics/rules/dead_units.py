@@ -1,0 +1,150 @@
+"""Dead units: units of a layer that are zero for every sample.
+
+What: more than half of a layer's units, or 30 points more than at the first sample, never
+positive over at least 512 rows, in three samples in a row. Zero *activations* are not the signal:
+healthy nets reach 61 %.
+Why: no output, no gradient: that capacity is gone, and no further training brings it back.
+Source: measured on digits nets: healthy at most 25 %, bias −2 gives 92 to 100 %, Adam at 0.1
+75 to 92 %.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...store import Evidence, Recommendation
+from ..advice import current_rate, lower_rate
+from ..facts import update_ratios
+from ..rule import Case, Context, Verdict, breach, fine, unknown
+from ..windows import Window
+from ..words import count, listing, number, percent
+
+FAMILY = "activations"
+
+
+@dataclass(frozen=True, slots=True)
+class _Shares:
+    """Dead shares, [samples, layers], of layers whose units can die."""
+
+    steps: np.ndarray
+    shares: np.ndarray
+    units: np.ndarray
+    rows: float
+    layers: tuple[str, ...]
+
+
+def judge(window: Window, context: Context) -> Verdict:
+    """Breach where a layer has lost more than half of its units, or 30 points since the start."""
+    numbers = context.thresholds
+    found = _shares(window, numbers.window, numbers.span)
+    if found is None:
+        return unknown("no layer whose units can die was sampled")
+    if found.rows < numbers["samples"]:
+        return unknown(
+            f"{found.rows:,.0f} rows seen, at least {numbers['samples']:,.0f} are needed"
+        )
+    now = found.shares[-1]
+    start = np.array([context.facts.dead_start.get(layer, math.nan) for layer in found.layers])
+    rise = now - np.where(np.isfinite(start), start, now)
+    strength = np.fmax(now / numbers.fire, rise / numbers["rise"])
+    bad = strength > 1
+    worst = float(np.nanmax(strength)) if np.isfinite(strength).any() else 0.0
+    if not bad.any():
+        return fine(worst)
+    return breach(worst, _case(window, context, found, np.flatnonzero(bad), start))
+
+
+def _shares(window: Window, samples: int, span: int) -> _Shares | None:
+    dead = window.layers("activations", "dead", count=samples, span=span)
+    units = window.layers("activations", "units", count=samples, span=span)
+    seen = window.layers("activations", "samples", count=samples, span=span)
+    if not len(dead) or dead.layers != units.layers:
+        return None
+    whole = np.where(units.values > 0, units.values, np.nan)
+    shares = dead.values / whole
+    if not np.isfinite(shares[-1]).any():
+        return None
+    rows = float(np.nanmin(seen.values[-1])) if seen.values.size else math.nan
+    return _Shares(dead.steps, shares, whole[-1], rows, dead.layers)
+
+
+def _case(
+    window: Window, context: Context, found: _Shares, bad: np.ndarray, start: np.ndarray
+) -> Case:
+    now = found.shares[-1]
+    order = bad[np.argsort(-now[bad])]
+    layers = [found.layers[i] for i in order]
+    worst = int(order[0])
+    dead, units = round(float(now[worst] * found.units[worst])), int(found.units[worst])
+    lost = float(np.nansum(now * found.units) / np.nansum(found.units))
+    text = f"no output on any of {found.rows:,.0f} samples"
+    if math.isfinite(start[worst]):
+        text += f" ({round(float(start[worst]) * units)} of {units} at the first sample)"
+    because = [
+        Evidence(
+            text,
+            "activations",
+            f"dead/{layers[0]}",
+            int(found.steps[-1]),
+            float(now[worst]),
+            context.thresholds.fire,
+        ),
+    ]
+    spike = _spike(window, context)
+    born = bool(start[worst] > context.thresholds.fire)
+    if spike is not None and not born:
+        step, size = spike
+        text = f"a step of {percent(size)} of the weights at step {step:,} came before"
+        limit = context.thresholds["update_spike"]
+        because.append(Evidence(text, "gradients", "update_ratio", step, size, limit))
+    more = f" and {count(len(layers) - 1, 'more layer')}" if len(layers) > 1 else ""
+    return Case(
+        title=f"Dead units: {dead} of {units} in `{layers[0]}` never fire{more}",
+        why="No output, no gradient: that capacity is gone, and training on does not bring it back. "
+        f"{percent(1 - lost)} of the units that were looked at are left.",
+        because=tuple(because),
+        recommendation=_advice(window, context, layers, None if born else spike),
+        may_be_normal="Sparse by design, pruned, or a mixture of experts; many zero activations "
+        "alone are fine.",
+        severity="critical" if (now >= 0.999).any() else None,
+        layers=tuple(layers),
+    )
+
+
+def _spike(window: Window, context: Context) -> tuple[int, float] | None:
+    """Return step and size of the largest step over the limit, None where there is none."""
+    limit = context.thresholds["update_spike"]
+    if context.facts.update_peak > limit:
+        return context.facts.update_peak_step, context.facts.update_peak
+    steps, ratios = update_ratios(window.history, window.since, window.step)
+    if len(ratios) and float(ratios.max()) > limit:
+        top = int(np.argmax(ratios))
+        return int(steps[top]), float(ratios[top])
+    return None
+
+
+def _advice(
+    window: Window, context: Context, layers: list[str], spike: tuple[int, float] | None
+) -> Recommendation:
+    if spike is not None:
+        advice = lower_rate(window, context, rollback_before=spike[0])
+        advice.effect = "steps no longer throw units out of reach of every sample"
+        advice.verify = "fewer than a quarter of the units dead after 200 steps"
+        return advice
+    rate = current_rate(window, context)
+    return Recommendation(
+        parameter="activation",
+        current=dict.fromkeys(layers, "ReLU"),
+        proposed=dict.fromkeys(layers, "LeakyReLU"),
+        basis="rule of thumb",
+        formula="a unit with a slope on its negative side passes a gradient and can come back",
+        snippet="\n".join(
+            f'model.set_submodule("{layer}", torch.nn.LeakyReLU(0.01))' for layer in layers
+        ),
+        effect=f"{listing(layers)} can learn again at the same learning rate ({number(rate)})",
+        verify="no dead units in the next sample, and the loss falls",
+        risk="dense activations cost a sparse model its sparsity",
+    )

@@ -1,0 +1,164 @@
+"""Gradients explode: their norm leaves what was usual, and the loss goes up with it.
+
+What: three of eight steps, or three of the last hundred in bursts, over both three times the 95th
+percentile and eight times the median of the 200 steps before; or the median of 50 four times the
+one before; and in each case the loss above its own median. Norms under twice the run's first ones
+do not count: late in training all norms are small and a single hard batch stands out.
+Why: one such step undoes hundreds of good ones; norms that go on growing end in NaN.
+Source: Pascanu et al. 2013 (clipping); measured on a digits net under periodic batches × 30:
+clipping at the 90th percentile brings accuracy from 0.77 to 0.97.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...store import Evidence, Recommendation
+from ..rule import Case, Context, Verdict, breach, fine, unknown
+from ..windows import Window
+from ..words import count, listing, number, percent, rounded
+
+FAMILY = "train"
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Norms that left the usual: where, how large, and what was usual before."""
+
+    steps: np.ndarray
+    norms: np.ndarray
+    before: np.ndarray
+    limit: float
+    sustained: bool
+
+
+def judge(window: Window, context: Context) -> Verdict:
+    """Breach where gradient norms leave the usual and the loss follows."""
+    numbers = context.thresholds
+    squares = window.samples("train", "grad_sq", span=numbers.span).finite
+    losses = window.samples("train", "loss", span=numbers.span).finite
+    recent = int(numbers["burst_window"])
+    if len(squares) < recent // 2 + numbers.min_samples or len(losses) < numbers.min_samples:
+        return unknown(f"fewer than {recent // 2 + numbers.min_samples} gradient norms to compare")
+    seen = _look(np.sqrt(squares.values), squares.steps, context)
+    strength = _strength(seen)
+    if not len(seen.steps):
+        return fine(strength)
+    up, now, usual = _loss_is_up(losses.steps, losses.values, int(seen.steps[0]), seen)
+    if not up:
+        return fine(0.0)
+    return breach(strength, _case(window, context, seen, now, usual))
+
+
+def _look(norms: np.ndarray, steps: np.ndarray, context: Context) -> _Seen:
+    numbers = context.thresholds
+    recent = min(int(numbers["burst_window"]), len(norms) // 2)
+    before = norms[:-recent][-int(numbers["before"]) :]
+    median = float(np.median(before))
+    floor = numbers["of_start"] * context.facts.grad_start
+    limit = max(numbers["p95"] * float(np.quantile(before, 0.95)), numbers.fire * median, floor)
+    high = norms[-recent:] > limit
+    bursts = int(high.sum()) >= numbers["burst"]
+    half = norms[-numbers.window :]
+    settled = float(np.median(half)) > max(numbers["sustained"] * median, floor)
+    if settled and not bursts:
+        high = norms[-recent:] > numbers["sustained"] * median
+    found = high if bursts or settled else np.zeros_like(high)
+    return _Seen(steps[-recent:][found], norms[-recent:][found], before, limit, settled)
+
+
+def _strength(seen: _Seen) -> float:
+    if not len(seen.norms) or not math.isfinite(seen.limit) or seen.limit <= 0:
+        return 0.0
+    return float(np.median(seen.norms) / seen.limit)
+
+
+def _loss_is_up(
+    steps: np.ndarray, losses: np.ndarray, onset: int, seen: _Seen
+) -> tuple[bool, float, float]:
+    """Compare the losses since the onset with those before it: medians, so that bursts alone count little."""
+    before, since = losses[steps < onset], losses[steps >= onset]
+    if not len(before) or not len(since):
+        return False, math.nan, math.nan
+    usual, now = float(np.median(before[-100:])), float(np.median(since))
+    at = np.isin(steps, seen.steps)
+    hit = float(np.median(losses[at])) if at.any() else now
+    spread = float(np.subtract(*np.quantile(before[-100:], [0.75, 0.25])))
+    return (now > usual + 0.25 * spread and hit > usual), now, usual
+
+
+def _case(window: Window, context: Context, seen: _Seen, now: float, usual: float) -> Case:
+    numbers = context.thresholds
+    onset, median = int(seen.steps[0]), float(np.median(seen.before))
+    worst = int(np.argmax(seen.norms))
+    how = "and stay there" if seen.sustained else f"in {count(len(seen.steps), 'step')}"
+    because = [
+        Evidence(
+            f"gradient norm {number(float(seen.norms[worst]))} at step {int(seen.steps[worst]):,}; "
+            f"{number(median)} was usual, over {number(seen.limit)} {how}",
+            "train",
+            "grad_sq",
+            int(seen.steps[worst]),
+            float(seen.norms[worst]) ** 2,
+            seen.limit**2,
+        ),
+        Evidence(
+            f"loss {number(usual)} before, {number(now)} since",
+            "train",
+            "loss",
+            window.step,
+            now,
+            usual,
+        ),
+    ]
+    layers, shares = _largest_shares(window)
+    if layers:
+        text = f"{percent(sum(shares))} of it in {listing(layers)}"
+        because.append(Evidence(text, "gradients", f"grad_sq/{layers[0]}", None, shares[0], None))
+    return Case(
+        title=f"Gradients explode: up to {number(float(seen.norms[worst]) / median)} times their usual norm",
+        why="One such step undoes hundreds of good ones; norms that go on growing end in NaN.",
+        because=tuple(because),
+        recommendation=_clip(seen, context, onset),
+        may_be_normal="A norm that grows slowly over the whole run; single hard batches, where "
+        "the loss comes back by itself.",
+        severity="critical" if now > numbers["doubled"] * usual else None,
+        layers=tuple(layers),
+        onset=onset,
+    )
+
+
+def _largest_shares(window: Window) -> tuple[list[str], list[float]]:
+    squares = window.layers("gradients", "grad_sq", count=10, span=100)
+    if not len(squares):
+        return [], []
+    finite = np.where(np.isfinite(squares.values), squares.values, 0.0)
+    row = finite[int(np.argmax(finite.sum(axis=1)))]
+    total = float(row.sum())
+    if total <= 0:
+        return [], []
+    order = np.argsort(-row)[:3]
+    return [squares.layers[i] for i in order], [float(row[i] / total) for i in order]
+
+
+def _clip(seen: _Seen, context: Context, onset: int) -> Recommendation:
+    numbers = context.thresholds
+    norms = seen.before[-int(numbers["clip_samples"]) :]
+    value = float(np.quantile(norms, numbers["clip_quantile"]))
+    low, high = (float(q) for q in np.quantile(norms, [0.75, 0.95]))
+    return Recommendation(
+        parameter="gradient_clip_val",
+        current=context.meta.gradient_clip_val,
+        proposed=rounded(value),
+        range=[rounded(low), rounded(high)],
+        basis="from your run",
+        formula=f"the norm that {percent(numbers['clip_quantile'])} of the {len(norms)} steps "
+        "before the onset stayed under",
+        snippet=f"trainer = Trainer(gradient_clip_val={rounded(value):g})",
+        effect="steps of a usual size stay as they are, the bursts are cut to that size",
+        verify=f"the loss is back under its value of step {onset:,} within 200 steps",
+        risk="where the norm grows because the model learns, training slows down",
+    )

@@ -1,0 +1,243 @@
+"""The loss stands still although there is much left to learn.
+
+What: over 200 steps, in blocks of 20 whose medians count, the loss improved by less than 1 % and
+by less than two standard errors, in four evaluations 50 steps apart. It must be near its start
+(over 80 %), or stuck for a reason that was seen: layers that do not move although they should,
+dead units, vanishing gradients, or steps far too small. A flat loss at the floor, in the final
+decay of the learning rate, or far below its start without such a reason is what convergence looks
+like, and is no finding.
+Why: every further step costs the same and brings nothing.
+Source: measured: healthy nets improve by 13 % and more in 200 steps until they converge; sigmoid × 8
+and a learning rate of 1e-5 by at most 0.3 %.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...store import Evidence, Recommendation
+from ..advice import current_rate, optimizer_snippet
+from ..facts import update_ratios
+from ..rule import Case, Context, Verdict, breach, fine, unknown
+from ..windows import Window
+from ..words import listing, number, percent, rounded
+
+FAMILY = "train"
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """The course of the loss over a window: relative improvement and its standard errors."""
+
+    improvement: float
+    z: float
+    now: float
+    first_step: int
+
+
+def judge(window: Window, context: Context) -> Verdict:
+    """Breach where the loss stands still for a reason, or near its start."""
+    numbers = context.thresholds
+    losses = window.samples("train", "loss", count=numbers.window, span=numbers.span).finite
+    if len(losses) < numbers.min_samples:
+        return unknown(f"fewer than {numbers.min_samples} losses since the windows began")
+    schedule = _schedule(window, context)
+    if schedule is not None:
+        return unknown(schedule)
+    trend = course(losses.steps, losses.values, int(numbers["block"]))
+    start = abs(context.facts.loss_start)
+    if not start > 0 or trend.now < numbers["floor"] * start:
+        return fine()
+    if trend.improvement >= numbers.fire:
+        return fine(numbers.fire / trend.improvement)
+    ratio = _median_ratio(window)
+    slow = ratio < numbers["ratio_low"]
+    if abs(trend.z) >= numbers["z"] and not slow:
+        return fine(0.5)
+    frozen = _frozen(window, context)
+    caused = context.standing("dead_units", "vanishing_gradients")
+    near_start = trend.now > numbers["unlearned"] * start
+    if not (near_start or slow or frozen or caused):
+        return fine(0.5)
+    return breach(1.0, _case(window, context, trend, ratio, frozen))
+
+
+def course(steps: np.ndarray, losses: np.ndarray, block: int) -> Trend:
+    """Return how a loss went: medians of blocks, the later half against the earlier one.
+
+    >>> course(np.arange(200), np.linspace(2.0, 1.0, 200), 20).improvement > 0.3
+    True
+    """
+    whole = len(losses) // block
+    medians = np.median(losses[-whole * block :].reshape(whole, block), axis=1)
+    half = whole // 2
+    old, new = medians[:half], medians[-half:]
+    change = float(np.median(old) - np.median(new))
+    error = math.sqrt(float(old.var(ddof=1)) / half + float(new.var(ddof=1)) / half)
+    base = abs(float(np.median(old)))
+    z = change / error if error > 0 else math.copysign(math.inf, change) if change else 0.0
+    # the halves lie half a window apart: the whole window's change is twice the halves'
+    improvement = 2 * change / base if base > 0 else 0.0
+    return Trend(improvement, z, float(np.median(new)), int(steps[0]))
+
+
+def _schedule(window: Window, context: Context) -> str | None:
+    """Return why the schedule makes a flat loss mean nothing, None where it does not."""
+    numbers = context.thresholds
+    rates = window.samples("train", "lr", count=numbers.window, span=numbers.span).finite.values
+    if len(rates) < 2:
+        return None
+    if rates[-1] > 1.02 * rates[0]:
+        return "the learning rate is still warming up"
+    falling = rates[-1] < 0.98 * rates[0]
+    if rates[-1] <= 0 or (falling and rates[-1] < numbers["decay"] * context.facts.lr_peak):
+        return "the learning rate is in its final decay"
+    return None
+
+
+def _median_ratio(window: Window) -> float:
+    _, ratios = update_ratios(window.history, window.since, window.step)
+    return float(np.median(ratios[-10:])) if len(ratios) else math.nan
+
+
+def _frozen(window: Window, context: Context) -> list[str]:
+    """Return the layers whose weights should train and did not move at all."""
+    numbers = context.thresholds
+    updates = window.layers("gradients", "update_sq", span=numbers.span, group="weight")
+    if len(updates) < numbers["frozen_samples"]:
+        return []
+    if updates.steps[-1] - updates.steps[0] < numbers["frozen_steps"]:
+        return []
+    still = (updates.values == 0).all(axis=0)
+    trained = {
+        str(entry["layer"])
+        for entry in context.meta.parameters
+        if entry.get("requires_grad", True) and entry.get("kind") == "weight"
+    }
+    return [
+        layer
+        for layer, is_still in zip(updates.layers, still, strict=True)
+        if is_still and layer in trained
+    ]
+
+
+def _case(window: Window, context: Context, trend: Trend, ratio: float, frozen: list[str]) -> Case:
+    numbers = context.thresholds
+    change = -trend.improvement
+    because = [
+        Evidence(
+            f"loss {number(trend.now)}, flat for {numbers.window} steps ({100 * change:+.1f} %); "
+            f"{number(context.facts.loss_start)} at the start",
+            "train",
+            "loss",
+            window.step,
+            trend.now,
+            numbers["floor"] * context.facts.loss_start,
+        )
+    ]
+    if math.isfinite(ratio):
+        because.append(
+            Evidence(
+                f"steps of {number(100 * ratio)} % of the weights",
+                "gradients",
+                "update_ratio",
+                window.step,
+                ratio,
+                numbers["ratio_low"],
+            )
+        )
+    if frozen:
+        because.append(
+            Evidence(
+                f"{listing(frozen)} did not move at all",
+                "gradients",
+                f"update_sq/{frozen[0]}",
+                window.step,
+                0.0,
+                0.0,
+            )
+        )
+    title, advice = _advice(window, context, ratio, frozen)
+    missing = ("noise scale: whether a larger batch would help",)
+    return Case(
+        title=title,
+        why="Every further step costs the same and brings nothing.",
+        because=tuple(because),
+        recommendation=advice,
+        may_be_normal="The loss floor may be reached: noise in the labels, or a model too small "
+        "for the data.",
+        layers=tuple(frozen),
+        not_measured=missing,
+        onset=max(trend.first_step, context.start + 1),
+    )
+
+
+def _advice(
+    window: Window, context: Context, ratio: float, frozen: list[str]
+) -> tuple[str, Recommendation]:
+    numbers = context.thresholds
+    rate = current_rate(window, context)
+    if frozen:
+        return f"Stuck: {listing(frozen, 2)} should train and never moves", _thaw(context, frozen)
+    if ratio < numbers["ratio_low"] and not context.standing("dead_units", "vanishing_gradients"):
+        return "Stuck: the learning rate is too low to move the weights", _raise(
+            context, rate, ratio
+        )
+    value = rounded(rate * numbers["thumb"])
+    return "Stuck: the loss stands still far above zero", Recommendation(
+        parameter="lr",
+        current=rate,
+        proposed=value,
+        basis="rule of thumb",
+        formula=f"{number(rate)} × {number(numbers['thumb'])}, what a plateau schedule would do",
+        snippet=optimizer_snippet(context, value),
+        effect="smaller steps average the noise of the batches",
+        verify="the loss falls by more than 2 % in 300 steps; no change means that it was not the "
+        "step: look for dead or frozen layers",
+        risk="slower where the loss would have gone on by itself",
+    )
+
+
+def _thaw(context: Context, frozen: list[str]) -> Recommendation:
+    names = [
+        str(entry["name"]) for entry in context.meta.parameters if entry.get("layer") in frozen
+    ]
+    return Recommendation(
+        parameter="params",
+        current=[],
+        proposed=names,
+        basis="derived",
+        formula="parameters that want a gradient and whose weights stayed the same to the last bit",
+        snippet="optimizer.add_param_group({'params': [p for n, p in model.named_parameters() "
+        f"if n in {names!r}]}})",
+        effect="these layers begin to learn",
+        verify="their update is no longer zero in the next sample",
+        risk="if they were left out on purpose, set requires_grad=False instead",
+    )
+
+
+def _raise(context: Context, rate: float, ratio: float) -> Recommendation:
+    numbers, edge = context.thresholds, context.facts.edge_peak
+    wanted = numbers["ratio_aim"] / ratio if ratio > 0 else math.inf
+    if math.isfinite(edge) and edge > 0:
+        most, reason = 0.5 / edge, "half of what the curvature allows"
+    else:
+        most, reason = numbers["raise_most"], "the most without a curvature sample"
+    factor = max(min(wanted, most), 1.0)
+    value = rounded(rate * factor)
+    by_curvature = factor < wanted and math.isfinite(edge)
+    return Recommendation(
+        parameter="lr",
+        current=rate,
+        proposed=value,
+        basis="derived" if by_curvature else "rule of thumb",
+        formula=f"{number(rate)} × {number(factor)}: steps of {percent(numbers['ratio_aim'])} of the "
+        f"weights, at most {reason}",
+        snippet=optimizer_snippet(context, value),
+        effect=f"steps {number(factor)} times longer",
+        verify="the loss falls by more than 2 % in 200 steps; else it is judged again",
+        risk="too long a step shows within 100 steps as a rising loss",
+    )
