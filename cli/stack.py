@@ -119,22 +119,40 @@ class Stack:
             raise
 
     def _start(self) -> None:
+        steps = (
+            self._check_port,
+            self._start_server,
+            self._take_in_recordings,
+            self._start_children,
+            self._wait_for_page,
+            self._publish,
+        )
+        for step in steps:
+            if self.stopped.is_set():
+                return
+            step()
+
+    def _check_port(self) -> None:
         if not port_is_free(self.port):
             raise ServerError(
                 f"port {self.port} is taken by another program; choose another one: "
                 f"--port {self.port + 1}"
             )
-        if self._server is not None:
-            self._server.start(self.stopped.is_set)
-            self.url = self._server.url
-            self._say(f"server     {self._server.binary}, data in {self._server.directory}")
-        else:
+
+    def _start_server(self) -> None:
+        if self._server is None:
             connect(self.url).close()
-        self._take_in_recordings()
+            return
+        self._server.start(self.stopped.is_set)
+        self.url = self._server.url
+        self._say(f"server     {self._server.binary}, data in {self._server.directory}")
+
+    def _start_children(self) -> None:
         self._start_child("daemon", ["-m", "otoscope.cli.main", "daemon"])
         page = ["-m", "otoscope.dashboard", "--host", HOST, "--port", str(self.port)]
         self._start_child("dashboard", page)
-        self._wait_for_page()
+
+    def _publish(self) -> None:
         self.address = Address(
             url=self.url,
             socket=self._server.socket if self._server else "",
@@ -144,8 +162,7 @@ class Stack:
             boot_id=boot_id(),
             server_pid=self._server.pid if self._server else None,
         )
-        if not self.stopped.is_set():
-            write_address(self.address)
+        write_address(self.address)
 
     def _start_child(self, name: str, arguments: list[str]) -> None:
         log = home_folder() / "logs" / f"{name}.log"
