@@ -12,6 +12,10 @@ from ...store import Column, Schema
 if TYPE_CHECKING:
     import torch
 
+    from .tap import GradientTap
+
+COUNTERS = ("queue_frames", "spooled_frames", "dropped_frames", "sent_frames", "late_frames")
+
 
 @dataclass(slots=True)
 class Training:
@@ -32,6 +36,10 @@ class Training:
     why_no_loss: str = "no loss_fn was given"
     batches: Callable[[], list[Any]] = lambda: []
     precision: str = "32-true"
+    tap: GradientTap | None = None
+    """Squared gradient norms of the step, where it is measured."""
+    counters: Callable[[], dict[str, int]] = lambda: dict.fromkeys(COUNTERS, 0)
+    """The sender's counts of frames."""
 
 
 @dataclass(slots=True)
@@ -68,9 +76,15 @@ class Probe:
     family: str = field(default="", init=False)
     dear: bool = field(default=False, init=False)
     first: int = field(default=1, init=False)
+    least: int = field(default=1, init=False)
+    """Fewest steps between two samples that the budget may choose."""
     every: int | None = None
     """Steps between samples; None lets the budget decide."""
     cost: Cost = field(default_factory=Cost, init=False)
+    weight: float = field(default=1.0, init=False)
+    """Its part of the budget, against the other probes'."""
+    hook_seconds: float = field(default=0.0, init=False)
+    """Time that its hooks took inside the step; the recorder reads it and sets it back."""
 
     @property
     def name(self) -> str:
@@ -87,6 +101,10 @@ class Probe:
     def sample(self, step: int) -> torch.Tensor | Sequence[float]:
         """Return the values of the step, after its optimizer stepped, in the columns' order."""
         raise NotImplementedError
+
+    def hungry(self) -> bool:
+        """Tell whether the very next step should be sampled too, where the budget allows."""
+        return False
 
     def disarm(self) -> None:
         """Stop looking, after a sampled step or one that ended early."""

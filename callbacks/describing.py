@@ -1,0 +1,66 @@
+"""What a run tells of itself before it starts: optimizers and parameters, for Meta."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from ..store.schemas import Json
+from .layers import described_parameters
+
+
+def described_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Json]:
+    """Return the name of an optimizer and the settings of its first group.
+
+    >>> row = described_optimizer(torch.optim.SGD([torch.zeros(1)], lr=0.1, momentum=0.9))
+    >>> row["name"], row["lr"], row["momentum"]
+    ('SGD', 0.1, 0.9)
+    """
+    group = optimizer.param_groups[0]
+    betas = group.get("betas")
+    return {
+        "name": type(optimizer).__name__,
+        "lr": _number(group.get("lr")),
+        "betas": None if betas is None else [_number(beta) for beta in betas],
+        "momentum": _number(group.get("momentum")),
+        "nesterov": bool(group.get("nesterov", False)),
+        "weight_decay": _number(group.get("weight_decay")),
+    }
+
+
+def described_model(
+    model: torch.nn.Module, optimizers: Iterable[torch.optim.Optimizer]
+) -> dict[str, Json]:
+    """Return the fields of Meta that model and optimizers tell."""
+    rows = described_parameters(model)
+    return {
+        "model": type(model).__name__,
+        "parameter_count": sum(row["numel"] for row in rows if row["requires_grad"]),
+        "optimizers": [described_optimizer(optimizer) for optimizer in optimizers],
+        "parameters": rows,
+    }
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def batch_size_of(batch: Any) -> int | None:
+    """Return the rows of the first tensor in a batch, None where there is none.
+
+    >>> batch_size_of({"image": torch.zeros(8, 3), "label": torch.zeros(8)})
+    8
+    """
+    if isinstance(batch, torch.Tensor):
+        return int(batch.shape[0]) if batch.ndim else 1
+    if isinstance(batch, dict):
+        batch = list(batch.values())
+    elif not isinstance(batch, (list, tuple)):
+        batch = list(vars(batch).values()) if hasattr(batch, "__dict__") else []
+    for item in batch:
+        size = batch_size_of(item) if isinstance(item, (torch.Tensor, dict, list, tuple)) else None
+        if size is not None:
+            return size
+    return None

@@ -1,0 +1,88 @@
+"""The layers of a model: which module path owns which parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from ..store.schemas import Json
+
+ROOT = "(model)"
+"""Name of the layer that owns the parameters of the outermost module itself."""
+
+
+@dataclass(slots=True)
+class Layer:
+    """A module path and the parameters that its norms cover.
+
+    Where the layer owns weights of two or more dimensions they alone are covered (group
+    "weight"), so that ratios across layers compare weights; else all are (group "other").
+    """
+
+    path: str
+    group: str
+    parameters: list[nn.Parameter] = field(default_factory=list)
+
+
+def owned_parameters(model: nn.Module) -> Iterable[tuple[str, nn.Module, str, nn.Parameter]]:
+    """Yield (path, module, name, parameter), a shared parameter with its first owner only."""
+    seen: set[int] = set()
+    for path, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield path or ROOT, module, name, parameter
+
+
+def layers_of(model: nn.Module) -> list[Layer]:
+    """Return the layers that own trainable parameters, in the order of the model.
+
+    >>> layers_of(nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.LayerNorm(2)))[0].path
+    '0'
+    """
+    owned: dict[str, list[nn.Parameter]] = {}
+    for path, _, _, parameter in owned_parameters(model):
+        if parameter.requires_grad:
+            owned.setdefault(path, []).append(parameter)
+    layers: list[Layer] = []
+    for path, parameters in owned.items():
+        weights = [parameter for parameter in parameters if parameter.ndim >= 2]
+        layers.append(Layer(path, "weight" if weights else "other", weights or parameters))
+    return layers
+
+
+def kind_of(module: nn.Module, name: str) -> str:
+    """Return what a parameter is for the rules: weight, bias, norm or embedding."""
+    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+        return "embedding"
+    if "norm" in type(module).__name__.lower():
+        return "norm"
+    return "bias" if "bias" in name else "weight"
+
+
+def described_parameters(model: nn.Module) -> list[dict[str, Json]]:
+    """Return one row a parameter for `Meta.parameters`."""
+    return [
+        {
+            "name": name if path == ROOT else f"{path}.{name}",
+            "layer": path,
+            "kind": kind_of(module, name),
+            "ndim": parameter.ndim,
+            "numel": parameter.numel(),
+            "requires_grad": parameter.requires_grad,
+        }
+        for path, module, name, parameter in owned_parameters(model)
+    ]
+
+
+def trained_parameters(optimizers: Iterable[torch.optim.Optimizer]) -> list[nn.Parameter]:
+    """Return the parameters that some optimizer steps, each once."""
+    seen: dict[int, nn.Parameter] = {}
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                seen.setdefault(id(parameter), parameter)
+    return list(seen.values())

@@ -1,0 +1,115 @@
+"""The gradients probe: per layer the squared norms of gradient, weights and step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from ...store import Column
+from ..layers import Layer, layers_of
+from ..norms import squared_norms
+from .probe import Probe, ProbeOffError, Training
+
+QUANTITIES = ("grad_sq", "weight_sq", "update_sq", "numel")
+
+
+class Gradients(Probe):
+    """Squared norms per layer: gradient before clipping, weights after the step, the step itself.
+
+    `update_sq` is the true squared norm of w(after) - w(before): the weights are copied on
+    sampled steps, and the copy is let go afterwards. With Adam and its kin `adam_ratio` is
+    sqrt(mean g² / mean v_hat), near 1 in a steady run.
+    """
+
+    def __init__(self, every: int | None = None) -> None:
+        super().__init__(every=every)
+        self.family = "gradients"
+
+    def attach(self, training: Training) -> Sequence[Column]:
+        self._training = training
+        self._layers: list[Layer] = layers_of(training.model)
+        self._covered = [p for layer in self._layers for p in layer.parameters]
+        if not self._covered:
+            raise ProbeOffError("the model has no parameters that are trained")
+        device = self._covered[0].device
+        self._place = torch.tensor(
+            [i for i, layer in enumerate(self._layers) for _ in layer.parameters], device=device
+        )
+        numels = [sum(p.numel() for p in layer.parameters) for layer in self._layers]
+        self._numel = torch.tensor(numels, dtype=torch.float64, device=device)
+        self._owner = {
+            id(p): (optimizer, group)
+            for optimizer in training.optimizers
+            for group in optimizer.param_groups
+            for p in group["params"]
+        }
+        self._before: list[torch.Tensor] | None = None
+        quantities = [*QUANTITIES, "adam_ratio"] if self._adam_like() else list(QUANTITIES)
+        self._quantities = quantities
+        return [
+            Column.of(quantity, layer=layer.path, group=layer.group)
+            for quantity in quantities
+            for layer in self._layers
+        ]
+
+    def _adam_like(self) -> bool:
+        return any("betas" in optimizer.defaults for optimizer in self._training.optimizers)
+
+    def arm(self, step: int) -> None:
+        with torch.no_grad():
+            self._before = [p.detach().clone() for p in self._covered]
+
+    def sample(self, step: int) -> torch.Tensor:
+        if self._before is None:
+            raise ProbeOffError("sampled without having been armed")
+        with torch.no_grad():
+            torch._foreach_sub_(self._before, [p.detach() for p in self._covered])
+            update = self._by_layer(squared_norms(self._before))
+            weight = self._by_layer(squared_norms(self._covered))
+            grad = self._by_layer(self._gradients())
+            rows = [grad, weight, update, self._numel]
+            if "adam_ratio" in self._quantities:
+                rows.append(self._adam_ratio(grad))
+            return torch.cat(rows).float()
+
+    def disarm(self) -> None:
+        self._before = None
+
+    def detach(self) -> None:
+        self._before = None
+
+    def _by_layer(self, values: torch.Tensor) -> torch.Tensor:
+        total = torch.zeros(len(self._layers), dtype=torch.float64, device=self._place.device)
+        return total.index_add_(0, self._place, values.to(total.device))
+
+    def _gradients(self) -> torch.Tensor:
+        tap = self._training.tap
+        if tap is None:
+            raise ProbeOffError("nobody listens to the gradients of this run")
+        missing = torch.full((), math.nan, dtype=torch.float64, device=self._place.device)
+        squares = [tap.square_of(p) for p in self._covered]
+        found = [missing if s is None else s.to(missing.device) for s in squares]
+        return torch.stack(found) * tap.factor**2
+
+    def _adam_ratio(self, grad_sq: torch.Tensor) -> torch.Tensor:
+        """Return sqrt(mean g² / mean v_hat) per layer; g as the optimizer saw it."""
+        tap = self._training.tap
+        clip = tap.clip_factor if tap is not None and not math.isnan(tap.clip_factor) else 1.0
+        sums = [self._second_moment(p) for p in self._covered]
+        second = self._by_layer(torch.stack(sums))
+        return (grad_sq * clip**2 / second).sqrt()
+
+    def _second_moment(self, parameter: torch.Tensor) -> torch.Tensor:
+        nan = torch.full((), math.nan, dtype=torch.float64, device=self._place.device)
+        if id(parameter) not in self._owner:
+            return nan
+        optimizer, group = self._owner[id(parameter)]
+        state = optimizer.state.get(parameter, {})
+        if "exp_avg_sq" not in state or "step" not in state:
+            return nan
+        bias = 1 - torch.as_tensor(group["betas"][1], dtype=torch.float64) ** torch.as_tensor(
+            state["step"], dtype=torch.float64
+        )
+        return state["exp_avg_sq"].sum(dtype=torch.float64).to(nan.device) / bias.to(nan.device)

@@ -1,0 +1,117 @@
+"""The tap: squared norms of each parameter's gradient, before anything clips it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..norms import squared_norms
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class GradientTap:
+    """Collects, in armed steps, the squared gradient norm of every trained parameter.
+
+    Two ways lead here: `collect(parameters)` where somebody tells us that the gradients are
+    complete and not yet clipped (Lightning), or `listen()`, hooks that fire as each gradient is
+    accumulated (a plain loop; the last micro-batch of a step wins, for `.grad` is a running sum).
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self.parameters = list(parameters)
+        self.armed = False
+        self.factor: float | torch.Tensor = 1.0
+        """What a gradient must be multiplied by: 1/loss scale, and A/n in a partial window."""
+        self.seconds = 0.0
+        """Time spent in the armed step."""
+        self.clip_factor = math.nan
+        self._place = {id(p): i for i, p in enumerate(self.parameters)}
+        self._squares: list[torch.Tensor | None] = [None] * len(self.parameters)
+        self._handles: list[Any] = []
+
+    def arm(self) -> None:
+        """Begin a step that is measured."""
+        self.armed = True
+        self.factor = 1.0
+        self.seconds = 0.0
+        self.clip_factor = math.nan
+        self._squares = [None] * len(self.parameters)
+
+    def disarm(self) -> None:
+        """End it, measured or not."""
+        self.armed = False
+
+    def collect(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Take the gradients of some parameters as they are now."""
+        begun = time.perf_counter()
+        with_grad = [p for p in parameters if p.grad is not None and id(p) in self._place]
+        squares = squared_norms([p.grad for p in with_grad if p.grad is not None])
+        for parameter, square in zip(with_grad, squares.unbind(), strict=True):
+            self._squares[self._place[id(parameter)]] = square
+        self.seconds += time.perf_counter() - begun
+
+    def clip(self, largest: float, parameters: Sequence[nn.Parameter], scale: float = 1.0) -> None:
+        """Work out what clipping to a norm does to the gradients just collected.
+
+        `scale` is what separates them from what the clipping sees. Left unknown on a device that
+        we would have to wait for.
+        """
+        squares = [s for p in parameters if (s := self.square_of(p)) is not None]
+        if squares and all(square.device.type == "cpu" for square in squares):
+            norm = math.sqrt(sum(square.item() for square in squares)) * scale
+            # as torch.nn.utils.clip_grad_norm_ does
+            self.clip_factor = min(1.0, largest / (norm + 1e-6)) if norm == norm else math.nan
+
+    def listen(self) -> None:
+        """Hook into the accumulation of every gradient; idle while not armed."""
+        for place, parameter in enumerate(self.parameters):
+            if parameter.requires_grad:
+                hook = self._hook(place)
+                self._handles.append(parameter.register_post_accumulate_grad_hook(hook))
+
+    def _hook(self, place: int):
+        def accumulated(parameter: torch.Tensor) -> None:
+            if self.armed and parameter.grad is not None:
+                begun = time.perf_counter()
+                self._take(place, parameter.grad)
+                self.seconds += time.perf_counter() - begun
+
+        return accumulated
+
+    def _take(self, place: int, gradient: torch.Tensor) -> None:
+        try:
+            self._squares[place] = squared_norms([gradient])[0]
+        except Exception as error:  # a hook must not raise into the user's backward pass
+            self.armed = False
+            self.error = error
+
+    error: Exception | None = None
+    """What went wrong in a hook; the recorder asks at the end of the step."""
+
+    def close(self) -> None:
+        """Remove the hooks."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._squares = [None] * len(self.parameters)
+
+    @property
+    def measured(self) -> bool:
+        """Whether this step's gradients were seen."""
+        return any(square is not None for square in self._squares)
+
+    def squares(self) -> torch.Tensor:
+        """Return float64[parameters that had a gradient], corrected by `factor`."""
+        found = [square for square in self._squares if square is not None]
+        return torch.stack(found) * self.factor**2 if found else torch.zeros(0).double()
+
+    def square_of(self, parameter: torch.Tensor) -> torch.Tensor | None:
+        """Return one parameter's squared norm, uncorrected; None where it had no gradient."""
+        place = self._place.get(id(parameter))
+        return None if place is None else self._squares[place]

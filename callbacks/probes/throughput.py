@@ -1,0 +1,116 @@
+"""The throughput probe: the family `train`, one frame in every step: loss, pace and faults."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ...store import Column
+from .probe import Probe, Training
+
+NAN = math.nan
+
+
+@dataclass(slots=True)
+class Step:
+    """What is known of one step by the time it ended; NaN is what nobody measured."""
+
+    losses: list[torch.Tensor]
+    samples: float = NAN
+    step_seconds: float = NAN
+    data_seconds: float = NAN
+    wait_seconds: float = NAN
+    loss_scale: float = NAN
+    skipped: float = 0.0
+    overhead_seconds: float = NAN
+    epoch: float = NAN
+
+
+class Throughput(Probe):
+    """Loss, learning rates, gradient norm, pace, and the count of non-finite tensors.
+
+    The gradient norm is measured where the budget allows and NaN elsewhere. `non_finite` counts
+    the tensors among loss, gradients and sampled outputs that hold a NaN or an infinity; what a
+    step did not measure is not counted.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(every=1)
+        self.family = "train"
+
+    def attach(self, training: Training) -> Sequence[Column]:
+        self._training = training
+        self._groups = [
+            (optimizer, number)
+            for optimizer in training.optimizers
+            for number in range(len(optimizer.param_groups))
+        ]
+        lrs = [
+            Column(f"lr/{i}.{j}", "lr", group=str(j), optimizer=i)
+            for i, optimizer in enumerate(training.optimizers)
+            for j in range(len(optimizer.param_groups))
+        ]
+        columns = [
+            Column.of("loss", ranks="mean"),
+            *lrs,
+            Column.of("grad_sq"),
+            Column.of("clip_factor"),
+            Column.of("samples", ranks="sum"),
+            Column.of("step_seconds", unit="s", ranks="each"),
+            Column.of("data_seconds", unit="s", ranks="each"),
+            Column.of("wait_seconds", unit="s", ranks="each"),
+            Column.of("loss_scale"),
+            Column.of("skipped", ranks="max"),
+            Column.of("non_finite", ranks="sum"),
+            Column.of("overhead_seconds", unit="s", ranks="each"),
+            Column.of("epoch"),
+        ]
+        self._non_finite = len(columns) - 3
+        self._grad_sq = 1 + len(lrs)
+        return columns
+
+    def place(self, number: int) -> tuple[int, int]:
+        """Return (optimizer, group) of the learning rate at a place of `lrs`."""
+        optimizer, group = self._groups[number]
+        return next(i for i, o in enumerate(self._training.optimizers) if o is optimizer), group
+
+    def lrs(self) -> list[float]:
+        """Return the learning rate of every parameter group."""
+        return [float(optimizer.param_groups[j]["lr"]) for optimizer, j in self._groups]
+
+    def late(self, step: Step) -> list[torch.Tensor]:
+        """Return what of a step may still be on the device: losses, squared gradient norms."""
+        losses = step.losses
+        mean = losses[0] if len(losses) == 1 else torch.stack(losses).mean() if losses else None
+        tap = self._training.tap
+        squares = tap.squares() if tap is not None and tap.armed and tap.measured else None
+        nothing = torch.zeros(0)
+        return [
+            nothing if mean is None else mean.detach().reshape(1),
+            # float32 squares overflow at a norm of 1.8e19, which is no fault: norms travel
+            nothing if squares is None else squares.sqrt(),
+        ]
+
+    def values(self, step: Step, lrs: Sequence[float]) -> np.ndarray:
+        """Return the vector of a step, without what `fill` brings."""
+        tap = self._training.tap
+        clip = tap.clip_factor if tap is not None and tap.armed else NAN
+        row = [NAN, *lrs, NAN, clip, step.samples, step.step_seconds, step.data_seconds]
+        row += [step.wait_seconds, step.loss_scale, step.skipped, 0.0]
+        row += [step.overhead_seconds, step.epoch]
+        return np.array(row, dtype=np.float32)
+
+    def fill(self, values: np.ndarray, late: list[np.ndarray]) -> None:
+        """Put loss and gradient norm into the vector, and count what is not finite."""
+        loss, norms = late
+        if loss.size:
+            values[0] = loss[0]
+            values[self._non_finite] += not math.isfinite(loss[0])
+        if norms.size:
+            with np.errstate(over="ignore", invalid="ignore"):
+                values[self._grad_sq] = np.square(norms, dtype=np.float64).sum()
+            values[self._non_finite] += norms.size - np.isfinite(norms).sum()

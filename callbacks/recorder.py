@@ -1,0 +1,446 @@
+"""The recorder: follows a training loop step by step and sends what it saw; it knows only torch."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..store import Event, Frame, Schema, Sink
+from ..store.connecting import open_sink
+from ..store.identity import new_run_id
+from ..store.schemas import Json
+from .budget import Budget
+from .describing import batch_size_of, described_model
+from .guard import Guard
+from .layers import trained_parameters
+from .norms import squared_norms
+from .options import Options
+from .probes.probe import COUNTERS, Training
+from .probes.tap import GradientTap
+from .probes.throughput import Step, Throughput
+from .sampling import Sampling, default_probes
+from .schedule import Schedule
+from .sender import Sender
+from .transfer import Held, Pending, Transfer
+from .validation import validation_sample
+
+log = logging.getLogger("otoscope")
+
+TELL_SECONDS = 1.0
+"""Heartbeat, progress and overhead are told at most this often."""
+
+LossFn = Callable[[torch.nn.Module, Any], torch.Tensor]
+
+
+@dataclass
+class Origin:
+    """Where an attempt comes from: a new run, or a known one that goes on at a step."""
+
+    run_id: str | None = None
+    attempt: int = 1
+    step: int = 0
+    from_attempt: int | None = None
+
+
+class Recorder:
+    """Records one attempt of a run. Made by `attach` and by the Lightning callback.
+
+    `hook` before the first forward pass, `begin` once it is known which run this is; then
+    `before_step` … `end_step` for every step, and `finish` or `fail`. `sink` replaces the place
+    that `options.url` names.
+    """
+
+    run_id: str
+    sender: Sender
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        optimizers: Sequence[torch.optim.Optimizer],
+        options: Options,
+        *,
+        loss_fn: LossFn | None = None,
+        why_no_loss: str = "no loss_fn was given",
+        listen: bool = True,
+        guard: Guard | None = None,
+        sink: Callable[[], Sink] | None = None,
+    ) -> None:
+        self.options = options
+        self.guard = guard or Guard(options.strict)
+        self.steps = 0
+        self.begun = self.finished = False
+        self._model = model
+        self._optimizers = list(optimizers)
+        self._listen = listen
+        self._sink = sink
+        self._tap = GradientTap(trained_parameters(self._optimizers))
+        self._training = Training(
+            model,
+            self._optimizers,
+            loss_fn=loss_fn,
+            why_no_loss=why_no_loss,
+            batches=lambda: list(self._sampling.batches),
+            tap=self._tap,
+            counters=lambda: {name: getattr(self.sender, name) for name in COUNTERS},
+        )
+        self._budget = Budget(options.budget)
+        self._sampling = Sampling(
+            self._training,
+            self._budget,
+            self.guard,
+            tell=self.event,
+            enlist=self._enlist,
+            framed=self._frame,
+        )
+        self._throughput = Throughput()
+        self._schemas: list[Schema] = []
+        self._schedules: list[Schedule] = []
+        self._held = Held()
+        self._seqs: dict[str, tuple[int, int]] = {}
+        self._handles: list[Any] = []
+        self._losses: list[torch.Tensor] = []
+        self._samples = 0
+        self._stepped = False
+        self._spent = 0.0
+        self._last_end = math.nan
+        self._told_at = 0.0
+        self._loss_last = self._loss_best = math.nan
+
+    # -- beginning ------------------------------------------------------------------------------
+
+    def hook(self) -> None:
+        """Hook into model and optimizers; call before the first forward pass."""
+        with self.guard("recorder"):
+            columns = self._throughput.attach(self._training)
+            self._train_schema = self._throughput.schema(columns)
+            self._enlist(self._train_schema)
+            self._schedules = [Schedule() for _ in self._throughput.lrs()]
+            asked = self.options.probes
+            probes = default_probes(asked) if isinstance(asked, str) else copy.deepcopy(list(asked))
+            self._sampling.attach(probes, self.steps)
+            if self._listen:
+                self._tap.listen()
+            for optimizer in self._optimizers:
+                self._handles.append(optimizer.register_step_post_hook(self._on_stepped))
+
+    def begin(
+        self,
+        origin: Origin,
+        *,
+        max_steps: int | None = None,
+        meta: Mapping[str, Json] | None = None,
+    ) -> None:
+        """Settle which run this is, and start sending."""
+        name = self.options.run or type(self._model).__name__
+        self.run_id = origin.run_id or os.environ.get("OTOSCOPE_RUN_ID") or new_run_id(name)
+        self.directory = Path(self.options.spool or ".otoscope").absolute() / self.run_id
+        self.steps = origin.step
+        self._budget.begin(origin.step, max_steps)
+        self.sender = Sender(
+            self.run_id,
+            self._sink or (lambda: open_sink(self.options.url, self.run_id, self.directory)),
+            self.directory,
+            attempt=origin.attempt,
+        )
+        self._transfer = Transfer(self.sender.emit)
+        for schema in self._schemas:
+            self.sender.emit(schema)
+        self._tell_beginning(origin, {**(meta or {}), "name": name, "max_steps": max_steps})
+        self.sender.start()
+        self.begun = True
+        self.restart_clock()
+
+    def _enlist(self, schema: Schema) -> None:
+        self._schemas.append(schema)
+        if self.begun:
+            self.sender.emit(schema)
+
+    def _tell_beginning(self, origin: Origin, meta: Mapping[str, Json]) -> None:
+        now = time.time()
+        fields: dict[str, Json] = {
+            **described_model(self._model, self._optimizers),
+            **meta,
+            "task": self.options.task,
+            "tags": list(self.options.tags),
+            "notes": self.options.notes,
+            "budget": self.options.budget,
+            "probes": ["throughput", *self._sampling.names],
+            "heartbeat": {str(self._training.rank): now},
+            "progress": {"step": self.steps, "loss": None, "loss_best": None},
+            "ended": None,
+        }
+        if origin.from_attempt is None:
+            fields["started"] = now
+        self.sender.emit(fields)
+        body = {
+            "world_size": self._training.world_size,
+            "batch_size": meta.get("batch_size"),
+            "start_step": self.steps,
+        }
+        self.sender.emit(self._event("started", body))
+        if origin.from_attempt is not None:
+            source = {"from_attempt": origin.from_attempt, "from_step": origin.step}
+            self.sender.emit(self._event("resumed", source))
+        for event in self._held.events:  # probes that went off before we began
+            event.step = self.steps
+
+    # -- one step -------------------------------------------------------------------------------
+
+    def before_step(self) -> None:
+        """Decide what the coming step measures; call before its first forward pass."""
+        begun = time.perf_counter()
+        with self.guard("recorder"):
+            self._release()
+            self._sampling.arm(self.steps + 1)
+        self._spent += time.perf_counter() - begun
+
+    @property
+    def measures_gradients(self) -> bool:
+        """Whether this step's gradients are to be measured."""
+        return self._tap.armed
+
+    def gradients_ready(
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        factor: float | torch.Tensor = 1.0,
+        clip: float | None = None,
+    ) -> None:
+        """Take an optimizer's gradients: complete, and not yet clipped.
+
+        `factor` undoes a loss scale and a partial accumulation window; `clip` is the largest norm
+        that the clipping lets pass.
+        """
+        if self._tap.armed:
+            parameters = trained_parameters([optimizer])
+            self._tap.factor = factor
+            self._tap.collect(parameters)
+            if clip is not None:
+                self._tap.clip(clip, parameters)
+
+    def forward_done(self, loss: torch.Tensor | None, samples: int, batch: Any = None) -> None:
+        """Take one micro-batch: its loss (undivided), its count of samples, the batch itself."""
+        if loss is not None:
+            self._losses.append(loss.detach())
+        self._samples += samples
+        if batch is not None:
+            self._sampling.keep_batch(batch, self.steps + 1)
+
+    def _on_stepped(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        self._stepped = True
+
+    @property
+    def stepped(self) -> bool:
+        """Whether some optimizer stepped since the last `end_step`."""
+        return self._stepped
+
+    def end_step(
+        self,
+        *,
+        data_seconds: float = math.nan,
+        loss_scale: float = math.nan,
+        skipped: bool = False,
+        epoch: float = math.nan,
+    ) -> None:
+        """Close a step: sample what is due, and make its frames ready."""
+        begun = time.perf_counter()
+        with self.guard("recorder"):
+            losses, samples = self._losses, self._samples
+            self._losses, self._samples, self._stepped = [], 0, False
+            self.steps += 1
+            step = Step(
+                losses,
+                float(samples or math.nan),
+                begun - self._last_end,
+                data_seconds,
+                loss_scale=loss_scale,
+                skipped=float(skipped),
+                epoch=epoch,
+            )
+            self._record(step, begun)
+
+    def _record(self, step: Step, begun: float) -> None:
+        frames, sampled = self._sampling.sample(self.steps)
+        self._held.others += frames
+        lrs = self._throughput.lrs()
+        self._watch_lrs(lrs)
+        late = self._throughput.late(step)
+        # hooks ran inside the step; everything else since `begun` and in `before_step`
+        ours = self._spent + time.perf_counter() - begun
+        hooks = self._sampling.hook_seconds
+        step.overhead_seconds = ours + hooks
+        values = self._throughput.values(step, lrs)
+        frame = self._frame("train", self._train_schema.hash, values)
+        self._held.train.append(Pending(frame, late, self._filled))
+        self._tap.disarm()
+        end = time.perf_counter()
+        fixed = self._spent + hooks + (end - begun) - sampled
+        self._budget.stepped(end - self._last_end, max(0.0, fixed))
+        self._spent, self._last_end = 0.0, end
+
+    def _filled(self, values: np.ndarray, late: list[np.ndarray]) -> None:
+        self._throughput.fill(values, late)
+        loss = self._loss_last = float(values[0])
+        if math.isfinite(loss) and not loss >= self._loss_best:
+            self._loss_best = loss
+
+    def _frame(self, family: str, schema: str, values: np.ndarray) -> Frame:
+        """Return a frame of the current step; a second one of a family counts its sequence on."""
+        step, seq = self._seqs.get(family, (-1, 0))
+        seq = seq + 1 if step == self.steps else 1
+        self._seqs[family] = (self.steps, seq)
+        rank, attempt = self._training.rank, self.sender.attempt
+        return Frame(family, rank, attempt, self.steps, time.time(), schema, values, seq)
+
+    def _watch_lrs(self, lrs: Sequence[float]) -> None:
+        for place, (schedule, lr) in enumerate(zip(self._schedules, lrs, strict=True)):
+            change = schedule.observe(self.steps, lr)
+            if change is not None:
+                optimizer, group = self._throughput.place(place)
+                body = {"optimizer": optimizer, "group": group, "from": change.before}
+                self.event("lr", {**body, "to": change.after, "phase": change.phase})
+
+    def _release(self) -> None:
+        """Let the frames of the last step go: everything of it has come by now."""
+        self._transfer.poll()
+        held, self._held = self._held, Held()
+        items = held.in_order()
+        if not items:
+            return
+        self._transfer.put(items)
+        now = time.time()
+        if now - self._told_at >= TELL_SECONDS:
+            self._told_at = now
+            self.sender.emit(self._news(now))
+
+    def _news(self, now: float) -> dict[str, Json]:
+        progress = {"step": self.steps, "loss": self._loss_last, "loss_best": self._loss_best}
+        heartbeat = {str(self._training.rank): now}
+        return {"heartbeat": heartbeat, "progress": progress, "overhead": self.overhead}
+
+    def restart_clock(self) -> None:
+        """Count the time of the coming step from now."""
+        self._last_end = time.perf_counter()
+
+    def idle(self, seconds: float) -> None:
+        """Leave a pause (a validation) out of the time of the coming step."""
+        self._last_end += seconds
+
+    # -- what a plain loop calls ----------------------------------------------------------------
+
+    def step(self, loss: Any, batch_size: int | None = None, batch: Any = None) -> None:
+        """Record a step of a plain loop; call after `optimizer.step()`.
+
+        Args:
+            loss: the step's loss, a tensor or a number.
+            batch_size: samples in the step, over all its micro-batches; None counts the batch.
+            batch: what `loss_fn(model, batch)` takes; needed for curvature alone.
+        """
+        if self.finished:
+            return
+        with self.guard("recorder"):
+            tensor = loss if isinstance(loss, torch.Tensor) else torch.tensor(float(loss))
+            samples = batch_size_of(batch) if batch_size is None else int(batch_size)
+            self.forward_done(tensor, samples or 0, batch)
+        self.end_step()
+        self.before_step()
+
+    def validate(self, metrics: Mapping[str, Any], *, epoch: float = math.nan) -> None:
+        """Record the user's own validation metrics, at the count of steps done."""
+        with self.guard("validation"):
+            schema, values = validation_sample(metrics, epoch)
+            if all(schema.hash != known.hash for known in self._schemas):
+                self._enlist(schema)
+            self._held.others.append(Pending(self._frame("validation", schema.hash, values)))
+            if self._listen:  # in a plain loop nobody tells when the validation began
+                self.restart_clock()
+
+    def checkpoint(self, path: str | os.PathLike[str], *, finite: bool | None = None) -> None:
+        """Note that a checkpoint was written; `finite` says whether all weights were finite."""
+        with self.guard("checkpoint"):
+            if finite is None:
+                norms = squared_norms(list(self._model.parameters()))
+                finite = bool(norms.isfinite().all())
+            self.event("checkpoint", {"path": str(path), "finite": finite})
+
+    def event(self, kind: str, body: Mapping[str, Json] | None = None) -> None:
+        """Send an event of this step; it counts after the frames of the step."""
+        self._held.events.append(self._event(kind, body))
+
+    def _event(self, kind: str, body: Mapping[str, Json] | None) -> Event:
+        attempt = self.sender.attempt if self.begun else 1
+        return Event(kind, self.steps, attempt, self._training.rank, time.time(), dict(body or {}))
+
+    # -- ending ---------------------------------------------------------------------------------
+
+    def finish(self, reason: str = "end of training") -> None:
+        """End the recording: remove every hook, send what is left, print the verdict."""
+        self._end("finished", "finished", {"reason": reason}, reason)
+        if self.begun and self.options.verdict:
+            with self.guard("verdict"):
+                from .verdict import print_verdict
+
+                print_verdict(self)
+
+    def fail(self, error: BaseException) -> None:
+        """Note the user's exception and let go of everything."""
+        body = {"type": type(error).__name__, "message": str(error)[:2000]}
+        self._end("failed", "exception", body, f"{body['type']}: {body['message']}"[:300])
+
+    def _end(self, how: str, kind: str, body: dict[str, Json], reason: str) -> None:
+        if self.finished:
+            return
+        self.finished = True
+        with self.guard("recorder"):
+            self._sampling.detach()
+            self._tap.close()
+            for handle in self._handles:
+                handle.remove()
+        if not self.begun:
+            return
+        with self.guard("recorder"):
+            self.event(kind, body)
+            self._release()
+            self._transfer.poll(wait=True)
+        with self.guard("recorder"):
+            now = time.time()
+            ended = {"attempt": self.sender.attempt, "how": how, "t": now, "reason": reason}
+            self.sender.emit({**self._news(now), "ended": ended})
+            self.sender.close(5.0)
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.finish()
+        else:
+            self.fail(error)
+
+    @property
+    def overhead(self) -> dict[str, Any]:
+        """What the recording has cost the training so far.
+
+        `share` of the wall time, `seconds` in all, `probes`: seconds of each; "sender" is CPU time
+        of the background thread, and no part of the share.
+        """
+        budget = self._budget
+        probes = {name: claim.seconds for name, claim in budget.claims.items()}
+        probes |= {"throughput": budget.fixed_seconds, "sender": self.sender.cpu_seconds}
+        return {"share": budget.overhead, "seconds": budget.spent, "probes": probes}

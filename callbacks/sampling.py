@@ -1,0 +1,234 @@
+"""Sampling: the probes at work, armed and asked in the steps that the budget allows them."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..store import Frame, Schema
+from ..store.schemas import Json
+from .budget import Budget
+from .guard import LIMIT, Guard
+from .probes.activations import Activations
+from .probes.gradients import Gradients
+from .probes.probe import Probe, ProbeOffError, Training
+from .probes.system import System
+from .transfer import Pending
+
+log = logging.getLogger("otoscope")
+
+NORM = "norm"
+"""Name in the budget of the gradient norm of `train`."""
+POOL = 4
+"""Batches that a dear probe may look at."""
+
+
+def default_probes(which: str) -> list[Probe]:
+    """Return the probes of "default" or "all"; curvature where it can be imported."""
+    probes: list[Probe] = [Gradients(), Activations(), System()]
+    try:
+        module = importlib.import_module(".probes.curvature", __package__)
+    except ImportError as error:
+        log.debug("no curvature probe: %s", error)
+    else:
+        probes.append(module.Curvature(k=5 if which == "all" else 1))
+    return probes
+
+
+@dataclass
+class _Attached:
+    probe: Probe
+    schema: Schema
+    armed: bool = False
+    arm_seconds: float = 0.0
+    border: str = ""
+
+
+class Sampling:
+    """Holds the attached probes; decides by the budget, measures what each costs.
+
+    Args:
+        training: what the probes may know.
+        budget: decides which are due.
+        guard: where their errors end; after three failures a probe is switched off.
+        tell: told of an event, (kind, body).
+        enlist: told of a new schema.
+        framed: makes a frame of the current step, (family, schema hash, values).
+    """
+
+    def __init__(
+        self,
+        training: Training,
+        budget: Budget,
+        guard: Guard,
+        *,
+        tell: Callable[[str, Mapping[str, Json]], None],
+        enlist: Callable[[Schema], None],
+        framed: Callable[[str, str, np.ndarray], Frame],
+    ) -> None:
+        self.batches: deque[Any] = deque(maxlen=POOL)
+        self.hook_seconds = 0.0
+        """Seconds that the hooks of the probes took inside the step sampled last."""
+        self._training = training
+        self._budget = budget
+        self._guard = guard
+        self._tell = tell
+        self._enlist = enlist
+        self._framed = framed
+        self._attached: dict[str, _Attached] = {}
+        self._norm_due = False
+        guard.on_failure = self._failed
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the probes that are on."""
+        return list(self._attached)
+
+    def attach(self, probes: Sequence[Probe], step: int) -> None:
+        """Hook the probes into the model; the first samples are due after `step`."""
+        self._budget.claim(NORM, first=step + 1)
+        for probe in probes:
+            if probe.family != "train":
+                with self._guard(f"probe {probe.name}"):
+                    self._attach(probe, step)
+
+    def _attach(self, probe: Probe, step: int) -> None:
+        try:
+            schema = probe.schema(probe.attach(self._training))
+        except ProbeOffError as error:
+            self._off(probe, str(error))
+            return
+        except Exception as error:
+            self._off(probe, f"{type(error).__name__}: {error}")
+            raise
+        self._attached[probe.name] = _Attached(probe, schema, border=f"probe {probe.name}")
+        self._enlist(schema)
+        self._budget.claim(
+            probe.name,
+            weight=probe.weight,
+            dear=probe.dear,
+            first=step + (max(20, probe.first) if probe.dear else probe.first),
+            every=probe.every,
+            least=probe.least,
+        )
+
+    def arm(self, step: int) -> None:
+        """Get ready for a step: ask the budget, arm what is due."""
+        due = self._budget.due(step)
+        if not due:
+            return
+        self._norm_due = NORM in due
+        for name in due:
+            if name in self._attached:
+                self._arm(self._attached[name], step)
+        assert self._training.tap is not None
+        self._training.tap.arm()
+
+    def _arm(self, attached: _Attached, step: int) -> None:
+        probe = attached.probe
+        begun = time.perf_counter()
+        attached.armed = True
+        probe.hook_seconds = 0.0
+        with self._guard(attached.border):
+            probe.arm(step)
+        attached.arm_seconds = time.perf_counter() - begun
+
+    def keep_batch(self, batch: Any, step: int) -> None:
+        """Keep a reference to a batch while a dear probe is about to sample."""
+        for claim in self._budget.claims.values():
+            if claim.dear and claim.off is None and claim.next_step - POOL <= step:
+                self.batches.append(batch)
+                return
+
+    def sample(self, step: int) -> tuple[list[Pending], float]:
+        """Return the frames of the armed probes, the dear ones last, and the seconds they took."""
+        frames: list[Pending] = []
+        seconds = self.hook_seconds = self._norm_paid(step)
+        armed = [attached for attached in self._attached.values() if attached.armed]
+        for attached in sorted(armed, key=lambda attached: attached.probe.dear):
+            attached.armed = False
+            seconds += self._sample(attached, step, frames)
+        for name, why in self._budget.hopeless(step):
+            self._off(self._attached[name].probe, why)
+        return frames, seconds
+
+    def _norm_paid(self, step: int) -> float:
+        tap = self._training.tap
+        assert tap is not None
+        if tap.error is not None:
+            error, tap.error = tap.error, None
+            raise error
+        if not tap.armed:
+            return 0.0
+        if self._norm_due:
+            self._norm_due = False
+            self._budget.paid(NORM, tap.seconds, step)
+        else:
+            self._budget.spent_on(NORM, tap.seconds)
+        return tap.seconds
+
+    def _sample(self, attached: _Attached, step: int, frames: list[Pending]) -> float:
+        probe, family, schema = attached.probe, attached.schema.family, attached.schema.hash
+        begun = time.perf_counter()
+        with self._guard(attached.border):
+            try:
+                values = probe.sample(step)
+                if isinstance(values, torch.Tensor):
+                    frame = self._framed(family, schema, np.zeros(0, np.float32))
+                    frames.append(Pending(frame, [values]))
+                else:
+                    with np.errstate(over="ignore"):
+                        vector = np.asarray(values, dtype=np.float32)
+                    frames.append(Pending(self._framed(family, schema, vector)))
+            except ProbeOffError as error:
+                self._off(probe, str(error))
+            finally:
+                probe.disarm()
+        if probe.dear:
+            self.batches.clear()
+        self.hook_seconds += probe.hook_seconds
+        seconds = time.perf_counter() - begun + probe.hook_seconds + attached.arm_seconds
+        probe.hook_seconds = 0.0
+        probe.cost.add(seconds)
+        self._budget.paid(probe.name, seconds, step)
+        if attached.probe.name in self._attached and self._is_hungry(attached):
+            self._budget.claims[probe.name].next_step = step + 1
+        return seconds
+
+    def _is_hungry(self, attached: _Attached) -> bool:
+        with self._guard(attached.border):
+            return attached.probe.hungry()
+        return False
+
+    def detach(self) -> None:
+        """Remove every hook and let go of the batches."""
+        for attached in self._attached.values():
+            with self._guard(attached.border):
+                attached.probe.disarm()
+                attached.probe.detach()
+        self.batches.clear()
+
+    def _failed(self, kind: str, error: Exception, count: int) -> None:
+        attached = self._attached.get(kind.removeprefix("probe "))
+        if attached is not None and kind == attached.border and count >= LIMIT:
+            self._off(attached.probe, f"failed {count} times: {type(error).__name__}: {error}")
+
+    def _off(self, probe: Probe, why: str) -> None:
+        """Switch a probe off for the rest of the run, and say why."""
+        log.info("probe %s is off: %s", probe.name, why)
+        self._tell("probe_off", {"probe": probe.name, "why": why})
+        if self._attached.pop(probe.name, None) is not None:
+            self._budget.off(probe.name, why)
+        with self._guard(f"detaching {probe.name}"):
+            probe.disarm()
+            probe.detach()
+        if not any(attached.probe.dear for attached in self._attached.values()):
+            self.batches.clear()
