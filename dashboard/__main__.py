@@ -95,7 +95,9 @@ def why_not_free(host: str, port: int) -> str | None:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 return f"port {port} on {host} is taken; choose another with --port"
-            return f"cannot listen at {host} port {port}: {error.strerror}; choose --host and --port"
+            return (
+                f"cannot listen at {host} port {port}: {error.strerror}; choose --host and --port"
+            )
     return None
 
 

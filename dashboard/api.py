@@ -44,6 +44,10 @@ def add_routes(server: Flask, shelf: Shelf, prefix: str) -> None:
         shelf.store().home.ping()
         return reply({"status": "ok"})
 
+    @server.route(f"{prefix}api/<path:rest>", methods=["GET", "POST"])
+    def _nothing(rest: str) -> Response:
+        return failure(404, "no such endpoint")  # else Dash answers with its page
+
     @server.get(api)
     def _runs() -> Response:
         rows = shelf.runs()
@@ -92,7 +96,9 @@ def body_of_request() -> dict[str, Any]:
     """Return the JSON object of a request; raises ConfigError where it is anything else."""
     body = request.get_json(silent=True)
     if not isinstance(body, dict):
-        raise ConfigError("the request's body must be a JSON object with content type application/json")
+        raise ConfigError(
+            "the request's body must be a JSON object with content type application/json"
+        )
     return body
 
 
@@ -137,7 +143,9 @@ def labels_of(body: dict[str, Any]) -> dict[str, Any]:
             labels[key] = value
         elif key == "tags":
             if not isinstance(value, list) or len(value) > 50:
-                raise ConfigError(f"tags must be a list of at most 50 words, got {str(value)[:100]}")
+                raise ConfigError(
+                    f"tags must be a list of at most 50 words, got {str(value)[:100]}"
+                )
             labels[key] = list(dict.fromkeys(_text(tag, "a tag", 50) for tag in value))
         else:
             labels[key] = _text(value, key, 200 if key == "name" else TEXT)

@@ -41,7 +41,9 @@ def create_app(
         ConfigError: a prefix without its slashes.
     """
     if not (prefix.startswith("/") and prefix.endswith("/")) or "//" in prefix:
-        raise ConfigError(f"prefix must begin and end with a slash, got {prefix!r}; write /otoscope/")
+        raise ConfigError(
+            f"prefix must begin and end with a slash, got {prefix!r}; write /otoscope/"
+        )
     server = Flask("otoscope.dashboard", static_folder=None)
     server.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
     Compress(server)

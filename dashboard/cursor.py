@@ -15,15 +15,17 @@ LONGEST = 4096
 
 @dataclass(slots=True)
 class Cursor:
-    """Last step of each family, last event, and two digests of what the answer was made from.
+    """Last step of each family, last event, and digests of what the answer was made from.
 
-    `shape` changes with the attempt, the schemas and the question asked: a cursor of another
-    shape cannot be continued. `judgement` tells whether the judgement has to be sent again.
+    `shape` changes with the attempt and the question asked, `parts` with the columns of a family:
+    a cursor that differs in one of them cannot be continued. `judgement` tells whether the
+    judgement has to be sent again.
     """
 
     shape: str = ""
     event: str = FIRST_EVENT
     steps: dict[str, int] = field(default_factory=dict)
+    parts: dict[str, str] = field(default_factory=dict)
     judgement: str = ""
 
     def encode(self) -> str:
@@ -32,7 +34,8 @@ class Cursor:
         >>> Cursor.decode(Cursor("a", "3-0", {"train": 7}).encode()).steps
         {'train': 7}
         """
-        body = json.dumps([self.shape, self.event, self.steps, self.judgement], separators=(",", ":"))
+        held = [self.shape, self.event, self.steps, self.parts, self.judgement]
+        body = json.dumps(held, separators=(",", ":"))
         return base64.urlsafe_b64encode(body.encode()).decode().rstrip("=")
 
     @classmethod
@@ -48,16 +51,18 @@ class Cursor:
             body = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
         except (ValueError, binascii.Error, RecursionError):
             return None
-        if not (isinstance(body, list) and len(body) == 4):
+        if not (isinstance(body, list) and len(body) == 5):
             return None
-        shape, event, steps, judgement = body
+        shape, event, steps, parts, judgement = body
         sound = (
             all(isinstance(part, str) for part in (shape, event, judgement))
             and isinstance(steps, dict)
             and all(type(step) is int and 0 <= step < 2**53 for step in steps.values())
+            and isinstance(parts, dict)
+            and all(isinstance(part, str) for part in parts.values())
             and is_event_id(event)
         )
-        return cls(shape, event, steps, judgement) if sound else None
+        return cls(shape, event, steps, parts, judgement) if sound else None
 
 
 def is_event_id(text: str) -> bool:

@@ -28,6 +28,7 @@ QUANTITIES = {
 
 SCALAR_POINTS = 1000
 LAYER_POINTS = 300
+LAYER_CELLS = 30_000
 LAYERS = 512
 EVENTS = 1000
 """Caps of one answer: a run of 200 layers stays under 300 kB (compressed)."""
@@ -75,7 +76,8 @@ def delta(
     Concatenated, the answers to a chain of cursors equal one full read, as long as a full read is
     not reduced to fewer points. `reset` tells the page to drop what it has: at the first answer,
     and where the cursor cannot be continued. The judgement's keys (`state` to `findings`) are left
-    out while they are as the cursor's answer had them.
+    out while they are as the cursor's answer had them. A family that had to be reduced has the keys
+    `low` and `high` beside `values`: the extremes of what a row stands for.
 
     Raises UnknownRunError, ConfigError for an id that is none, StoreError where nobody answers.
     """
@@ -83,11 +85,14 @@ def delta(
     info, meta = store.run(run), store.meta(run)
     streams, schemas = store.home.streams(run), store.home.schemas(run)
     parts = _parts(schemas.values(), query)
-    shape = _shape(info, streams, schemas, query)
+    begun = {stream.family for stream in streams if stream.attempt == info.attempt}
+    # a family that the latest attempt has yet to begin may begin at a smaller step than the page has
+    digests = {part.family: _digest(part, part.family in begun) for part in parts}
+    shape = _digest(info.id, info.attempt, query)
     cursor = Cursor.decode(since)
-    reset = cursor is None or cursor.shape != shape
+    reset = cursor is None or not _continues(cursor, shape, digests)
     if cursor is None or reset:
-        cursor = Cursor(shape=shape)
+        cursor = Cursor(shape)
 
     events = store.home.events(run, cursor.event)
     answer: dict[str, Json] = {
@@ -99,7 +104,7 @@ def delta(
     if events:
         cursor.event = events[-1][0]
     judged = plain(summary(store, run))
-    digest = hashlib.blake2b(dumps(judged).encode(), digest_size=8).hexdigest()
+    digest = _digest(dumps(judged))
     if digest != cursor.judgement:
         cursor.judgement = digest
         for key in ("state", "verdict", "obstacles", "judged", "not_judged", "findings"):
@@ -110,7 +115,9 @@ def delta(
         if rows["steps"] or reset:
             answer["series"][part.family] = rows
         if rows["steps"]:
-            cursor.steps[part.family] = rows["steps"][-1]
+            cursor.parts[part.family] = digests[part.family]
+            # a reduced row carries the first step of its bucket, the watermark the last
+            cursor.steps[part.family] = max(rows["steps"][-1], watermark or 0)
     answer["cursor"] = cursor.encode()
     return answer
 
@@ -147,14 +154,14 @@ def _layers(columns: Iterable[Any], needed: tuple[str, ...]) -> list[str]:
     return [layer for layer, had in quantities.items() if had.issuperset(needed)][:LAYERS]
 
 
-def _shape(
-    info: RunInfo, streams: list[StreamName], schemas: dict[str, Schema], query: Query
-) -> str:
-    # a family that begins in a later attempt may begin at a smaller step than the page has
-    present = sorted({stream.family for stream in streams if stream.attempt == info.attempt})
-    asked = [query.quantity, query.points, query.layer_points]
-    text = dumps([info.id, info.attempt, sorted(schemas), present, asked])
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+def _continues(cursor: Cursor, shape: str, digests: dict[str, str]) -> bool:
+    return cursor.shape == shape and all(
+        digests.get(family) == digest for family, digest in cursor.parts.items()
+    )
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.blake2b(repr(parts).encode(), digest_size=6).hexdigest()
 
 
 def _watermark(
@@ -177,7 +184,8 @@ def _series(
     store: Store, run: str, part: _Part, last: int | None, watermark: int | None, query: Query
 ) -> dict[str, Json]:
     of_layers = any(layer is not None for layer in part.layers)
-    points = query.layer_points if of_layers else query.points
+    count = len(part.columns)
+    points = min(query.layer_points, LAYER_CELLS // count) if of_layers else query.points
     digits = 4 if of_layers else 6
     body: dict[str, Json] = {
         "columns": list(part.columns),
@@ -195,8 +203,12 @@ def _series(
     keep = _spread(len(rows.steps), 2 * points)
     body["steps"] = rows.steps[keep].tolist()
     body["times"] = np.round(rows.times[keep], 3).tolist()
-    values = np.stack([rows.column(name) for name in part.columns], axis=1)
-    body["values"] = as_json(values[keep], digits)
+    names = {name: place for place, name in enumerate(rows.columns)}
+    places = [names.get(name, -1) for name in part.columns]
+    for key, table in (("values", rows.values), ("low", rows.low), ("high", rows.high)):
+        if key == "values" or table is not rows.values:
+            padded = np.pad(table, ((0, 0), (0, 1)), constant_values=np.nan)
+            body[key] = as_json(padded[keep][:, places], digits)
     return body
 
 
@@ -231,7 +243,9 @@ def _run_json(
 
 def _error(store: Store, info: RunInfo) -> dict[str, Json] | None:
     """Return type and message of the exception that ended the run's last attempt."""
-    raised = [e for e in store.events(info.id) if e.kind == "exception" and e.attempt == info.attempt]
+    raised = [
+        e for e in store.events(info.id) if e.kind == "exception" and e.attempt == info.attempt
+    ]
     if not raised:
         return None
     body = raised[-1].body

@@ -37,7 +37,7 @@ def layout(prefix: str) -> Any:
             ],
             header={"height": 52},
             id="shell",
-            **{"data-prefix": prefix},
+            **_named({"data-prefix": prefix}),
         ),
         defaultColorScheme="auto",
         theme={
@@ -70,7 +70,7 @@ def _header(prefix: str) -> Any:
                 "?",
                 id="help",
                 className="button",
-                **{"aria-label": "Keys and help", "aria-keyshortcuts": "?"},
+                **_named({"aria-label": "Keys and help", "aria-keyshortcuts": "?"}),
             ),
             _segments("theme", ["Auto", "Light", "Dark"], "auto", "Colours"),
         ],
@@ -103,7 +103,7 @@ def _run() -> list[Any]:
             ],
             className="row",
         ),
-        html.Div(id="verdict", role="status", **{"aria-live": "polite"}),
+        html.Div(id="verdict", role="status", **_named({"aria-live": "polite"})),
         html.Div(
             [
                 html.Div(
@@ -141,7 +141,7 @@ def _loss_controls() -> list[Any]:
             allowDeselect=False,
             size="xs",
             w=150,
-            **{"aria-label": "Smoothing"},
+            **_named({"aria-label": "Smoothing"}),
         ),
     ]
 
@@ -163,7 +163,7 @@ def _strip_controls() -> list[Any]:
             size="xs",
             w=210,
             debounce=200,
-            **{"aria-label": "Filter layers by a regular expression", "aria-keyshortcuts": "/"},
+            **_named({"aria-label": "Filter layers by a regular expression", "aria-keyshortcuts": "/"}),
         ),
     ]
 
@@ -174,8 +174,13 @@ def _segments(name: str, labels: list[str], value: str, label: str) -> Any:
         data=[{"label": text, "value": text.split()[0].lower()} for text in labels],
         value=value,
         size="xs",
-        **{"aria-label": label},
+        **_named({"aria-label": label}),
     )
+
+
+def _named(attributes: dict[str, str]) -> dict[str, Any]:
+    """Return attributes with a dash in their names, which keywords cannot have."""
+    return dict(attributes)
 
 
 def _card(title: str, name: str, controls: list[Any]) -> Any:
@@ -195,7 +200,5 @@ def _card(title: str, name: str, controls: list[Any]) -> Any:
         ],
         className="card",
         id=f"{name}-card",
-        **{"aria-labelledby": f"{name}-title"},
+        **_named({"aria-labelledby": f"{name})-title"},
     )
-
-

@@ -86,11 +86,12 @@
   const WARM = [230, 97, 1], COOL = [94, 60, 153];
   const WARM_DARK = [253, 150, 60], COOL_DARK = [160, 140, 230];
 
-  /** Purple below, orange above: readable with every kind of colour blindness. z runs from -4 to 4. */
+  /** Purple below, orange above: readable with every kind of colour blindness. z runs from -5 to 5. */
   o.diverging = function (z) {
     const middle = o.isDark() ? [46, 46, 46] : [247, 247, 247];
     const end = z >= 0 ? (o.isDark() ? WARM_DARK : WARM) : (o.isDark() ? COOL_DARK : COOL);
-    const share = Math.min(1, Math.abs(z) / 4);
+    // what is within one spread is plain: ordinary noise should not look like an event
+    const share = Math.max(0, Math.min(1, (Math.abs(z) - 1) / 4));
     return middle.map((c, i) => Math.round(c + share * (end[i] - c)));
   };
 

@@ -13,7 +13,7 @@
     const spoken = String(model.verdict || "").trim();
     const rest = spoken.replace(new RegExp(`^(${state.word}|Not judged)\\s*[:.]?\\s*`, "i"), "");
     return o.h("div", { class: `verdict ${model.state || "not_judged"}` },
-      o.icon(state.icon), o.h("strong", {}, state.word), o.h("span", {}, rest));
+      o.icon(state.icon), o.h("strong", {}, state.word), o.h("span", {}, o.capital(rest)));
   };
 
   o.severity = (name) => o.h("span", { class: `badge ${name}` }, o.icon(name), name);

@@ -139,7 +139,7 @@
         : share ? ["0 %", "100 %"] : [o.number(10 ** range.low, 2), o.number(10 ** range.high, 2)];
       o.fill(this.legend, [absolute, ends, o.isDark()], () => {
         const stops = Array.from({ length: 9 }, (_, i) =>
-          `rgb(${(absolute ? o.sequential(i / 8) : o.diverging(i - 4)).join(",")})`);
+          `rgb(${(absolute ? o.sequential(i / 8) : o.diverging(1.25 * (i - 4))).join(",")})`);
         return [ends[0], o.h("span", { class: "ramp", style: { background: `linear-gradient(90deg, ${stops})` } }), ends[1]];
       });
     }

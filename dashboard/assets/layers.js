@@ -30,13 +30,13 @@
       this.rows = has ? table.perLayer().map((row) => this.describe(row)) : [];
     }
 
-    describe({ layer, values }) {
+    describe({ layer, values, low, high }) {
       const { z, median } = o.robust(values, this.quantity.share);
       const recent = z.slice(-Math.max(3, Math.ceil(z.length / 10)));
       // how unusual: how far the last tenth lies from the layer's own median, and how much was far off
       const now = Math.abs(o.median(recent)) || 0;
       const far = z.filter((v) => Math.abs(v) > 4).length / Math.max(1, z.length);
-      return { layer, values, z, median, last: o.lastFinite(values), score: now + 4 * far };
+      return { layer, values, low, high, z, median, last: o.lastFinite(values), score: now + 4 * far };
     }
 
     show(value) { return this.quantity.share ? o.percent(value) : o.number(value); }

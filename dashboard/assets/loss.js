@@ -90,6 +90,7 @@
       this.drawBest(context, table, smooth, y, width, first, last);
       const colours = o.colours();
       const smoothed = Number(o.settings.smoothing) > 0;
+      this.drawSpread(context, xs, table, y, colours);
       this.line(context, xs, raw, y, smoothed ? colours.raw : colours.line, 1);
       if (smoothed) this.line(context, xs, smooth, y, colours.line, 2);
       this.drawValidation(context, table, xs, y);
@@ -147,6 +148,21 @@
         const px = this.x(xs[i]), py = Math.max(-1e4, Math.min(1e4, y(values[i])));
         if (down) context.lineTo(px, py); else context.moveTo(px, py);
         down = true;
+      }
+      context.stroke();
+    }
+
+    /** What a reduced row stands for: a line from its lowest to its highest sample. */
+    drawSpread(context, xs, table, y, colours) {
+      const low = table.column("loss", "low"), high = table.column("loss", "high");
+      context.strokeStyle = colours.raw;
+      context.lineWidth = 1;
+      context.beginPath();
+      for (let i = 0; i < xs.length; i++) {
+        if (!(high[i] > low[i]) || (o.settings.yscale === "log" && low[i] <= 0)) continue;
+        const x = this.x(xs[i]);
+        context.moveTo(x, Math.min(1e4, y(low[i])));
+        context.lineTo(x, Math.max(-1e4, y(Math.min(high[i], 1e30))));
       }
       context.stroke();
     }

@@ -15,7 +15,7 @@
       const measured = Boolean(found && found.measured && Number.isFinite(number));
       const part = measured ? Math.max(0.02, Math.min(1, share(number))) : 0;
       const level = part > 0.6 ? "high" : part > 0.3 ? "middle" : "low";
-      return o.h("section", { class: "card obstacle" },
+      return o.h("section", { class: `card obstacle${measured ? "" : " unknown"}` },
         o.h("div", { class: "row tight" }, o.h("h2", {}, name), o.h("span", { class: "space" }),
           o.h("span", { class: "dim" }, measured && found.trend && found.trend !== "null" ? found.trend : "")),
         o.h("div", { class: measured ? "big" : "big dim" }, measured ? value(number) : "Not yet measured"),
@@ -64,8 +64,8 @@
   function edge(table) {
     const ratio = table && table.column("edge_ratio");
     const last = ratio ? o.lastFinite(ratio) : NaN;
-    if (Number.isNaN(last)) return ["Step against its stable limit", "–", "not measured yet"];
-    return ["Step against its stable limit", `${o.number(last, 2)} ×`, last > 1 ? "beyond the edge" : "within the edge"];
+    if (Number.isNaN(last)) return ["Step to stable limit", "–", "not measured yet"];
+    return ["Step to stable limit", `${o.number(last, 2)} ×`, last > 1 ? "beyond the edge" : "within the edge"];
   }
 
   function worst(model) {

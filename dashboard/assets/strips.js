@@ -96,22 +96,22 @@
         context.fillText(o.number(tick, 2), LEFT - 4, y(tick));
       }
       o.drawAxisX(context, cell.x, xs[first], end, HEIGHT - BOTTOM - 2, width - LEFT, label);
-      this.envelope(context, cell, xs, row.values, y, first, last, colours);
+      this.envelope(context, cell, xs, row, y, first, last, colours);
       this.marks(context, cell, table, xs, width, colours);
       cell.canvas.setAttribute("aria-label",
         `${row.layer}: ${this.layers.quantity.title} ${this.layers.show(row.last)}, median ${this.layers.show(row.median)}, ${o.zWords(o.lastFinite(row.z))}`);
     }
 
-    envelope(context, cell, xs, values, y, first, last, colours) {
+    envelope(context, cell, xs, { values, low, high }, y, first, last, colours) {
       const buckets = new Map();
       for (let i = first; i <= last; i++) {
         if (!Number.isFinite(values[i])) continue;
         const pixel = Math.round(cell.x(xs[i]));
         const bucket = buckets.get(pixel);
-        if (!bucket) buckets.set(pixel, { low: values[i], high: values[i], sum: values[i], n: 1 });
+        if (!bucket) buckets.set(pixel, { low: low[i], high: high[i], sum: values[i], n: 1 });
         else {
-          bucket.low = Math.min(bucket.low, values[i]);
-          bucket.high = Math.max(bucket.high, values[i]);
+          bucket.low = Math.min(bucket.low, low[i]);
+          bucket.high = Math.max(bucket.high, high[i]);
           bucket.sum += values[i];
           bucket.n += 1;
         }

@@ -10,25 +10,33 @@
       this.steps = [];
       this.times = [];
       this.data = part.columns.map(() => []);
+      this.low = part.columns.map(() => []); // extremes of what a row stands for: itself, or a bucket
+      this.high = part.columns.map(() => []);
       this.add(part);
     }
 
     add(part) {
       this.steps.push(...part.steps);
       this.times.push(...part.times);
-      for (const row of part.values) row.forEach((value, i) => this.data[i].push(o.toNumber(value)));
+      append(this.data, part.values);
+      append(this.low, part.low || part.values);
+      append(this.high, part.high || part.values);
     }
 
     get full() { return this.steps.length > MOST; }
-    column(name) { const i = this.columns.indexOf(name); return i < 0 ? null : this.data[i]; }
+    column(name, of = "data") { const i = this.columns.indexOf(name); return i < 0 ? null : this[of][i]; }
 
     /** [{layer, values}] of the columns that belong to a layer */
     perLayer() {
       const found = [];
-      this.layers.forEach((layer, i) => { if (layer !== null) found.push({ layer, values: this.data[i] }); });
+      this.layers.forEach((layer, i) => { if (layer !== null) found.push({ layer, values: this.data[i], low: this.low[i], high: this.high[i] }); });
       return found;
     }
   };
+
+  function append(columns, rows) {
+    for (const row of rows) row.forEach((value, i) => columns[i].push(o.toNumber(value)));
+  }
 
   o.median = function (values) {
     const kept = values.filter(Number.isFinite).sort((a, b) => a - b);

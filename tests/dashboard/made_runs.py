@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
 from otoscope.store import (
     Column,
     Event,
@@ -85,18 +84,16 @@ class MadeRun:
 
     def train(self, steps: int) -> MadeRun:
         """Write so many further steps, and a heartbeat at the end of them."""
-        frames = []
+        frames, loss = [], float("nan")
         for _ in range(steps):
             self.step += 1
             self.time += 0.05
             bad = self.faulty_from is not None and self.step > self.faulty_from
             grown = 1 + (self.step - self.faulty_from) / 60 if bad and self.faulty_from else 1.0
-            loss = (2.3 * np.exp(-self.step / 250) + 0.35) * grown ** 0.8
+            loss = (2.3 * np.exp(-self.step / 250) + 0.35) * grown**0.8
             loss *= 1 + 0.07 * grown * self.random.normal()
             norms = grown * np.exp(0.2 * self.random.normal(size=len(LAYERS)))
-            frames.append(
-                self.frame(TRAIN, [loss, float((norms**2).sum()), 0.1, 64, 0.05, 0])
-            )
+            frames.append(self.frame(TRAIN, [loss, float((norms**2).sum()), 0.1, 64, 0.05, 0]))
             if self.step % 5 == 0:
                 rows = [[n**2 * 1e-3, 100.0, n**2 * 1e-4, 5e3] for n in norms]
                 frames.append(self.frame(GRADIENTS, np.ravel(rows)))
