@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import dash
 from flask import Flask
@@ -49,7 +50,7 @@ def create_app(
     Compress(server)
     app = dash.Dash(
         "otoscope.dashboard",
-        server=server,
+        server=cast(Any, server),  # annotated as bool or callable, documented as either or a server
         title="Otoscope",
         update_title="",
         assets_folder=str(Path(__file__).parent / "assets"),

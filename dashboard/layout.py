@@ -163,7 +163,9 @@ def _strip_controls() -> list[Any]:
             size="xs",
             w=210,
             debounce=200,
-            **_named({"aria-label": "Filter layers by a regular expression", "aria-keyshortcuts": "/"}),
+            **_named(
+                {"aria-label": "Filter layers by a regular expression", "aria-keyshortcuts": "/"}
+            ),
         ),
     ]
 
@@ -200,5 +202,5 @@ def _card(title: str, name: str, controls: list[Any]) -> Any:
         ],
         className="card",
         id=f"{name}-card",
-        **_named({"aria-labelledby": f"{name})-title"},
+        **_named({"aria-labelledby": f"{name}-title"}),
     )

@@ -75,11 +75,14 @@
     return [`Most ${names[0]}`, o.percent(shares[names[0]].value), shares[names[0]].layer];
   }
 
+  /** Samples of all ranks in a step over the time from step to step. */
   function throughput(train) {
     const samples = train && train.column("samples");
-    const seconds = train && train.column("step_seconds");
-    if (!samples || !seconds) return "–";
-    const size = o.median(samples.slice(-100)), time = o.median(seconds.slice(-100));
-    return time > 0 ? o.number(size / time, 3) : "–";
+    if (!samples || samples.length < 3) return "–";
+    const from = Math.max(0, train.steps.length - 101);
+    const seconds = train.times.slice(from + 1).map((time, i) =>
+      (time - train.times[from + i]) / (train.steps[from + 1 + i] - train.steps[from + i]));
+    const size = o.median(samples.slice(-100)), time = o.median(seconds);
+    return time > 0 && size > 0 ? o.number(size / time, 3) : "–";
   }
 })((window.otoscope = window.otoscope || {}));
