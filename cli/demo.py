@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from threading import Event
 from typing import Any
 
@@ -12,6 +13,7 @@ import click
 from rich.progress import Progress
 from rich.text import Text
 
+from ..store import MissingExtraError
 from ..store.places import read_address
 from .demonstration import FAULTS, Demonstration, Outcome, StoppedError
 from .printing import console, number, print_json, print_table
@@ -50,6 +52,7 @@ def demo(
     Both learn handwritten digits on this machine. Otoscope names the fault and computes a setting;
     the faulty net is trained again with exactly that, and the three are compared.
     """
+    require_training_packages()
     say: Callable[[str], None] = (lambda line: None) if as_json else click.echo
     with ending_signals() as stop, running_stack(port, stop, say) as stack:
         if not as_json and not stop.is_set():
@@ -63,6 +66,18 @@ def demo(
             say(f"\nThe page stays at {stack.page} until Ctrl-C.")
             stack.watch()
     context.exit(0 if not once or (outcome.found and outcome.mended) else 1)
+
+
+def require_training_packages() -> None:
+    """Raise MissingExtraError where this environment cannot train (it may only show runs)."""
+    missing = [
+        name for name in ("torch", "pytorch_lightning", "sklearn") if find_spec(name) is None
+    ]
+    if missing:
+        raise MissingExtraError(
+            f"the demo trains, and {', '.join(missing)} is not installed; "
+            'install it with `pip install "otoscope[lightning]"`'
+        )
 
 
 @contextmanager
