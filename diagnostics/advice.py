@@ -78,12 +78,15 @@ def stable_rate(window: Window, context: Context, rate: float) -> Rate:
         )
         return Rate(rounded(value), _spread(rate, by_curvature, context), "derived", formula)
     factor = numbers["thumb"]
-    peak = facts.update_peak
+    peak, aim = (
+        facts.update_sound,
+        numbers["adaptive_update" if context.adaptive else "proposed_update"],
+    )
     if peak > 0:
-        factor = min(factor, numbers["proposed_update"] / peak)
+        factor = min(factor, aim / peak)
     formula = (
         f"{number(rate)} × {number(factor)}: the largest step was {number(100 * peak)} % of the "
-        f"weights, {number(100 * numbers['proposed_update'])} % is sound"
+        f"weights, {number(100 * aim)} % is sound"
         if peak > 0
         else f"{number(rate)} × {number(factor)}"
     )

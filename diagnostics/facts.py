@@ -24,7 +24,8 @@ class Facts:
 
     `loss_start`: median of the first five losses. `loss_best`: the lowest median of 50 losses.
     `loss_peak`: the largest loss. `grad_start`: median gradient norm of the first 20 steps.
-    `update_peak`: largest update ratio (median over layers). `edge_peak`: largest edge ratio of
+    `update_peak`: largest update ratio (median over layers); `update_sound`: the same among samples
+    before the loss blew up. `edge_peak`: largest edge ratio of
     a sample with a positive eigenvalue; its eigenvalue and spread beside it. `dead_start`: share
     of dead units per layer at the first sample. `lr_peak`: largest learning rate of the attempt.
     """
@@ -40,6 +41,7 @@ class Facts:
     update_start: float = math.nan
     update_peak: float = math.nan
     update_peak_step: int = 0
+    update_sound: float = math.nan
     edge_peak: float = math.nan
     edge_step: int = 0
     edge_lambda: float = math.nan
@@ -73,6 +75,7 @@ class Facts:
         for name in (
             "update_start",
             "update_peak",
+            "update_sound",
             "edge_peak",
             "lr_peak",
             "loss_best",
@@ -84,7 +87,7 @@ class Facts:
     def learn(self, history: History, before: int, window: Window) -> None:
         """Take in what came in `before` < step <= the window's point."""
         self._learn_losses(history, before, window)
-        self._learn_layers(history, before, window.step)
+        self._learn_layers(history, before, window)
         self._learn_curvature(history, before, window)
 
     def checkpointed(self, event: Event) -> None:
@@ -116,13 +119,16 @@ class Facts:
         if len(rates):
             self.lr_peak = float(np.nanmax([self.lr_peak, rates.max()]))
 
-    def _learn_layers(self, history: History, before: int, step: int) -> None:
+    def _learn_layers(self, history: History, before: int, window: Window) -> None:
+        step = window.step
         steps, ratios = update_ratios(history, before, step)
         for at, ratio in zip(steps.tolist(), ratios.tolist(), strict=True):
             if math.isnan(self.update_start):
                 self.update_start = ratio
             if not ratio <= self.update_peak:
                 self.update_peak, self.update_peak_step = ratio, at
+            if not ratio <= self.update_sound and self._sane(window, at):
+                self.update_sound = ratio
         dead = history.layers("activations", "dead", before, step)
         units = history.layers("activations", "units", before, step)
         if len(dead) and dead.layers == units.layers:
@@ -172,3 +178,24 @@ def update_ratios(history: History, after: int, upto: int) -> tuple[np.ndarray, 
         ratios = np.sqrt(updates.values / np.where(weights.values > 0, weights.values, np.nan))
     known = np.isfinite(ratios).any(axis=1)
     return updates.steps[known], np.nanmedian(ratios[known], axis=1)
+
+
+def learned(window: Window, facts: Facts, share: float) -> bool:
+    """Tell whether the loss (median of 50) fell under a share of its start."""
+    losses = window.samples("train", "loss", count=BLOCK).finite
+    start = facts.loss_start
+    return bool(len(losses) and start > 0 and np.median(losses.values) < share * start)
+
+
+def lone_spikes(norms: np.ndarray, times: float) -> np.ndarray:
+    """Return where norms leave their median for single steps and come back at once.
+
+    >>> lone_spikes(np.array([1.0, 1.0, 30.0, 1.0, 1.0, 1.0]), 8).tolist()
+    [2]
+    """
+    if len(norms) < 5:
+        return np.empty(0, dtype=np.int64)
+    high = norms > times * np.median(norms)
+    padded = np.concatenate([norms, np.full(3, np.median(norms))])
+    after = np.median(np.stack([padded[i : i + len(norms)] for i in (1, 2, 3)]), axis=0)
+    return np.flatnonzero(high & (norms > 3 * after))

@@ -17,7 +17,7 @@ import numpy as np
 
 from ...store import Evidence, Recommendation
 from ..advice import current_rate, lower_rate
-from ..facts import update_ratios
+from ..facts import learned, update_ratios
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import Window
 from ..words import count, listing, number, percent
@@ -49,6 +49,8 @@ def judge(window: Window, context: Context) -> Verdict:
     now = found.shares[-1]
     start = np.array([context.facts.dead_start.get(layer, math.nan) for layer in found.layers])
     rise = now - np.where(np.isfinite(start), start, now)
+    if learned(window, context.facts, numbers["learned"]):
+        rise = np.zeros_like(now)
     strength = np.fmax(now / numbers.fire, rise / numbers["rise"])
     bad = strength > 1
     worst = float(np.nanmax(strength)) if np.isfinite(strength).any() else 0.0

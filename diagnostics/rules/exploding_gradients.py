@@ -48,7 +48,7 @@ def judge(window: Window, context: Context) -> Verdict:
     if not len(seen.steps):
         return fine(strength)
     up, now, usual = _loss_is_up(losses.steps, losses.values, int(seen.steps[0]), seen)
-    if not up:
+    if not up or now - usual < numbers["loss_rise"] * abs(context.facts.loss_start):
         return fine(0.0)
     return breach(strength, _case(window, context, seen, now, usual))
 

@@ -17,13 +17,14 @@ import numpy as np
 
 from ...store import Evidence
 from ..advice import current_rate, lower_rate, stable_rate
-from ..facts import update_ratios
+from ..facts import lone_spikes, update_ratios
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import Window
 from ..words import number, percent
 
 FAMILY = "train"
 FEW = 5
+LATEST = 15
 
 
 def judge(window: Window, context: Context) -> Verdict:
@@ -45,11 +46,20 @@ def judge(window: Window, context: Context) -> Verdict:
     never_fell = now > numbers["never_fell"] * start and best > numbers["never_fell"] * start
     if not (climbed or never_fell):
         return fine(ratio / numbers.fire if rise > numbers["rise_of_start"] else 0.0)
-    length = _too_long(window, context, never_fell and not climbed)
-    if length is None:
-        return fine(0.0)
     strength = max(ratio / numbers.fire, 1.0)
+    latest = float(np.median(finite.values[-LATEST:]))
+    recovering = latest < numbers["recovering"] * now
+    length = _too_long(window, context, never_fell and not climbed)
+    if length is None or recovering or _batches_explode(window, context):
+        return fine(strength)  # keeps a finding that stands, and makes none
     return breach(strength, _case(window, context, now, never_fell, length))
+
+
+def _batches_explode(window: Window, context: Context) -> bool:
+    """Tell whether lone batches throw the run back: then a clip mends it, no learning rate."""
+    squares = window.samples("train", "grad_sq", count=100, span=context.thresholds.span).finite
+    spikes = lone_spikes(np.sqrt(squares.values), context.thresholds["spike"])
+    return len(spikes) >= context.thresholds["spikes"]
 
 
 def _early(window: Window, context: Context, losses: np.ndarray) -> Verdict:
@@ -82,8 +92,9 @@ def _too_long(window: Window, context: Context, from_start: bool) -> list[Eviden
     limit = numbers["update_peak"] if from_start else numbers["update_ratio"]
     if from_start:
         peak, at = facts.update_peak, facts.update_peak_step
-    elif behind.any():
-        top = int(np.argmax(np.where(behind, ratios, -1)))
+    elif behind.sum() > 1:
+        # the second largest: a single exploding batch is no learning rate
+        top = int(np.argsort(np.where(behind, ratios, -1))[-2])
         peak, at = float(ratios[top]), int(steps[top])
     else:
         peak, at = math.nan, 0

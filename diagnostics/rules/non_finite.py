@@ -104,7 +104,7 @@ def _advice(window: Window, context: Context, step: int, before: Samples) -> Rec
     checkpoint = good_checkpoint(context, step)
     rate = current_rate(window, context)
     if checkpoint is None:
-        return _smaller_rate(window, context, rate)
+        return _smaller_rate(window, context, rate, _was_climbing(context, before))
     half = rounded(rate / 2)
     return Recommendation(
         parameter="rollback",
@@ -120,8 +120,13 @@ def _advice(window: Window, context: Context, step: int, before: Samples) -> Rec
     )
 
 
-def _smaller_rate(window: Window, context: Context, rate: float) -> Recommendation:
-    if math.isfinite(context.facts.edge_peak) or math.isfinite(context.facts.update_peak):
+def _was_climbing(context: Context, before: Samples) -> bool:
+    last = float(np.max(before.values[-3:])) if len(before) else math.inf
+    return not last <= 1.5 * context.facts.loss_start or context.facts.edge_peak > 1
+
+
+def _smaller_rate(window: Window, context: Context, rate: float, climbing: bool) -> Recommendation:
+    if climbing:
         return lower_rate(window, context, rollback_before=0)
     half = rounded(rate / 2)
     return Recommendation(

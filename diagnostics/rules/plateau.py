@@ -111,7 +111,11 @@ def _frozen(window: Window, context: Context) -> list[str]:
         return []
     if updates.steps[-1] - updates.steps[0] < numbers["frozen_steps"]:
         return []
-    still = (updates.values == 0).all(axis=0)
+    gradients = window.layers("gradients", "grad_sq", span=numbers.span, group="weight")
+    if gradients.layers != updates.layers:
+        return []
+    # a gradient of zero does not move weights either: that is a dead net, not a frozen layer
+    still = (updates.values == 0).all(axis=0) & (gradients.values > 0).any(axis=0)
     trained = {
         str(entry["layer"])
         for entry in context.meta.parameters

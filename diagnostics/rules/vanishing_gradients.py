@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...store import Evidence, Recommendation
+from ..facts import learned
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import Window
 from ..words import listing, number, percent
@@ -42,8 +43,9 @@ def judge(window: Window, context: Context) -> Verdict:
         return fine(strength)
     moved = _first_update_ratio(window, layers[0])
     monotone = rank_correlation(rms)
-    learned = _learned(window, context)
-    if monotone < numbers["monotone"] or not moved < numbers["update_ratio"] or learned:
+    if monotone < numbers["monotone"] or not moved < numbers["update_ratio"]:
+        return fine(0.0)
+    if learned(window, context.facts, numbers["learned"]):
         return fine(0.0)
     return breach(strength, _case(window, context, layers, rms, moved))
 
@@ -54,13 +56,6 @@ def _first_update_ratio(window: Window, layer: str) -> float:
     place = updates.layers.index(layer)
     weight = weights.values[-1][place]
     return float(np.sqrt(updates.values[-1][place] / weight)) if weight > 0 else np.nan
-
-
-def _learned(window: Window, context: Context) -> bool:
-    losses = window.samples("train", "loss", count=50).finite
-    start = context.facts.loss_start
-    limit = context.thresholds["learned"] * start
-    return bool(len(losses) and start > 0 and np.median(losses.values) < limit)
 
 
 def rank_correlation(values: np.ndarray) -> float:

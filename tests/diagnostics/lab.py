@@ -99,11 +99,11 @@ class Lab:
     def record(self) -> None:
         x, y = self.data or digits()
         draw = torch.Generator().manual_seed(self.seed)
-        weights = [
-            (name.rpartition(".")[0], p)
-            for name, p in self.model.named_parameters()
-            if p.ndim > 1 and p.requires_grad
-        ]
+        named: dict[str, torch.Tensor] = {}
+        for name, p in self.model.named_parameters():
+            if p.ndim > 1 and p.requires_grad:
+                named.setdefault(name.rpartition(".")[0], p)
+        weights = list(named.items())
         acts = [(n, m) for n, m in self.model.named_modules() if isinstance(m, nn.ReLU)]
         base = [group["lr"] for group in self.optimizer.param_groups]
         pool: list[torch.Tensor] = []
