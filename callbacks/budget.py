@@ -20,8 +20,11 @@ LOAN_STEPS = 300
 DEAR_STEPS = 40.0
 """Guess, in steps, of what a dear probe's sample costs before one was taken."""
 
+LONGEST_WAIT = 1000
+"""Steps after which a probe that the budget has no room for asks again."""
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, eq=False)
 class Claim:
     """What one probe may spend: its weight in the budget, and what its samples have cost."""
 
@@ -34,27 +37,36 @@ class Claim:
     next_step: int = 1
     samples: int = 0
     seconds: float = 0.0
-    recent: deque[float] = field(default_factory=lambda: deque(maxlen=7))
+    cost: float = math.nan
+    """Seconds of one sample, the median of the last; the first, a warm-up, soon leaves it."""
     off: str | None = None
-
-    @property
-    def cost(self) -> float:
-        """Seconds of one sample, NaN before the first; the first, a warm-up, soon leaves."""
-        return median(self.recent) if self.recent else math.nan
+    _recent: deque[float] = field(default_factory=lambda: deque(maxlen=7))
 
     def paid(self, seconds: float) -> None:
+        """Enter the cost of a sample."""
         self.samples += 1
         self.seconds += seconds
-        self.recent.append(seconds)
+        self._recent.append(seconds)
+        self.cost = median(self._recent)
+
+    @property
+    def open(self) -> bool:
+        return self.off is None
 
 
 class Budget:
     """Decides which probes sample in a step, from measured costs alone; it reads no clock.
 
-    Args:
-        share: largest part of the wall time that everything together may take, in (0, 1].
-        max_steps: length of the run where it is known; then a dear probe may take its first
-            sample early, as long as the rest of the run pays it back.
+    `share` is the largest part of the wall time that everything together may take, in (0, 1].
+
+    >>> budget = Budget(0.02)
+    >>> budget.claim("norm")
+    >>> for step in range(1, 101):
+    ...     if budget.due(step):
+    ...         budget.paid("norm", 0.001, step)
+    ...     budget.stepped(0.010, 0.0)
+    >>> budget.claims["norm"].samples  # 1 ms every 5 steps of 10 ms is two percent; some on credit
+    27
     """
 
     def __init__(self, share: float, max_steps: int | None = None) -> None:
@@ -65,13 +77,17 @@ class Budget:
         self.elapsed = 0.0
         self.fixed_seconds = 0.0
         self._fixed = math.nan
-        self._last_dear = -1
         self._start = 0
+        self._next = 0
 
     def begin(self, step: int, max_steps: int | None = None) -> None:
-        """Begin at a step: what was due at its n-th step is due n steps from there."""
+        """Begin at a step, with the length of the run where it is known.
+
+        What was due at the n-th step is due n steps from there. With a known length a dear probe
+        may take its first sample early, as long as the rest of the run pays it back.
+        """
         self.max_steps = None if max_steps is None else max(0, max_steps - step)
-        self._start = step
+        self._start = self._next = step
         for claim in self.claims.values():
             claim.first += step
             claim.next_step = claim.first
@@ -86,8 +102,9 @@ class Budget:
         every: int | None = None,
         least: int = 1,
     ) -> None:
-        """Enter a probe; its first sample is due at the step `first`."""
+        """Enter a probe: `every` fixes its interval, `least` bounds the one that is chosen."""
         self.claims[name] = Claim(name, weight, dear, first, every, least, next_step=first)
+        self._next = 0
 
     def off(self, name: str, why: str) -> None:
         """Take a probe out of the budget."""
@@ -104,10 +121,10 @@ class Budget:
         return self.spent / self.elapsed if self.elapsed > 0 else 0.0
 
     def stepped(self, seconds: float, fixed: float) -> None:
-        """Enter a step: its wall time, ours included, and what of it was spent in every step."""
+        """Enter a step: its wall time, ours included, and what every step costs of our own."""
         self.elapsed += seconds
         self.fixed_seconds += fixed
-        if math.isnan(self.step_seconds):
+        if not self.step_seconds > 0:
             self.step_seconds, self._fixed = seconds, fixed
             return
         # the first steps are slow; a pause for a checkpoint is no step either
@@ -115,15 +132,16 @@ class Budget:
         self.step_seconds += pace * (min(seconds, 3 * self.step_seconds) - self.step_seconds)
         self._fixed += 0.1 * (min(fixed, 3 * self._fixed) - self._fixed)
 
-    def paid(self, name: str, seconds: float, step: int) -> None:
-        """Enter what a sample has cost, and set when the next is due."""
-        claim = self.claims[name]
-        claim.paid(seconds)
-        claim.next_step = step + self.interval(name)
-
     def spent_on(self, name: str, seconds: float) -> None:
         """Enter a cost that belongs to a probe and to no sample of it."""
         self.claims[name].seconds += seconds
+
+    def paid(self, name: str, seconds: float, step: int, *, again: bool = False) -> None:
+        """Enter what a sample has cost, and set when the next is due; `again`: in the next step."""
+        claim = self.claims[name]
+        claim.paid(seconds)
+        claim.next_step = step + (1 if again else self.interval(name))
+        self._next = 0
 
     def interval(self, name: str) -> int:
         """Return the steps between two samples of a probe."""
@@ -132,107 +150,111 @@ class Budget:
             return claim.every
         if math.isnan(claim.cost) or not self.step_seconds > 0:
             return claim.least
-        allowed = self._allowances().get(name, 0.0) * self.step_seconds
+        allowed = self.allowances().get(name, 0.0) * self.step_seconds
         if allowed <= 0:
-            return 1000
-        return max(claim.least, min(100_000, math.ceil(claim.cost / allowed)))
+            return LONGEST_WAIT
+        return max(claim.least, min(100_000, math.ceil(claim.cost / allowed - 1e-9)))
 
     def due(self, step: int) -> list[str]:
         """Return the probes that sample in a step, at most one dear one."""
+        if step < self._next:  # in most steps nothing is due, and this line is all that runs
+            return []
         names: list[str] = []
+        dear = False
         for claim in self.claims.values():
-            if claim.off is not None or step < claim.next_step:
+            if not claim.open or step < claim.next_step or (claim.dear and dear):
                 continue
-            if not claim.dear:
-                if claim.every is not None or self._in_credit(step):
-                    names.append(claim.name)
-            elif self._last_dear != step and self._can_pay(claim, step):
-                self._last_dear = step
-                names.append(claim.name)
+            wait = 0 if claim.every is not None else self._wait(claim, step)
+            if wait:
+                claim.next_step = step + wait
+                continue
+            dear = dear or claim.dear
+            names.append(claim.name)
+        waiting = [claim.next_step for claim in self.claims.values() if claim.open]
+        self._next = max(step + 1, min(waiting, default=step + LONGEST_WAIT))
         return names
 
     def hopeless(self, step: int) -> list[tuple[str, str]]:
         """Return (probe, why) for dear probes that this run is too short to pay for."""
         rows: list[tuple[str, str]] = []
-        if self.max_steps is None or math.isnan(self.step_seconds):
+        if self.max_steps is None or not self.step_seconds > 0:
             return rows
         for claim in self.claims.values():
-            if not claim.dear or claim.off or claim.samples or claim.every or step < claim.first:
-                continue
-            nominal = self.share * claim.weight / self._weights()
-            run = self.step_seconds * max(self.max_steps, 1)
-            cost = DEAR_STEPS * self.step_seconds
-            if cost > nominal * run:
-                needed = math.ceil(100 * self.share * cost / (nominal * run)) / 100
-                hint = f"budget={needed:g} would pay it" if needed <= 1 else "train longer"
-                why = (
-                    f"one sample costs about {_seconds(cost)}, and {self.max_steps} steps of "
-                    f"{_seconds(self.step_seconds)} allow {_seconds(nominal * run)} for it at "
-                    f"budget={self.share:g}; {hint}"
-                )
-                rows.append((claim.name, why))
+            if claim.dear and claim.open and not claim.samples and claim.every is None:
+                cost = DEAR_STEPS * self.step_seconds
+                allowed = self._nominal(claim) * self.step_seconds * self.max_steps
+                if step >= claim.first and cost > allowed:
+                    rows.append((claim.name, self._too_dear(cost, allowed)))
         return rows
 
-    def _weights(self) -> float:
-        return sum(claim.weight for claim in self.claims.values() if claim.off is None)
+    def _too_dear(self, cost: float, allowed: float) -> str:
+        needed = math.inf if allowed <= 0 else math.ceil(100 * self.share * cost / allowed) / 100
+        hint = f"budget={needed:g} would pay it" if needed <= 1 else "train longer"
+        return (
+            f"one sample costs about {_shown(cost)}, and {self.max_steps} steps of "
+            f"{_shown(self.step_seconds)} allow {_shown(allowed)} for it at "
+            f"budget={self.share:g}; {hint}"
+        )
 
-    def _in_credit(self, step: int) -> bool:
-        cheap = self.fixed_seconds + sum(c.seconds for c in self.claims.values() if not c.dear)
+    def _wait(self, claim: Claim, step: int) -> int:
+        """Return the steps until a probe that is due can be paid: 0 where it can be now."""
+        missing, rate = self._dear_missing(claim) if claim.dear else self._missing(step)
+        if missing <= 0:
+            return 0
+        earned = rate * self.step_seconds
+        return min(LONGEST_WAIT, math.ceil(missing / earned)) if earned > 0 else LONGEST_WAIT
+
+    def _missing(self, step: int) -> tuple[float, float]:
+        """Return the seconds that the cheap probes lack, and the share that they earn."""
+        cheap = sum(claim.seconds for claim in self.claims.values() if not claim.dear)
+        share = self.share - sum(self._nominal(c) for c in self.claims.values() if c.dear)
         loan = LOAN_SECONDS * max(0.0, 1 - (step - self._start) / LOAN_STEPS)
-        return cheap <= (self.share - self._dear_part()) * self.elapsed + loan
+        return self.fixed_seconds + cheap - share * self.elapsed - loan, share
 
-    def _can_pay(self, claim: Claim, step: int) -> bool:
-        if claim.every is not None:
-            return True
+    def _dear_missing(self, claim: Claim) -> tuple[float, float]:
+        """Return the seconds that a dear probe lacks, and the share that it earns.
+
+        Where the length of the run is known its first sample is paid by all of it.
+        """
+        share = self._nominal(claim)
+        if not self.step_seconds > 0:
+            return math.inf, share
         cost = DEAR_STEPS * self.step_seconds if math.isnan(claim.cost) else claim.cost
-        if math.isnan(cost):
-            return False
-        earned = self._dear_share() * self.elapsed
-        if claim.samples == 0 and self.max_steps is not None:
-            earned = self._dear_share() * self.step_seconds * self.max_steps
-        elif claim.samples and self.max_steps is not None:
-            # a sample that the rest of the run cannot pay back would overdraw the whole
-            earned = min(earned + cost, self._dear_share() * self.step_seconds * self.max_steps)
-        return claim.seconds + cost <= earned
+        earned = share * self.elapsed
+        if self.max_steps is not None:
+            whole = share * self.step_seconds * self.max_steps
+            earned = whole if claim.samples == 0 else min(earned + cost, whole)
+        return claim.seconds + cost - earned, share
 
-    def _dear_part(self) -> float:
-        """Share of the wall time that is set aside for all dear probes."""
-        return sum(self._allowances(only_dear=True).values())
+    def _nominal(self, claim: Claim) -> float:
+        """Return a probe's part of the budget by weight alone; 0 where it is off."""
+        weights = sum(other.weight for other in self.claims.values() if other.open)
+        return self.share * claim.weight / weights if claim.open else 0.0
 
-    def _dear_share(self) -> float:
-        dear = [c for c in self.claims.values() if c.dear and c.off is None]
-        return self._dear_part() / max(1, len(dear))
-
-    def _allowances(self, only_dear: bool = False) -> dict[str, float]:
+    def allowances(self) -> dict[str, float]:
         """Return each probe's share of the wall time: by weight, what one leaves to the others."""
-        open_ = [claim for claim in self.claims.values() if claim.off is None]
+        asking = [claim for claim in self.claims.values() if claim.open]
         fixed = self._fixed / self.step_seconds if self.step_seconds > 0 else 0.0
         left = max(0.0, self.share - fixed)
         shares: dict[str, float] = {}
-        while open_:
-            total = sum(claim.weight for claim in open_)
-            sated = [
-                claim
-                for claim in open_
-                if self._largest(claim) <= left * claim.weight / total + 1e-12
-            ]
+        while asking:
+            total = sum(claim.weight for claim in asking)
+            most = {claim.name: self._most(claim) for claim in asking}
+            sated = [c for c in asking if most[c.name] <= left * c.weight / total + 1e-12]
             if not sated:
-                shares |= {claim.name: left * claim.weight / total for claim in open_}
-                break
+                return shares | {c.name: left * c.weight / total for c in asking}
             for claim in sated:
-                shares[claim.name] = self._largest(claim)
-                left -= shares[claim.name]
-            open_ = [claim for claim in open_ if claim not in sated]
-        if only_dear:
-            return {name: share for name, share in shares.items() if self.claims[name].dear}
+                shares[claim.name] = most[claim.name]
+                left -= most[claim.name]
+            asking = [claim for claim in asking if claim not in sated]
         return shares
 
-    def _largest(self, claim: Claim) -> float:
-        """Share of the wall time that a probe can use at all: one sample in every step."""
+    def _most(self, claim: Claim) -> float:
+        """Return the share of the wall time that a probe can use at all."""
         if math.isnan(claim.cost) or not self.step_seconds > 0:
             return math.inf
         return claim.cost / (self.step_seconds * (claim.every or claim.least))
 
 
-def _seconds(value: float) -> str:
-    return f"{value:.2g} s" if value >= 0.1 else f"{value * 1000:.2g} ms"
+def _shown(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds >= 0.1 else f"{seconds * 1000:.2g} ms"

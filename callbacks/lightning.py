@@ -12,7 +12,7 @@ from typing import Any
 from ..store import ConfigError, MissingExtraError
 from .describing import batch_size_of
 from .guard import Guard, log
-from .norms import squared_norms
+from .norms import all_finite
 from .options import Options
 from .recorder import LossFn, Origin, Recorder
 
@@ -266,8 +266,8 @@ class Otoscope(*_BASES):  # type: ignore[misc]
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: Any) -> None:
         if self.recorder is not None:
             with self._guard("checkpoint"):
-                norms = squared_norms(list(pl_module.parameters()))
-                self._saved.append((self.recorder.steps, bool(norms.isfinite().all())))
+                finite = all_finite(list(pl_module.parameters()))
+                self._saved.append((self.recorder.steps, finite))
 
     def _look_for_checkpoints(self, trainer: Any) -> None:
         """Tell of checkpoints written since the last look; only now their paths are known."""

@@ -24,7 +24,7 @@ from .budget import Budget
 from .describing import batch_size_of, described_model
 from .guard import Guard
 from .layers import trained_parameters
-from .norms import squared_norms
+from .norms import all_finite
 from .options import Options
 from .probes.probe import COUNTERS, Training
 from .probes.tap import GradientTap
@@ -370,8 +370,7 @@ class Recorder:
         """Note that a checkpoint was written; `finite` says whether all weights were finite."""
         with self.guard("checkpoint"):
             if finite is None:
-                norms = squared_norms(list(self._model.parameters()))
-                finite = bool(norms.isfinite().all())
+                finite = all_finite(list(self._model.parameters()))
             self.event("checkpoint", {"path": str(path), "finite": finite})
 
     def event(self, kind: str, body: Mapping[str, Json] | None = None) -> None:

@@ -94,7 +94,7 @@ class Sampling:
 
     def attach(self, probes: Sequence[Probe], step: int) -> None:
         """Hook the probes into the model; the first samples are due after `step`."""
-        self._budget.claim(NORM, first=step + 1)
+        self._budget.claim(NORM, weight=2.0, first=step + 1)
         for probe in probes:
             if probe.family != "train":
                 with self._guard(f"probe {probe.name}"):
@@ -198,14 +198,12 @@ class Sampling:
         seconds = time.perf_counter() - begun + probe.hook_seconds + attached.arm_seconds
         probe.hook_seconds = 0.0
         probe.cost.add(seconds)
-        self._budget.paid(probe.name, seconds, step)
-        if attached.probe.name in self._attached and self._is_hungry(attached):
-            self._budget.claims[probe.name].next_step = step + 1
+        self._budget.paid(probe.name, seconds, step, again=self._is_hungry(attached))
         return seconds
 
     def _is_hungry(self, attached: _Attached) -> bool:
         with self._guard(attached.border):
-            return attached.probe.hungry()
+            return attached.probe.name in self._attached and attached.probe.hungry()
         return False
 
     def detach(self) -> None:

@@ -40,8 +40,13 @@ class _Watched:
     inplace: bool = False
     units: int = 0
     batch: int = 0
+    sums: list[float] = field(default_factory=lambda: [0.0] * 4)
+    peak: float = 0.0
     now: dict[tuple[int, int], torch.Tensor] = field(default_factory=dict)
     window: deque[tuple[int, dict[tuple[int, int], torch.Tensor]]] = field(default_factory=deque)
+
+    def add(self, *numbers: float) -> None:
+        self.sums = [a + b for a, b in zip(self.sums, numbers, strict=True)]
 
     @property
     def fires(self) -> bool:
@@ -139,13 +144,18 @@ class Activations(Probe):
             self._error = error
 
     def _add_output(self, watched: _Watched, x: torch.Tensor) -> None:
-        rows = _rows(x).detach().float()
-        finite = torch.isfinite(rows)
-        flat = rows.reshape(-1)
-        numel = torch.full((), float(flat.numel()), device=flat.device)
-        sums = torch.stack([numel, numel - finite.sum(), flat.sum(), torch.dot(flat, flat)])
-        self._sums[watched.row].add_(sums.to(self._sums.device))
+        flat = _rows(x).detach().float().reshape(-1)
         low, high = torch.aminmax(flat)
+        total, square = flat.sum(), torch.dot(flat, flat)
+        if self._sums.device.type == "cpu" and not torch.compiler.is_compiling():
+            # numbers: five small tensors cost four times as much here
+            bad = 0 if math.isfinite(square.item()) else flat.numel() - flat.isfinite().sum().item()
+            watched.add(float(flat.numel()), float(bad), total.item(), square.item())
+            watched.peak = max(watched.peak, -low.item(), high.item())
+            return
+        numel = torch.full((), float(flat.numel()), device=flat.device)
+        sums = torch.stack([numel, numel - torch.isfinite(flat).sum(), total, square])
+        self._sums[watched.row].add_(sums.to(self._sums.device))
         peak = torch.maximum(-low, high).to(self._absmax.device)
         self._absmax[watched.row].copy_(torch.maximum(self._absmax[watched.row], peak))
 
@@ -153,12 +163,15 @@ class Activations(Probe):
         rows = _rows(x).detach()
         assert watched.kind is not None
         share = saturated_share(rows, watched.kind, low=watched.low, high=watched.high)
-        numel = torch.full((), float(rows.numel()), device=rows.device)
-        zero = torch.zeros((), device=rows.device)
         if watched.inplace and watched.kind not in RELU_LIKE:
-            share = zero * math.nan  # the input is gone, and the output does not tell it
-        samples = zero + float(x.shape[0])
-        sums = torch.stack([numel, samples, share * numel, zero])
+            share = share * math.nan  # the input is gone, and the output does not tell it
+        if self._sums.device.type == "cpu" and not torch.compiler.is_compiling():
+            numel = float(rows.numel())
+            watched.add(numel, float(x.shape[0]), share.item() * numel, 0.0)
+            return
+        numel = torch.full((), float(rows.numel()), device=rows.device)
+        samples = torch.full_like(numel, float(x.shape[0]))
+        sums = torch.stack([numel, samples, share * numel, torch.zeros_like(numel)])
         self._sums[watched.row].add_(sums.to(self._sums.device))
 
     def _add_activation(self, watched: _Watched, x: torch.Tensor, y: torch.Tensor) -> None:
@@ -171,7 +184,6 @@ class Activations(Probe):
         key = (y.ndim, dead.numel())
         known = watched.now.get(key)
         watched.now[key] = dead if known is None else known & dead
-        watched.batch += y.shape[0] if known is not None or not watched.now else 0
         watched.batch = max(watched.batch, y.shape[0])
 
     _error: Exception | None = None
@@ -180,8 +192,8 @@ class Activations(Probe):
         self._sums.zero_()
         self._absmax.zero_()
         for watched in self._watched:
-            watched.now = {}
-            watched.batch = 0
+            watched.now, watched.batch = {}, 0
+            watched.sums, watched.peak = [0.0] * 4, 0.0
         self._error = None
         self._on = True
 
@@ -190,6 +202,11 @@ class Activations(Probe):
         if self._error is not None:
             raise self._error
         with torch.no_grad():
+            if self._sums.device.type == "cpu":
+                self._sums += torch.tensor([watched.sums for watched in self._watched])
+                self._absmax.copy_(
+                    torch.maximum(self._absmax, torch.tensor([w.peak for w in self._watched]))
+                )
             seen = self._sums[:, 0] > 0
             sums = torch.where(seen[:, None], self._sums, math.nan)
             absmax = torch.where(seen, self._absmax, math.nan)

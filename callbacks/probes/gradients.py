@@ -9,7 +9,7 @@ import torch
 
 from ...store import Column
 from ..layers import Layer, layers_of
-from ..norms import squared_norms
+from ..norms import squared_norms, stacked
 from .probe import Probe, ProbeOffError, Training
 
 QUANTITIES = ("grad_sq", "weight_sq", "update_sq", "numel")
@@ -33,7 +33,10 @@ class Gradients(Probe):
         self._covered = [p for layer in self._layers for p in layer.parameters]
         if not self._covered:
             raise ProbeOffError("the model has no parameters that are trained")
-        device = self._covered[0].device
+        if training.tap is None:
+            raise ProbeOffError("nobody listens to the gradients of this run")
+        self._tap = training.tap
+        device = self._device = self._covered[0].device
         self._place = torch.tensor(
             [i for i, layer in enumerate(self._layers) for _ in layer.parameters], device=device
         )
@@ -68,7 +71,7 @@ class Gradients(Probe):
             torch._foreach_sub_(self._before, [p.detach() for p in self._covered])
             update = self._by_layer(squared_norms(self._before))
             weight = self._by_layer(squared_norms(self._covered))
-            grad = self._by_layer(self._gradients())
+            grad = self._by_layer(self._gradients()) * self._tap.factor**2
             rows = [grad, weight, update, self._numel]
             if "adam_ratio" in self._quantities:
                 rows.append(self._adam_ratio(grad))
@@ -80,36 +83,32 @@ class Gradients(Probe):
     def detach(self) -> None:
         self._before = None
 
-    def _by_layer(self, values: torch.Tensor) -> torch.Tensor:
-        total = torch.zeros(len(self._layers), dtype=torch.float64, device=self._place.device)
-        return total.index_add_(0, self._place, values.to(total.device))
+    def _by_layer(self, values: Sequence[float | torch.Tensor]) -> torch.Tensor:
+        total = torch.zeros(len(self._layers), dtype=torch.float64, device=self._device)
+        return total.index_add_(0, self._place, stacked(values, self._device))
 
-    def _gradients(self) -> torch.Tensor:
-        tap = self._training.tap
-        if tap is None:
-            raise ProbeOffError("nobody listens to the gradients of this run")
-        missing = torch.full((), math.nan, dtype=torch.float64, device=self._place.device)
-        squares = [tap.square_of(p) for p in self._covered]
-        found = [missing if s is None else s.to(missing.device) for s in squares]
-        return torch.stack(found) * tap.factor**2
+    def _gradients(self) -> list[float | torch.Tensor]:
+        squares = [self._tap.square_of(p) for p in self._covered]
+        return [math.nan if square is None else square for square in squares]
 
     def _adam_ratio(self, grad_sq: torch.Tensor) -> torch.Tensor:
         """Return sqrt(mean g² / mean v_hat) per layer; g as the optimizer saw it."""
-        tap = self._training.tap
-        clip = tap.clip_factor if tap is not None and not math.isnan(tap.clip_factor) else 1.0
-        sums = [self._second_moment(p) for p in self._covered]
-        second = self._by_layer(torch.stack(sums))
+        clip = self._tap.clip_factor
+        clip = 1.0 if math.isnan(clip) else clip
+        second = self._by_layer([self._second_moment(p) for p in self._covered])
         return (grad_sq * clip**2 / second).sqrt()
 
-    def _second_moment(self, parameter: torch.Tensor) -> torch.Tensor:
-        nan = torch.full((), math.nan, dtype=torch.float64, device=self._place.device)
+    def _second_moment(self, parameter: torch.Tensor) -> float | torch.Tensor:
+        """Return the sum of v_hat over a parameter, NaN where its optimizer holds none."""
         if id(parameter) not in self._owner:
-            return nan
+            return math.nan
         optimizer, group = self._owner[id(parameter)]
         state = optimizer.state.get(parameter, {})
         if "exp_avg_sq" not in state or "step" not in state:
-            return nan
-        bias = 1 - torch.as_tensor(group["betas"][1], dtype=torch.float64) ** torch.as_tensor(
-            state["step"], dtype=torch.float64
-        )
-        return state["exp_avg_sq"].sum(dtype=torch.float64).to(nan.device) / bias.to(nan.device)
+            return math.nan
+        step = state["step"]
+        total = state["exp_avg_sq"].sum(dtype=torch.float64)
+        if isinstance(step, torch.Tensor) and step.device.type != "cpu":
+            return total / (1 - group["betas"][1] ** step.double())
+        bias = 1 - float(group["betas"][1]) ** float(step)
+        return total.item() / bias if total.device.type == "cpu" else total / bias

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..norms import squared_norms
+from ..norms import squared_norms, stacked
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,7 +32,7 @@ class GradientTap:
         """Time spent in the armed step."""
         self.clip_factor = math.nan
         self._place = {id(p): i for i, p in enumerate(self.parameters)}
-        self._squares: list[torch.Tensor | None] = [None] * len(self.parameters)
+        self._squares: list[float | torch.Tensor | None] = [None] * len(self.parameters)
         self._handles: list[Any] = []
 
     def arm(self) -> None:
@@ -52,7 +52,7 @@ class GradientTap:
         begun = time.perf_counter()
         with_grad = [p for p in parameters if p.grad is not None and id(p) in self._place]
         squares = squared_norms([p.grad for p in with_grad if p.grad is not None])
-        for parameter, square in zip(with_grad, squares.unbind(), strict=True):
+        for parameter, square in zip(with_grad, squares, strict=True):
             self._squares[self._place[id(parameter)]] = square
         self.seconds += time.perf_counter() - begun
 
@@ -63,8 +63,8 @@ class GradientTap:
         we would have to wait for.
         """
         squares = [s for p in parameters if (s := self.square_of(p)) is not None]
-        if squares and all(square.device.type == "cpu" for square in squares):
-            norm = math.sqrt(sum(square.item() for square in squares)) * scale
+        if squares and all(isinstance(square, float) for square in squares):
+            norm = math.sqrt(sum(squares)) * scale  # type: ignore[arg-type]
             # as torch.nn.utils.clip_grad_norm_ does
             self.clip_factor = min(1.0, largest / (norm + 1e-6)) if norm == norm else math.nan
 
@@ -109,9 +109,10 @@ class GradientTap:
     def squares(self) -> torch.Tensor:
         """Return float64[parameters that had a gradient], corrected by `factor`."""
         found = [square for square in self._squares if square is not None]
-        return torch.stack(found) * self.factor**2 if found else torch.zeros(0).double()
+        device = next((s.device for s in found if isinstance(s, torch.Tensor)), torch.device("cpu"))
+        return stacked(found, device) * self.factor**2
 
-    def square_of(self, parameter: torch.Tensor) -> torch.Tensor | None:
+    def square_of(self, parameter: torch.Tensor) -> float | torch.Tensor | None:
         """Return one parameter's squared norm, uncorrected; None where it had no gradient."""
         place = self._place.get(id(parameter))
         return None if place is None else self._squares[place]
