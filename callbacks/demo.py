@@ -41,7 +41,7 @@ class DigitsModule(pl.LightningModule):
     def __init__(self, settings: Settings, fault: Fault):
         super().__init__()
         self.settings = settings
-        self.net = DigitsNet(settings, fault)
+        self.net = DigitsNet(fault, settings)
 
     def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         images, labels = batch
@@ -154,15 +154,14 @@ def train(
 
 def prepared(role: str, fault_name: str, advice: dict[str, Any] | None) -> tuple[Settings, Fault]:
     """Return the settings and the fault of a role; advice goes on top of the faulty settings."""
-    if role == "healthy":
-        return Settings(), Fault()
     fault = FAULTS[fault_name]
-    settings = fault.plant(Settings())
-    if role == "advised":
-        if advice is None:
-            raise ConfigError("the role advised needs --advice: a recommendation as JSON, or @FILE")
-        settings = apply(settings, advice, prefix="net.")
-    return settings, fault
+    if role == "healthy":
+        return fault.healthy, fault.twin
+    if role == "faulty":
+        return fault.settings, fault
+    if advice is None:
+        raise ConfigError("the role advised needs --advice: a recommendation as JSON, or @FILE")
+    return apply(fault.settings, advice, prefix="net."), fault
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

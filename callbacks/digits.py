@@ -46,37 +46,49 @@ class Settings:
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong with a training: settings, biases, or the data that it is fed."""
+    """One thing that is wrong with a training, and the healthy settings of its twin.
 
-    settings: dict[str, Any] = field(default_factory=dict)
+    Wrong are settings (`wrong`), biases at the start (`bias`), or one batch in `glitch_every` from
+    batch `glitch_from` on, whose images come multiplied by `glitch_scale`.
+    """
+
+    healthy: Settings = field(default_factory=Settings)
+    wrong: dict[str, Any] = field(default_factory=dict)
     bias: dict[str, float] = field(default_factory=dict)
     glitch_every: int = 0
     glitch_from: int = 0
     glitch_scale: float = 1.0
 
-    def plant(self, settings: Settings) -> Settings:
-        """Return the settings with those of the fault."""
-        return replace(settings, **self.settings)
+    @property
+    def settings(self) -> Settings:
+        """The settings with those that are wrong."""
+        return replace(self.healthy, **self.wrong)
+
+    @property
+    def twin(self) -> Fault:
+        """The same training without the fault."""
+        return Fault(self.healthy)
 
 
 FAULTS: dict[str, Fault] = {
-    # far beyond 2 / largest eigenvalue: halving does not mend it
-    "lr_too_high": Fault(settings={"lr": 3.0}),
-    # from step 150 on one batch in 16 comes unscaled, as from a shard that nobody normalised
-    "exploding_gradients": Fault(glitch_every=16, glitch_from=150, glitch_scale=30.0),
+    # far beyond 2 / largest eigenvalue: half of it does not train either
+    "lr_too_high": Fault(wrong={"lr": 3.0}),
+    # batches of a shard that nobody normalised
+    "exploding_gradients": Fault(glitch_every=16, glitch_from=150, glitch_scale=100.0),
     # a hidden layer that begins out of reach of every image
-    "dead_units": Fault(bias={"dense": -2.0}),
+    "dead_units": Fault(Settings(optimizer="Adam", lr=0.001), bias={"dense": -2.0}),
 }
 
 
 class DigitsNet(nn.Sequential):
     """Two convolutions and two dense layers, 22,000 parameters; input [B, 1, 8, 8], output [B, 10].
 
-    >>> DigitsNet(Settings(), Fault())(torch.zeros(2, 1, 8, 8)).shape
+    >>> DigitsNet(Fault())(torch.zeros(2, 1, 8, 8)).shape
     torch.Size([2, 10])
     """
 
-    def __init__(self, settings: Settings, fault: Fault):
+    def __init__(self, fault: Fault, settings: Settings | None = None):
+        settings = settings or fault.settings
         super().__init__(
             OrderedDict(
                 conv1=nn.Conv2d(1, 16, 3, padding=1),
