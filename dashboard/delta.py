@@ -33,6 +33,9 @@ LAYERS = 512
 EVENTS = 1000
 """Caps of one answer: a run of 200 layers stays under 300 kB (compressed)."""
 
+UNSHOWN = ("epoch",)
+"""Kinds of events that the page has no use for: `train` has a column of the epoch."""
+
 SILENT_SECONDS = 30.0
 """A rank without a heartbeat for so long, against the latest of all, holds nobody up."""
 
@@ -98,7 +101,7 @@ def delta(
     answer: dict[str, Json] = {
         "reset": reset,
         "run": _run_json(store, info, meta, streams, clock()),
-        "events": [event.to_json() for _, event in events[-EVENTS:]],
+        "events": [event.to_json() for _, event in events if event.kind not in UNSHOWN][-EVENTS:],
         "series": {},
     }
     if events:

@@ -134,10 +134,10 @@ def _loss_controls() -> list[Any]:
             data=[
                 {"label": "No smoothing", "value": "0"},
                 {"label": "Smooth a little", "value": "0.8"},
-                {"label": "Smooth", "value": "0.95"},
-                {"label": "Smooth a lot", "value": "0.99"},
+                {"label": "Smooth", "value": "0.9"},
+                {"label": "Smooth a lot", "value": "0.98"},
             ],
-            value="0.95",
+            value="0.9",
             allowDeselect=False,
             size="xs",
             w=150,

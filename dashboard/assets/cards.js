@@ -13,7 +13,7 @@
     const spoken = String(model.verdict || "").trim();
     const rest = spoken.replace(new RegExp(`^(${state.word}|Not judged)\\s*[:.]?\\s*`, "i"), "");
     return o.h("div", { class: `verdict ${model.state || "not_judged"}` },
-      o.icon(state.icon), o.h("strong", {}, state.word), o.h("span", {}, o.capital(rest)));
+      o.icon(state.icon), o.h("strong", {}, state.word), o.h("span", {}, o.rich(rest)));
   };
 
   o.severity = (name) => o.h("span", { class: `badge ${name}` }, o.icon(name), name);
@@ -22,28 +22,34 @@
   o.findingCard = function (finding, place, model, act) {
     const advice = finding.recommendation;
     const told = model.told(finding);
-    const card = o.h("section", { class: `card finding ${finding.severity}`, id: `finding-${place.index}`, tabindex: -1, "data-rule": finding.rule },
+    const aside = Boolean(told) || finding.state === "resolved";
+    const card = o.h("section", { class: `card finding ${finding.severity}${aside ? " aside" : ""}`, id: `finding-${place.index}`, tabindex: -1, "data-rule": finding.rule },
       o.h("div", { class: "row tight" }, o.severity(finding.severity),
         o.h("span", { class: "dim" }, when(finding)), o.h("span", { class: "space" }),
         o.h("span", { class: "dim" }, `finding ${place.index + 1} of ${place.count}`)),
-      o.h("h2", {}, finding.title),
-      o.h("dl", { class: "said" }, [
+      o.h("h2", {}, o.rich(finding.title)),
+      said(aside, o.h("dl", { class: "said" }, [
         part("Seen", seen(finding)),
         advice ? part("Set", setting(advice)) : null,
         advice ? advice.alternatives.map((other) => part("Or", setting(other))) : null,
-        finding.why ? part("Why", finding.why) : null,
+        finding.why ? part("Why", o.rich(finding.why)) : null,
         advice ? part("First", first(advice)) : null,
-        finding.may_be_normal ? part("May be normal", finding.may_be_normal) : null,
-        advice && advice.verify ? part("Verify", advice.verify) : null,
-        advice && advice.risk ? part("Risk", advice.risk) : null,
-        finding.not_measured.length ? part("Not measured", finding.not_measured.join("; ")) : null,
+        finding.may_be_normal ? part("May be normal", o.rich(finding.may_be_normal)) : null,
+        advice && advice.verify ? part("Verify", o.rich(advice.verify)) : null,
+        advice && advice.risk ? part("Risk", o.rich(advice.risk)) : null,
+        finding.not_measured.length ? part("Not measured", o.rich(finding.not_measured.join("; "))) : null,
         finding.outcome ? part("Outcome", finding.outcome) : null,
-      ].flat()),
+      ].flat())),
       caused(finding, model),
       told ? o.h("p", { class: "told" }, o.icon("check"), told) : null,
       buttons(finding, model, act));
     return card;
   };
+
+  /** What was put aside or is over shows its argument on request. */
+  function said(aside, list) {
+    return aside ? o.h("details", {}, o.h("summary", {}, "What was said"), list) : list;
+  }
 
   function when(finding) {
     if (finding.state === "resolved") return `steps ${o.step(finding.first_step)} to ${o.step(finding.last_step)}, resolved`;
@@ -58,8 +64,8 @@
 
   function seen(finding) {
     const lines = finding.because.map((item) => item.text);
-    if (lines.length === 1) return lines[0];
-    return o.h("ul", {}, lines.map((line) => o.h("li", {}, line)));
+    if (lines.length === 1) return o.rich(lines[0]);
+    return o.h("ul", {}, lines.map((line) => o.h("li", {}, o.rich(line))));
   }
 
   /** `snippet` is code to paste; where there is none the setting itself is. */
@@ -76,7 +82,7 @@
       o.h("code", { class: "set" }, text),
       o.h("div", { class: "row tight basis" }, o.h("span", { class: "dim", title: advice.formula || null }, notes.join(" · ")), copy),
       code,
-      advice.effect ? o.h("div", { class: "dim" }, advice.effect) : null,
+      advice.effect ? o.h("div", { class: "dim" }, o.rich(advice.effect)) : null,
     ];
   }
 
@@ -95,7 +101,7 @@
     const chips = finding.caused.map((id) => {
       const other = model.findings.find((item) => item.id === id);
       const words = other ? other.title : o.words(id.split(":")[0]);
-      return o.h("span", { class: "chip" }, words);
+      return o.h("span", { class: "chip" }, o.rich(words));
     });
     return chips.length ? o.h("div", { class: "caused" }, o.h("span", { class: "dim" }, "Caused by it"), chips) : null;
   }

@@ -36,6 +36,11 @@
     return svg;
   };
 
+  /** Text whose `names in backticks` are code, with a capital at its beginning. */
+  o.rich = function (text) {
+    return String(text).split("`").map((part, i) => (i % 2 ? o.h("code", {}, part) : i === 0 ? o.capital(part) : part));
+  };
+
   o.byId = (id) => document.getElementById(id);
 
   /** Replace what an element holds, only when `key` differs from last time: keeps focus and selection. */

@@ -15,7 +15,8 @@
       this.details = o.h("details", {}, o.h("summary", {}, "As a table"), this.tableBox);
       this.empty = o.h("p", { class: "dim", hidden: true });
       this.plot = o.h("div", { class: "plot" }, this.canvas, this.cursor);
-      box.replaceChildren(this.empty, this.plot, this.readout, this.legend, this.details);
+      this.foot = o.h("div", { class: "row" }, this.legend, this.readout);
+      box.replaceChildren(this.empty, this.plot, this.foot, this.details);
       this.cell = null;
       o.panel(this.canvas, () => this.draw());
       this.canvas.addEventListener("pointermove", (event) => this.hover(event));
@@ -28,7 +29,7 @@
       this.layers.update();
       const rows = this.layers.rows;
       this.empty.hidden = rows.length > 0;
-      this.plot.hidden = this.details.hidden = this.legend.hidden = rows.length === 0;
+      this.plot.hidden = this.details.hidden = this.foot.hidden = rows.length === 0;
       if (!rows.length) {
         this.empty.textContent = `Not measured yet: ${this.layers.quantity.title} of the layers.`;
         this.readout.textContent = "";
@@ -105,13 +106,13 @@
 
     drawLabels(context, rows, rowHeight) {
       const every = Math.max(1, Math.ceil(11 / rowHeight));
-      const colours = o.colours();
+      const colours = o.colours(), trouble = this.model.layersInTrouble();
       context.font = `${Math.min(11, Math.max(9, rowHeight - 3))}px ` + getComputedStyle(document.body).fontFamily;
       context.textAlign = "right";
       context.textBaseline = "middle";
       rows.forEach((row, r) => {
         if (r % every) return;
-        context.fillStyle = row.score > 4 ? colours.text : colours.dim;
+        context.fillStyle = trouble.has(row.layer) ? colours.mark : row.score > 4 ? colours.text : colours.dim;
         context.fillText(fitted(context, row.layer, this.left - 10), this.left - 6, TOP + (r + 0.5) * rowHeight);
       });
       context.font = "11px " + getComputedStyle(document.body).fontFamily;
@@ -120,8 +121,7 @@
     drawMarks(context, table, xs, height, width) {
       context.strokeStyle = o.colours().mark;
       context.setLineDash([3, 3]);
-      for (const finding of this.model.roots()) {
-        if (finding.state !== "firing") continue;
+      for (const finding of this.model.marked()) {
         const x = this.x(this.model.place(table, xs, finding.first_step));
         if (x < this.left || x > width - RIGHT) continue;
         context.beginPath();

@@ -188,10 +188,9 @@
 
     drawFindings(context, table, xs) {
       const colours = o.colours();
-      for (const finding of this.model.roots()) {
-        if (finding.state !== "firing") continue;
+      for (const finding of this.model.marked()) {
         const from = this.x(this.model.place(table, xs, finding.first_step));
-        const to = this.x(this.model.place(table, xs, finding.last_step));
+        const to = this.x(this.model.place(table, xs, Math.max(finding.last_step, table.steps[table.steps.length - 1])));
         context.fillStyle = colours.fault;
         context.fillRect(from, TOP - 8, Math.max(2, to - from), HEIGHT - BOTTOM - TOP + 8);
         context.strokeStyle = colours.mark;

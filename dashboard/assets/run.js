@@ -2,6 +2,9 @@
 (function (o) {
   "use strict";
 
+  const SHOWN_BY = { dead_units: "dead", saturated_activations: "saturated", vanishing_gradients: "gradient",
+    exploding_gradients: "gradient", lr_too_high: "update", lr_too_low: "update", frozen_layer: "update" };
+
   class RunModel {
     constructor(id) {
       this.id = id;
@@ -45,11 +48,20 @@
 
     started() { return this.run ? this.run.started : 0; }
 
-    /** Findings that no other one caused, the firing ones first. */
+    /** Findings that no other one caused: those that wait for an answer, those put aside, those that are over. */
     roots() {
       const caused = new Set(this.findings.flatMap((finding) => finding.caused));
-      const found = this.findings.filter((finding) => !caused.has(finding.id));
-      return [...found.filter((f) => f.state === "firing"), ...found.filter((f) => f.state !== "firing")];
+      const place = (f) => (f.state !== "firing" ? 2 : this.told(f) ? 1 : 0);
+      return this.findings.filter((finding) => !caused.has(finding.id)).sort((a, b) => place(a) - place(b));
+    }
+
+    /** Findings whose steps the charts mark. */
+    marked() { return this.roots().filter((f) => f.state === "firing" && !this.told(f)); }
+
+    /** Layers that a marked finding or one that it caused is about. */
+    layersInTrouble() {
+      const ids = new Set(this.marked().flatMap((f) => [f.id, ...f.caused]));
+      return new Set(this.findings.filter((f) => ids.has(f.id)).flatMap((f) => f.layers));
     }
 
     /** What a person decided about a finding, until the judgement itself says so. */
@@ -84,6 +96,7 @@
     point(value) { for (const view of this.views) view.point(value); }
 
     showOnCharts(finding) {
+      if (SHOWN_BY[finding.rule]) o.setControl("quantity", SHOWN_BY[finding.rule]);
       const back = Math.max(50, Math.round((finding.last_step - finding.first_step) / 2));
       o.setRange([Math.max(0, finding.first_step - back), finding.last_step + back]);
       o.byId("loss-card").scrollIntoView({ behavior: "smooth", block: "center" });

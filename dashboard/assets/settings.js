@@ -2,11 +2,11 @@
 (function (o) {
   "use strict";
   const DEFAULTS = {
-    x: "step", yscale: "linear", smoothing: "0.95", quantity: "gradient", colour: "relative",
+    x: "step", yscale: "linear", smoothing: "0.9", quantity: "gradient", colour: "relative",
     "strip-scale": "own", filter: "", theme: "auto",
   };
   const CHOICES = {
-    x: ["step", "time"], yscale: ["linear", "log"], smoothing: ["0", "0.8", "0.95", "0.99"],
+    x: ["step", "time"], yscale: ["linear", "log"], smoothing: ["0", "0.8", "0.9", "0.98"],
     quantity: ["gradient", "update", "saturated", "dead", "output"],
     colour: ["relative", "absolute"], "strip-scale": ["own", "one"], theme: ["auto", "light", "dark"],
   };

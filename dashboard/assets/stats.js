@@ -15,13 +15,16 @@
       const measured = Boolean(found && found.measured && Number.isFinite(number));
       const part = measured ? Math.max(0.02, Math.min(1, share(number))) : 0;
       const level = part > 0.6 ? "high" : part > 0.3 ? "middle" : "low";
-      return o.h("section", { class: `card obstacle${measured ? "" : " unknown"}` },
+      if (!measured) {
+        return o.h("section", { class: "card obstacle unknown" }, o.h("h2", {}, name), o.h("span", { class: "dim" }, "Not yet measured"));
+      }
+      return o.h("section", { class: "card obstacle" },
         o.h("div", { class: "row tight" }, o.h("h2", {}, name), o.h("span", { class: "space" }),
-          o.h("span", { class: "dim" }, measured && found.trend && found.trend !== "null" ? found.trend : "")),
-        o.h("div", { class: measured ? "big" : "big dim" }, measured ? value(number) : "Not yet measured"),
+          o.h("span", { class: "dim" }, found.trend || "")),
+        o.h("div", { class: "big" }, value(number)),
         o.h("div", { class: `bar ${level}`, "aria-hidden": "true" }, o.h("span", { style: { width: 100 * part + "%" } })),
-        o.h("p", { class: "dim" }, (found && found.sentence) || ""),
-        measured && found.levers && found.levers.length ? o.h("p", { class: "dim" }, `Lowered by ${found.levers.join(", ")}`) : null);
+        o.h("p", { class: "dim" }, o.capital(found.sentence || "")),
+        found.levers && found.levers.length ? o.h("p", { class: "dim" }, `Lowered by ${found.levers.join(", ")}`) : null);
     });
   };
 
@@ -70,9 +73,11 @@
 
   function worst(model) {
     const shares = model.run.worst || {};
-    const names = ["dead", "saturated"].filter((name) => shares[name]).sort((a, b) => shares[b].value - shares[a].value);
-    if (!names.length) return ["Dead and saturated", "–", "not measured yet"];
-    return [`Most ${names[0]}`, o.percent(shares[names[0]].value), shares[names[0]].layer];
+    if (!shares.dead && !shares.saturated) return ["Dead units, at most", "–", "not measured yet"];
+    const saturated = shares.saturated ? `saturated at most ${o.percent(shares.saturated.value)}` : "";
+    if (!shares.dead) return ["Saturated, at most", o.percent(shares.saturated.value), shares.saturated.layer];
+    const where = shares.dead.value > 0 ? `in ${shares.dead.layer}` : "";
+    return ["Dead units, at most", o.percent(shares.dead.value), [where, saturated].filter(Boolean).join(" · ")];
   }
 
   /** Samples of all ranks in a step over the time from step to step. */

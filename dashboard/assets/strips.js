@@ -47,11 +47,13 @@
           this.grid.append(this.cells.get(name).box);
         }
       }
+      const trouble = this.model.layersInTrouble();
       for (const row of rows) {
         const cell = this.cells.get(row.layer);
         cell.row = row;
         cell.value.textContent = this.layers.show(row.last);
-        cell.badge.hidden = row.score <= 4;
+        cell.badge.hidden = row.score <= 4 && !trouble.has(row.layer);
+        cell.badge.textContent = trouble.has(row.layer) ? "in the finding" : "unusual";
         o.redraw(cell.canvas);
       }
     }
@@ -136,8 +138,7 @@
       context.strokeStyle = colours.mark;
       context.lineWidth = 1;
       context.setLineDash([3, 3]);
-      for (const finding of this.model.roots()) {
-        if (finding.state !== "firing") continue;
+      for (const finding of this.model.marked()) {
         const x = cell.x(this.model.place(table, xs, finding.first_step));
         if (x < LEFT || x > width - RIGHT) continue;
         context.beginPath();
