@@ -16,21 +16,30 @@ from otoscope.store import Column, Event, Frame, Schema
 from otoscope.store.recording import RecordingSink
 
 OTOSCOPE = [sys.executable, "-m", "otoscope.cli.main"]
-TRAIN = Schema("train", (Column.of("loss"), Column.of("lr", group="0"), Column.of("non_finite")))
+COLUMNS = ("loss", "lr", "non_finite")
 
 
-def record(directory: Path, run: str, *, steps: int = 300, bad_from: int | None = None) -> Path:
+def record(
+    directory: Path,
+    run: str,
+    *,
+    steps: int = 300,
+    bad_from: int | None = None,
+    columns: tuple[str, ...] = COLUMNS,
+) -> Path:
     """Write a finished run of falling loss, or of one that is NaN from a step on."""
+    schema = Schema("train", tuple(Column.of(name) for name in columns))
     sink = RecordingSink(directory, run)
     sink.begin_attempt(run)
     sink.write_meta(run, {"name": "toy", "model": "Toy", "started": 1000.0, "world_size": 1})
-    sink.add_schema(run, TRAIN)
+    sink.add_schema(run, schema)
     frames = []
     for step in range(1, steps + 1):
         bad = bad_from is not None and step >= bad_from
         loss = np.nan if bad else 2.3 * np.exp(-step / 100)
-        values = np.array([loss, 0.1, float(bad)], dtype=np.float32)
-        frames.append(Frame("train", 0, 1, step, 1000.0 + step, TRAIN.hash, values))
+        row = {"loss": loss, "lr": 0.1, "non_finite": float(bad)}
+        values = np.array([row[name] for name in columns], dtype=np.float32)
+        frames.append(Frame("train", 0, 1, step, 1000.0 + step, schema.hash, values))
     events = [
         Event("started", t=1000.0, body={"world_size": 1, "batch_size": 32, "start_step": 0}),
         Event("finished", step=steps, t=1000.0 + steps, body={"reason": "max_steps"}),

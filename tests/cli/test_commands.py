@@ -141,7 +141,7 @@ def test_fail_on_exits_with_3_where_a_finding_stands(broken, severity):
 
 
 def test_fail_on_exits_with_4_where_nothing_could_be_judged(tmp_path):
-    record(tmp_path / "short", "short-01", steps=4)
+    record(tmp_path / "short", "short-01", steps=4, columns=("loss",))
 
     result = run("diagnose", tmp_path / "short", "--fail-on", "warning", "--json")
 
