@@ -162,10 +162,11 @@ class Facts:
                 self.edge_lr = float(at[-1]) if len(at) else math.nan
 
     def _sane(self, window: Window, step: int) -> bool:
-        """Tell whether the loss was near or below its start: curvature of a blown-up net misleads."""
+        """Tell whether loss and units were whole: the curvature of a broken net misleads."""
         losses = window.samples("train", "loss")
         behind = losses.values[losses.steps <= step][-FIRST_LOSSES:]
-        return bool(len(behind) and np.median(behind) <= SANE * self.loss_start)
+        calm = bool(len(behind) and np.median(behind) <= SANE * self.loss_start)
+        return calm and not mostly_dead(window, step)
 
 
 def update_ratios(history: History, after: int, upto: int) -> tuple[np.ndarray, np.ndarray]:
@@ -178,6 +179,17 @@ def update_ratios(history: History, after: int, upto: int) -> tuple[np.ndarray, 
         ratios = np.sqrt(updates.values / np.where(weights.values > 0, weights.values, np.nan))
     known = np.isfinite(ratios).any(axis=1)
     return updates.steps[known], np.nanmedian(ratios[known], axis=1)
+
+
+def mostly_dead(window: Window, upto: int) -> bool:
+    """Tell whether more than half of all units were dead at the last sample up to a step."""
+    dead = window.layers("activations", "dead")
+    units = window.layers("activations", "units")
+    known = np.flatnonzero(dead.steps <= upto)
+    if not len(known) or dead.layers != units.layers:
+        return False
+    total = np.nansum(units.values[known[-1]])
+    return bool(total > 0 and np.nansum(dead.values[known[-1]]) > total / 2)
 
 
 def learned(window: Window, facts: Facts, share: float) -> bool:

@@ -23,6 +23,9 @@ CAUSES: dict[str, tuple[str, ...]] = {
 REACH = 200
 """Steps: what began so long before its root cause was seen may still be caused by it."""
 
+LONG_REACH = {"lr_too_high": 2000}
+"""Units die within a few steps of too high a rate, long before the loss tells."""
+
 
 def parents(rule: str) -> tuple[str, ...]:
     """Return the rules that may be the cause of a rule, the first ones first.
@@ -40,7 +43,7 @@ def is_cause(cause: Finding, effect: Finding) -> bool:
     if cause.rule == "non_finite":
         return effect.first_step >= cause.first_step and effect.rule != "non_finite"
     if effect.rule in CAUSES.get(cause.rule, ()):
-        return effect.first_step >= cause.first_step - REACH
+        return effect.first_step >= cause.first_step - LONG_REACH.get(cause.rule, REACH)
     return False
 
 

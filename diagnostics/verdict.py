@@ -43,6 +43,10 @@ def action(finding: Finding) -> str:
         then = proposed.get("then") or {}
         settings = ", ".join(f"{key} {_value(value)}" for key, value in then.items())
         return f"go back to step {proposed['step']:,}" + (f" with {settings}" if settings else "")
+    if isinstance(proposed, Mapping):
+        return f"set {advice.parameter} of {count(len(proposed), 'layer')}"
+    if isinstance(proposed, list):
+        return f"set {advice.parameter} ({count(len(proposed), 'value')})"
     low_high = f" ({interval(*advice.range)})" if advice.range else ""
     if advice.parameter == "lr" and finding.rule == "lr_too_high":
         return f"set {_value(proposed)}{low_high}"

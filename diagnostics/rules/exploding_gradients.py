@@ -49,7 +49,7 @@ def judge(window: Window, context: Context) -> Verdict:
         return fine(strength)
     up, now, usual = _loss_is_up(losses.steps, losses.values, int(seen.steps[0]), seen)
     if not up or now - usual < numbers["loss_rise"] * abs(context.facts.loss_start):
-        return fine(0.0)
+        return fine(strength)  # keeps a finding that stands, and makes none
     return breach(strength, _case(window, context, seen, now, usual))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from ...store import Evidence
 from ..advice import current_rate, lower_rate, stable_rate
-from ..facts import lone_spikes, update_ratios
+from ..facts import lone_spikes, mostly_dead, update_ratios
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import Window
 from ..words import number, percent
@@ -118,7 +118,7 @@ def _case(
             f"(median of {numbers.window})"
         )
         damaged, limit = facts.loss_best_step, numbers.fire * best
-    spoiled = facts.lambda_last <= 0 or _mostly_dead(window) or never_fell
+    spoiled = facts.lambda_last <= 0 or mostly_dead(window, window.step) or never_fell
     rate = current_rate(window, context)
     times = rate / stable_rate(window, context, rate).value
     missing = () if math.isfinite(facts.edge_peak) else ("curvature for this optimizer",)
@@ -144,12 +144,3 @@ def rounded_times(times: float) -> float:
     (3.0, 15.0)
     """
     return float(f"{times:.1g}") if times < 10 else float(f"{times:.2g}")
-
-
-def _mostly_dead(window: Window) -> bool:
-    dead = window.layers("activations", "dead", count=1)
-    units = window.layers("activations", "units", count=1)
-    if not len(dead) or dead.layers != units.layers:
-        return False
-    total = np.nansum(units.values[-1])
-    return bool(total > 0 and np.nansum(dead.values[-1]) > total / 2)

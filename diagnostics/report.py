@@ -1,0 +1,213 @@
+"""The report: one self-contained offline page about a run. No script, no request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib import resources
+
+from ..store import Event, Store
+from ..store.schemas import Json
+from .charts import Mark, heatmap, loss_chart
+from .verdict import NAMES
+from .words import count, number
+
+STATES = {
+    "needs_action": ("Needs action", "bad"),
+    "healthy": ("Healthy so far", "good"),
+    "not_judged": ("Not judged yet", "open"),
+}
+OBSTACLES = {
+    "non_linearity": "Non-linearity",
+    "conditioning": "Conditioning",
+    "noise": "Noise",
+}
+MOST_MARKS = 12
+
+
+def render_report(store: Store, run: str, run_json: Mapping[str, Json]) -> str:
+    """Return a run's report as one HTML page that needs no network and no script.
+
+    Args:
+        store: where the run lies.
+        run: its id.
+        run_json: what `judge` or `summary` returned for it.
+
+    Raises:
+        UnknownRunError: there is no such run.
+    """
+    info = store.run(run)
+    losses = store.read(run, "train", ["loss"], points=800)
+    span = (int(losses.steps[0]), int(losses.steps[-1])) if len(losses) else (0, 1)
+    marks = _marks(store.events(run), run_json["findings"])
+    layers = store.read(run, "gradients", ["grad_rms"], points=400)
+    caused = {name for item in run_json["findings"] for name in item["caused"]}
+    body = [
+        _header(info.name, run, info.step, info.max_steps, str(info.status)),
+        _banner(run_json),
+        *(
+            _card(item, run_json["findings"])
+            for item in run_json["findings"]
+            if item["id"] not in caused
+        ),
+        _judged(run_json, store.meta(run).overhead),
+        _obstacles(run_json["obstacles"]),
+        _section(
+            "Training loss", loss_chart(losses.steps, losses.column("loss"), marks, span=span)
+        ),
+        _section(
+            "Layers · gradient size against each layer's own past",
+            heatmap(
+                layers.steps,
+                layers.values,
+                [name.partition("/")[2] for name in layers.columns],
+                marks,
+                span=span,
+            )
+            + _legend(),
+        ),
+        "<footer>Made by Otoscope. This page holds everything that it shows.</footer>",
+    ]
+    style = resources.files(__package__).joinpath("report.css").read_text(encoding="utf-8")
+    title = escape(f"{info.name} · Otoscope")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+        "style-src 'unsafe-inline'\">"
+        f"<title>{title}</title><style>{style}</style></head><body><main>{''.join(body)}"
+        "</main></body></html>\n"
+    )
+
+
+def _header(name: str, run: str, step: int, max_steps: int | None, status: str) -> str:
+    of = f" of {max_steps:,}" if max_steps else ""
+    return (
+        f'<header><h1>{escape(name)}</h1><p class="quiet">{escape(run)} · step {step:,}{of} · '
+        f"{escape(status)}</p></header>"
+    )
+
+
+def _banner(run_json: Mapping[str, Json]) -> str:
+    word, kind = STATES.get(run_json["state"], STATES["not_judged"])
+    verdict = str(run_json["verdict"])
+    rest = verdict[len(word) :].lstrip(": ") if verdict.startswith(word) else verdict
+    return (
+        f'<section class="banner {kind}"><strong>{escape(word)}</strong> '
+        f"<span>{escape(rest[:1].upper() + rest[1:])}</span></section>"
+    )
+
+
+def _card(finding: Mapping[str, Json], findings: Sequence[Mapping[str, Json]]) -> str:
+    severity, state = str(finding["severity"]), str(finding["state"])
+    advice = finding["recommendation"]
+    seen = "".join(f"<li>{_words(item['text'])}</li>" for item in finding["because"])
+    rows = [("Seen", f"<ul>{seen}</ul>")]
+    if advice:
+        rows.append(("Set", _advice(advice)))
+    rows.append(("Why", _words(finding["why"])))
+    rows.append(("May be normal", _words(finding["may_be_normal"])))
+    if advice:
+        rows.append(("Verify", _words(advice["verify"])))
+        rows.append(("Risk", _words(advice["risk"])))
+    if finding["not_measured"]:
+        rows.append(("Not measured", escape(", ".join(finding["not_measured"]))))
+    effects = [item for item in findings if item["id"] in finding["caused"]]
+    if effects:
+        chips = "".join(f'<li class="chip">{_words(item["title"])}</li>' for item in effects)
+        rows.append(("Caused by it", f'<ul class="chips">{chips}</ul>'))
+    table = "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in rows if text)
+    since = f"since step {finding['first_step']:,}"
+    if state == "resolved":
+        since = f"resolved, steps {finding['first_step']:,} to {finding['last_step']:,}"
+    return (
+        f'<section class="card {severity} {state}"><p><span class="badge {severity}">'
+        f'{escape(severity)}</span> <span class="quiet">{since}</span></p>'
+        f"<h2>{_words(finding['title'])}</h2><dl>{table}</dl></section>"
+    )
+
+
+def _advice(advice: Mapping[str, Json]) -> str:
+    proposed = advice["proposed"]
+    value = number(proposed) if isinstance(proposed, (int, float)) else json.dumps(proposed)
+    if len(value) > 120:
+        value = f"{value[:117]}…"
+    current = advice["current"]
+    notes = [f"was {number(current)}"] if isinstance(current, (int, float)) else []
+    if advice["range"]:
+        low, high = advice["range"]
+        notes.append(f"range {number(low)}–{number(high)}")
+    notes.append(str(advice["basis"]))
+    parts = [
+        f'<code class="set">{escape(advice["parameter"])} = {escape(value)}</code>',
+        f'<span class="quiet">{escape(" · ".join(notes))}</span>',
+    ]
+    if advice["formula"]:
+        parts.append(f'<span class="quiet">How: {_words(advice["formula"])}</span>')
+    if advice["snippet"]:
+        parts.append(f"<pre>{escape(advice['snippet'])}</pre>")
+    if advice["effect"]:
+        parts.append(f"<span>{_words(advice['effect'])}</span>")
+    return "".join(f"<p>{part}</p>" if not part.startswith("<pre") else part for part in parts)
+
+
+def _judged(run_json: Mapping[str, Json], overhead: Mapping[str, Json]) -> str:
+    done = ", ".join(NAMES.get(rule, rule) for rule in run_json["judged"]) or "nothing"
+    text = f"<p>{count(len(run_json['judged']), 'check')} judged: {escape(done)}.</p>"
+    missing = [f"{NAMES.get(rule, rule)} ({why})" for rule, why in run_json["not_judged"].items()]
+    if missing:
+        text += f"<p>Not judged: {escape(' · '.join(missing))}.</p>"
+    share = overhead.get("share")
+    cost = (
+        f'<p class="quiet">Otoscope cost {100 * float(share):.1f} % of this run.</p>'
+        if share
+        else ""
+    )
+    return _section("Judged", text + cost)
+
+
+def _obstacles(obstacles: Mapping[str, Json]) -> str:
+    cells = []
+    for key, name in OBSTACLES.items():
+        item = obstacles.get(key) or {"measured": False}
+        value = number(item["value"]) if item.get("measured") else "–"
+        words = item.get("sentence") or "not yet measured"
+        cells.append(
+            f'<div><h3>{name}</h3><p class="big">{escape(value)}</p>'
+            f'<p class="quiet">{escape(str(words))}</p></div>'
+        )
+    return f'<section class="plain"><div class="three">{"".join(cells)}</div></section>'
+
+
+def _legend() -> str:
+    return (
+        '<p class="legend"><span class="key zm4"></span>far smaller than usual '
+        '<span class="key zp0"></span>usual <span class="key zp4"></span>far larger '
+        '<span class="key zbad"></span>not a number or not sampled</p>'
+    )
+
+
+def _marks(events: Sequence[Event], findings: Sequence[Mapping[str, Json]]) -> list[Mark]:
+    marks = [
+        Mark(int(item["first_step"]), NAMES.get(item["rule"], item["rule"]), "finding")
+        for item in findings
+        if item["severity"] != "info"
+    ]
+    for event in events:
+        if event.kind == "lr":
+            to = event.body.get("to")
+            marks.append(Mark(event.step, f"lr {number(float(to))}" if to is not None else "lr"))
+        elif event.kind in ("exception", "resumed", "action", "gap"):
+            marks.append(Mark(event.step, event.kind))
+    return sorted(marks[:MOST_MARKS], key=lambda mark: mark.step)
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{body}</section>"
+
+
+def _words(text: Json) -> str:
+    """Return text escaped, with `names` in code."""
+    parts = escape(str(text or "")).split("`")
+    return "".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts))
