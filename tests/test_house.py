@@ -4,6 +4,7 @@ import ast
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,17 @@ def test_no_except_is_bare():
     ]
 
     assert found == []
+
+
+def test_every_file_that_is_no_python_ships_too():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    missing = []
+    for folder in FOLDERS:
+        patterns = declared["package-data"][f"otoscope.{folder}"]
+        for path in (ROOT / folder).rglob("*"):
+            if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts:
+                name = path.relative_to(ROOT / folder)
+                if not any(name.match(pattern) for pattern in patterns):
+                    missing.append(f"{folder}/{name}")
+
+    assert missing == []
