@@ -76,7 +76,8 @@
     context.textBaseline = "top";
     let right = -Infinity;
     for (const tick of o.ticks(low, high, Math.max(2, Math.floor(width / 90)))) {
-      const x = scale(tick), text = label(tick), half = context.measureText(text).width / 2;
+      const text = label(tick), half = context.measureText(text).width / 2;
+      const x = Math.min(scale(tick), context.canvas.clientWidth - half);
       if (x - half < right + 8) continue;
       right = x + half;
       context.fillText(text, x, bottom + 5);

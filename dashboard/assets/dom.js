@@ -19,7 +19,7 @@
       else if (name === "style") Object.assign(element.style, value);
       else element.setAttribute(name, value === true ? "" : value);
     }
-    element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+    element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
     return element;
   };
 
@@ -49,7 +49,7 @@
     if (element.otoscopeKey === text) return false;
     element.otoscopeKey = text;
     const made = make();
-    element.replaceChildren(...[made].flat().filter((child) => child !== null && child !== undefined));
+    element.replaceChildren(...[made].flat(Infinity).filter((child) => child !== null && child !== undefined));
     return true;
   };
 

@@ -7,7 +7,7 @@
     constructor(box, model, layers) {
       this.model = model;
       this.layers = layers;
-      this.canvas = o.h("canvas", { tabindex: 0, role: "img", class: "chart" });
+      this.canvas = o.h("canvas", { tabindex: 0, role: "img", class: "chart", "aria-label": "Heatmap of the layers" });
       this.cursor = o.h("div", { class: "cursor", hidden: true });
       this.readout = o.h("div", { class: "readout", "aria-live": "polite" });
       this.legend = o.h("div", { class: "legend dim" });
@@ -48,7 +48,7 @@
       const { context, width } = o.canvas(this.canvas, height);
       const { values: xs, label } = o.horizontal(table, this.model.started());
       const [first, last] = this.model.window(table);
-      const low = xs[first], high = Math.max(xs[last], low + 1);
+      const [low, high] = this.model.span(table);
       this.x = o.scale(low, high, this.left, width - RIGHT);
       this.rowHeight = rowHeight;
       this.drawCells(context, rows, xs, first, last, width, rowHeight);
@@ -69,8 +69,12 @@
       const range = this.absoluteRange(rows);
       // a pixel shows the most unusual of the samples that fall into it
       const edges = Array.from({ length: columns }, (_, c) => o.nearest(xs, this.x.back(this.left + c)));
+      // the last sample stands until the next is due; beyond it nothing is drawn
+      const due = xs[last] + (last > 0 ? xs[last] - xs[last - 1] : 0);
+      const start = Math.max(0, Math.floor(this.x(xs[first]) - this.left));
+      const end = Math.min(columns, Math.ceil(Math.max(this.x(due), this.x(xs[last]) + 2) - this.left));
       rows.forEach((row, r) => {
-        for (let c = 0; c < columns; c++) {
+        for (let c = start; c < end; c++) {
           const from = Math.max(first, edges[c]), to = Math.min(last, c + 1 < columns ? edges[c + 1] : last);
           let i = from;
           for (let k = from + 1; k < to; k++) if (Math.abs(row.z[k]) > Math.abs(row.z[i])) i = k;

@@ -22,7 +22,7 @@
     /** Compute again where the table has grown: [{layer, values, z, median, score}] in the model's order. */
     update() {
       const table = this.model.tables[this.quantity.family];
-      const has = table && table.layers.some((layer) => layer !== null);
+      const has = table && table.steps.length > 0 && table.layers.some((layer) => layer !== null);
       const made = has ? [this.model.epoch, o.settings.quantity, table.steps.length].join() : "";
       if (made === this.made) return;
       this.made = made;

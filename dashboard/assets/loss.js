@@ -9,7 +9,7 @@
   o.LossChart = class LossChart {
     constructor(box, model) {
       this.model = model;
-      this.canvas = o.h("canvas", { tabindex: 0, role: "img", class: "chart" });
+      this.canvas = o.h("canvas", { tabindex: 0, role: "img", class: "chart", "aria-label": "Training loss" });
       this.cursor = o.h("div", { class: "cursor", hidden: true });
       this.band = o.h("div", { class: "band", hidden: true });
       this.readout = o.h("div", { class: "readout", "aria-live": "polite" });
@@ -77,7 +77,7 @@
       const { values: xs, label } = o.horizontal(table, this.model.started());
       const [first, last] = this.model.window(table);
       const smooth = o.smooth(table.steps, raw, Number(o.settings.smoothing));
-      const low = xs[first], high = Math.max(xs[last], low + 1);
+      const [low, high] = this.model.span(table);
       const y = this.vertical(raw.slice(first, last + 1), smooth.slice(first, last + 1), log);
       this.x = o.scale(low, high, LEFT, width - RIGHT);
       this.clip = { context, width };

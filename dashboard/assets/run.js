@@ -87,6 +87,14 @@
       return [first, last];
     }
 
+    /** The horizontal ends of every chart: those of the steps trained, so that all charts line up. */
+    span(table) {
+      const shown = this.tables.train && this.tables.train.steps.length ? this.tables.train : table;
+      const [first, last] = this.window(shown);
+      const { values } = o.horizontal(shown, this.started());
+      return [values[first], Math.max(values[last], values[first] + 1)];
+    }
+
     /** The horizontal value of a step. */
     place(table, xs, step) {
       return o.settings.x === "time" ? xs[o.nearest(table.steps, step)] : step;

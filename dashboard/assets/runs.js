@@ -100,13 +100,16 @@
     return o.h("tr", { class: run.status },
       o.h("th", { scope: "row" }, link, run.tags.map((tag) => o.h("span", { class: "chip" }, tag)),
         run.notes ? o.h("div", { class: "dim note" }, run.notes) : null),
-      o.h("td", {}, o.status(run.status)),
-      o.h("td", {}, open.length ? open.map((name) => o.h("span", { class: `badge ${name}` }, o.icon(name), `${run.open[name]} ${name}`)) : o.h("span", { class: "dim" }, "none")),
-      o.h("td", {}, o.step(run.step) + (run.max_steps > 0 ? ` of ${o.step(run.max_steps)}` : "")),
-      o.h("td", {}, o.number(run.loss_last)),
-      o.h("td", {}, o.number(run.loss_best)),
-      o.h("td", {}, o.step(run.world_size)),
-      o.h("td", {}, `${o.age(run.age_seconds)} ago`),
+      cell("Status", o.status(run.status)),
+      cell("Findings", open.length ? open.map((name) => o.h("span", { class: `badge ${name}` }, o.icon(name), `${run.open[name]} ${name}`)) : o.h("span", { class: "dim" }, "none")),
+      cell("Step", o.step(run.step) + (run.max_steps > 0 ? ` of ${o.step(run.max_steps)}` : "")),
+      cell("Loss", o.number(run.loss_last)),
+      cell("Best", o.number(run.loss_best)),
+      cell("Ranks", o.step(run.world_size)),
+      cell("Last seen", `${o.age(run.age_seconds)} ago`),
       o.h("td", {}, edit));
   }
+
+  // on a phone a row becomes a card, whose cells carry the names of their columns
+  const cell = (name, ...content) => o.h("td", { "data-name": name }, content);
 })((window.otoscope = window.otoscope || {}));

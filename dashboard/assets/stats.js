@@ -40,8 +40,8 @@
     const found = [];
     if (loss) found.push(["Loss", o.number(o.lastFinite(o.smooth(train.steps, loss, 0.95))), slope(train.steps, loss)]);
     if (norm) {
-      const recent = norm.slice(-200);
-      found.push(["Gradient norm", o.number(o.median(recent.slice(-20))), `95 % under ${o.number(o.quantile(recent, 0.95))}`]);
+      const recent = norm.filter(Number.isFinite).slice(-200);
+      found.push(["Gradient norm", o.number(o.median(recent.slice(-20))), recent.length ? `95 % under ${o.number(o.quantile(recent, 0.95))}` : "not measured yet"]);
     }
     found.push(edge(model.tables.curvature));
     found.push(worst(model));

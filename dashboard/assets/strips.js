@@ -54,6 +54,8 @@
         cell.value.textContent = this.layers.show(row.last);
         cell.badge.hidden = row.score <= 4 && !trouble.has(row.layer);
         cell.badge.textContent = trouble.has(row.layer) ? "in the finding" : "unusual";
+        cell.canvas.setAttribute("aria-label", `${row.layer}: ${this.layers.quantity.title} ${this.layers.show(row.last)}, ` +
+          `median ${this.layers.show(row.median)}, ${o.zWords(o.lastFinite(row.z))}`);
         o.redraw(cell.canvas);
       }
     }
@@ -83,8 +85,8 @@
       const [first, last] = this.model.window(table);
       const [low, high] = this.range || range(row.values.slice(first, last + 1));
       const y = o.scale(low, high, HEIGHT - BOTTOM, TOP);
-      const end = Math.max(xs[last], xs[first] + 1);
-      cell.x = o.scale(xs[first], end, LEFT, width - RIGHT);
+      const [from, to] = this.model.span(table);
+      cell.x = o.scale(from, to, LEFT, width - RIGHT);
       const colours = o.colours();
       context.fillStyle = colours.dim;
       context.strokeStyle = colours.grid;
@@ -97,11 +99,9 @@
         context.stroke();
         context.fillText(o.number(tick, 2), LEFT - 4, y(tick));
       }
-      o.drawAxisX(context, cell.x, xs[first], end, HEIGHT - BOTTOM - 2, width - LEFT, label);
+      o.drawAxisX(context, cell.x, from, to, HEIGHT - BOTTOM - 2, width - LEFT, label);
       this.envelope(context, cell, xs, row, y, first, last, colours);
       this.marks(context, cell, table, xs, width, colours);
-      cell.canvas.setAttribute("aria-label",
-        `${row.layer}: ${this.layers.quantity.title} ${this.layers.show(row.last)}, median ${this.layers.show(row.median)}, ${o.zWords(o.lastFinite(row.z))}`);
     }
 
     envelope(context, cell, xs, { values, low, high }, y, first, last, colours) {
