@@ -61,13 +61,12 @@ class Facts:
         """Read what `to_json` wrote."""
         special = {None: math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
         known = {item.name for item in fields(cls)}
-        return cls(
-            **{
-                key: special[value] if value is None or isinstance(value, str) else value
-                for key, value in body.items()
-                if key in known
-            }
-        )
+        facts = cls()
+        for key, value in body.items():
+            if key in known:
+                scalar = value is None or isinstance(value, str)
+                setattr(facts, key, special[value] if scalar else value)
+        return facts
 
     def forget_attempt(self) -> None:
         """Let go of what a new attempt measures anew; how the run began stays."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib import resources
 
 from ..store import Event, Store
 from ..store.schemas import Json
 from .charts import Mark, heatmap, loss_chart
-from .verdict import NAMES
+from .report_style import STYLE
+from .verdict import name_of
 from .words import count, number
 
 STATES = {
@@ -69,14 +69,13 @@ def render_report(store: Store, run: str, run_json: Mapping[str, Json]) -> str:
         ),
         "<footer>Made by Otoscope. This page holds everything that it shows.</footer>",
     ]
-    style = resources.files(__package__).joinpath("report.css").read_text(encoding="utf-8")
     title = escape(f"{info.name} · Otoscope")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
         "style-src 'unsafe-inline'\">"
-        f"<title>{title}</title><style>{style}</style></head><body><main>{''.join(body)}"
+        f"<title>{title}</title><style>{STYLE}</style></head><body><main>{''.join(body)}"
         "</main></body></html>\n"
     )
 
@@ -153,9 +152,9 @@ def _advice(advice: Mapping[str, Json]) -> str:
 
 
 def _judged(run_json: Mapping[str, Json], overhead: Mapping[str, Json]) -> str:
-    done = ", ".join(NAMES.get(rule, rule) for rule in run_json["judged"]) or "nothing"
+    done = ", ".join(name_of(rule) for rule in run_json["judged"]) or "nothing"
     text = f"<p>{count(len(run_json['judged']), 'check')} judged: {escape(done)}.</p>"
-    missing = [f"{NAMES.get(rule, rule)} ({why})" for rule, why in run_json["not_judged"].items()]
+    missing = [f"{name_of(rule)} ({why})" for rule, why in run_json["not_judged"].items()]
     if missing:
         text += f"<p>Not judged: {escape(' · '.join(missing))}.</p>"
     share = overhead.get("share")
@@ -190,7 +189,7 @@ def _legend() -> str:
 
 def _marks(events: Sequence[Event], findings: Sequence[Mapping[str, Json]]) -> list[Mark]:
     marks = [
-        Mark(int(item["first_step"]), NAMES.get(item["rule"], item["rule"]), "finding")
+        Mark(int(item["first_step"]), name_of(item["rule"]), "finding")
         for item in findings
         if item["severity"] != "info"
     ]

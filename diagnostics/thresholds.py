@@ -51,7 +51,9 @@ class Thresholds:
 
 @cache
 def _file() -> Mapping[str, Any]:
-    text = resources.files(__package__).joinpath("rules.toml").read_text(encoding="utf-8")
+    text = (
+        resources.files(__package__ or __name__).joinpath("rules.toml").read_text(encoding="utf-8")
+    )
     return tomllib.loads(text)
 
 

@@ -20,6 +20,15 @@ NAMES = {
 """What each check looks at, as the verdict names it."""
 
 
+def name_of(rule: Json) -> str:
+    """Return what a check looks at, in words; its id where it is not known.
+
+    >>> name_of("lr_too_high")
+    'learning rate'
+    """
+    return NAMES.get(str(rule), str(rule))
+
+
 def shown(findings: Sequence[Finding], step: int) -> list[Finding]:
     """Return the findings that ask for attention: firing, not caused, not put aside."""
     hidden = caused_ids(findings)
@@ -107,11 +116,11 @@ def verdict_lines(
         where: where to look further: a command, or the page's address.
         overhead: `{"share", "seconds"}` of the recorder; None where it was not measured.
     """
-    done = [NAMES.get(rule, rule) for rule in judged_run["judged"]]
+    done = [name_of(rule) for rule in judged_run["judged"]]
     line = f"Judged: {', '.join(done) or 'nothing'}."
     missing = judged_run["not_judged"]
     if missing:
-        reasons = [f"{NAMES.get(rule, rule)} ({why})" for rule, why in missing.items()]
+        reasons = [f"{name_of(rule)} ({why})" for rule, why in missing.items()]
         line += f" Not judged: {', '.join(reasons)}."
     share = (overhead or {}).get("share")
     if share is not None:
@@ -123,7 +132,7 @@ def _missing(not_judged: Mapping[str, str]) -> str:
     if not not_judged:
         return ""
     rule, why = next(iter(not_judged.items()))
-    named = f"{NAMES.get(rule, rule)}: {why}"
+    named = f"{name_of(rule)}: {why}"
     return f", {len(not_judged)} not yet measurable ({named})"
 
 

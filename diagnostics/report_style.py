@@ -1,3 +1,6 @@
+"""The style of the report: light and dark from the system, readable at 390 px."""
+
+STYLE = """
 :root{color-scheme:light dark;--page:#fafafa;--card:#fff;--ink:#16181d;--quiet:#5c6370;--rule:#e3e6ea;
 --accent:#3b5bdb;--bad:#c92a2a;--bad-soft:#fff1f0;--good:#087f5b;--good-soft:#eefaf4;--warn:#b35900;--warn-soft:#fff6e6;--code:#f1f3f5;
 --zm4:#5e3c99;--zm3:#8a74b9;--zm2:#b2abd2;--zm1:#dcd8ea;--zp0:#f4f4f2;--zp1:#fde3c3;--zp2:#fdb863;--zp3:#ee9226;--zp4:#c96207;--zbad:#868e96}
@@ -32,3 +35,4 @@ pre{margin:6px 0;padding:10px 12px;background:var(--code);border-radius:6px;over
 .legend{color:var(--quiet);font-size:13px;margin-top:8px}.key{display:inline-block;width:14px;height:10px;border-radius:2px;margin:0 5px 0 12px;border:1px solid var(--rule)}
 footer{color:var(--quiet);font-size:13px;text-align:center}
 @media (max-width:600px){main{padding:16px 10px}dl{grid-template-columns:1fr;gap:2px}dd{margin-bottom:10px}.three{grid-template-columns:1fr}section{padding:14px}}
+"""
