@@ -48,41 +48,46 @@ def test_the_table_of_imports_holds(house):
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.mark.parametrize(
-    ("folder", "planted"),
-    [
-        ("store", "from ..diagnostics import judge"),
-        ("store", "import torch"),
-        ("diagnostics", "from ..callbacks import attach"),
-        ("diagnostics", "import redis"),
-        ("callbacks", "from ..dashboard import create_app"),
-        ("callbacks", "import dash"),
-        ("dashboard", "import torch"),
-        ("dashboard", "from ..cli import main"),
-        ("cli", "import plotly"),
-        ("cli", "import pytorch_lightning"),
-        ("store", "import click"),
-    ],
-)
-def test_a_planted_import_turns_it_red(house, folder, planted):
-    file = house / "otoscope" / folder / "planted.py"
-    file.write_text(f'"""Planted."""\n{planted}\n')
+PLANTED = [
+    ("store", "from ..diagnostics import judge"),
+    ("store", "import torch"),
+    ("store", "import click"),
+    ("diagnostics", "from ..callbacks import attach"),
+    ("diagnostics", "import redis"),
+    ("callbacks", "from ..dashboard import create_app"),
+    ("callbacks", "import dash"),
+    ("dashboard", "from ..cli import main"),
+    ("dashboard", "import torch"),
+    ("cli", "import plotly"),
+    ("cli", "import pytorch_lightning"),
+]
+
+
+def test_a_planted_import_turns_it_red_and_is_named(house):
+    files = [
+        house / "otoscope" / folder / f"planted_{i}.py" for i, (folder, _) in enumerate(PLANTED)
+    ]
+    for file, (_, statement) in zip(files, PLANTED, strict=True):
+        file.write_text(f'"""Planted."""\n{statement}\n')
     try:
         result = lint_imports(house)
     finally:
-        file.unlink()
+        for file in files:
+            file.unlink()
 
     assert result.returncode == 1, result.stdout + result.stderr
-    assert f"otoscope.{folder}.planted" in result.stdout
+    for file, (folder, statement) in zip(files, PLANTED, strict=True):
+        assert f"otoscope.{folder}.{file.stem} ->" in result.stdout, statement
 
 
 def test_redis_keys_are_written_in_one_file_only():
     elsewhere = [
-        f"{path.relative_to(ROOT)}:{number}"
+        f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in SOURCES
         if path != ROOT / "store" / "keys.py"
-        for number, line in enumerate(path.read_text().splitlines(), 1)
-        if "otoscope:" in line
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant)
+        if isinstance(node.value, str) and "otoscope:" in node.value
     ]
 
     assert elsewhere == []
