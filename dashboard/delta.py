@@ -189,7 +189,7 @@ def _series(
     of_layers = any(layer is not None for layer in part.layers)
     count = len(part.columns)
     points = min(query.layer_points, LAYER_CELLS // count) if of_layers else query.points
-    digits = 4 if of_layers else 6
+    digits = 3 if of_layers else 6
     body: dict[str, Json] = {
         "columns": list(part.columns),
         "layers": list(part.layers),
