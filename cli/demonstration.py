@@ -14,13 +14,12 @@ from dataclasses import asdict, dataclass
 from threading import Event
 from typing import Any
 
-from ..store import OtoscopeError, Store, connect
+from ..store import Finding, OtoscopeError, Store, connect
 from ..store.places import home_folder
 from .gap import MENDED, gap_closed
 from .training import Training
 
 FAULTS = ("lr_too_high", "exploding_gradients", "dead_units")
-SEVERITY_ORDER = ("critical", "warning", "info")
 JUDGING_PATIENCE = 30.0
 """Seconds that the daemon may need after the last step of a run; it needs one or two."""
 
@@ -50,26 +49,19 @@ class Outcome:
         return asdict(self)
 
 
-def root_finding(findings: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the finding to act on: a root cause with advice, standing, most severe, earliest.
+def root_finding(findings: Sequence[Finding]) -> Finding | None:
+    """Return the finding to act on: the first root cause with advice, in the daemon's order.
+
+    That order (standing ones first, then by severity, then by step) is also the page's, so this is
+    what a person would read first there.
 
     >>> root_finding([]) is None
     True
     """
-    caused = {name for finding in findings for name in finding["caused"]}
-    with_advice = [
-        finding
-        for finding in findings
-        if finding["recommendation"] is not None and finding["id"] not in caused
-    ]
-    return min(
-        with_advice,
-        key=lambda finding: (
-            finding["state"] != "firing",
-            SEVERITY_ORDER.index(finding["severity"]),
-            finding["first_step"],
-        ),
-        default=None,
+    caused = {name for finding in findings for name in finding.caused}
+    return next(
+        (item for item in findings if item.recommendation is not None and item.id not in caused),
+        None,
     )
 
 
@@ -112,7 +104,7 @@ class Demonstration:
                 self._say("No finding on the faulty training.")
                 return self.outcome
             self._note(finding)
-            advised = self._start("advised", finding["recommendation"])
+            advised = self._start("advised", self.outcome.recommendation)
             self._follow([advised], lambda: None)
             self.outcome.after = final_loss(advised)
             self._weigh(int(advised.result["classes"]) if advised.result else 2)
@@ -151,15 +143,12 @@ class Demonstration:
         """Say what the daemon finds while the faulty run still trains."""
         if faulty.run is None or self.outcome.rule is not None:
             return
-        finding = root_finding(self._findings(store, faulty.run))
+        finding = root_finding(store.findings(faulty.run))
         if finding is not None:
-            self.outcome.rule = finding["rule"]
-            self._say(f"Found while it trains, at step {finding['first_step']}: {finding['title']}")
+            self.outcome.rule = finding.rule
+            self._say(f"Found while it trains, at step {faulty.step}: {finding.title}")
 
-    def _findings(self, store: Store, run: str) -> list[dict[str, Any]]:
-        return [finding.to_json() for finding in store.findings(run)]
-
-    def _finding(self, store: Store, faulty: Training) -> dict[str, Any] | None:
+    def _finding(self, store: Store, faulty: Training) -> Finding | None:
         """Return the finding to act on, once the daemon has judged the whole run."""
         assert faulty.run is not None
         deadline = time.monotonic() + JUDGING_PATIENCE
@@ -169,12 +158,12 @@ class Demonstration:
             if place.get("step", 0) >= last:
                 break
             self._pause()
-        return root_finding(self._findings(store, faulty.run))
+        return root_finding(store.findings(faulty.run))
 
-    def _note(self, finding: dict[str, Any]) -> None:
-        self.outcome.rule = finding["rule"]
-        self.outcome.found = finding["rule"] == self.outcome.fault
-        self.outcome.recommendation = finding["recommendation"]
+    def _note(self, finding: Finding) -> None:
+        self.outcome.rule = finding.rule
+        self.outcome.found = finding.rule == self.outcome.fault
+        self.outcome.recommendation = finding.to_json()["recommendation"]
 
     def _weigh(self, classes: int) -> None:
         outcome = self.outcome
