@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import redis
 from redis import exceptions
 from redis.backoff import NoBackoff
+from redis.connection import AbstractConnection
 from redis.retry import Retry
 
 from . import keys
@@ -44,6 +46,7 @@ class RedisHome:
             # the defaults retry ten times: a refused connection blocked for 3.6 s
             retry=Retry(NoBackoff(), 0),
             health_check_interval=0,
+            **_unnamed(),
         )
         self._announced: set[tuple[str, StreamName]] = set()
 
@@ -342,6 +345,17 @@ _PARTS = (
     keys.state,
     keys.lease,
 )
+
+
+def _unnamed() -> dict[str, None]:
+    """Return the options that keep the client from telling the server its own name and version.
+
+    It would look its version up in the installed packages at the first connection, in the sender's
+    thread: with Lightning's import hooks that held the GIL, and a training step, for 0.4 s.
+    """
+    known = inspect.signature(AbstractConnection.__init__).parameters
+    names = ("driver_info",) if "driver_info" in known else ("lib_name", "lib_version")
+    return dict.fromkeys(names)
 
 
 def _text(value: bytes | str) -> str:
