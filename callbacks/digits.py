@@ -76,7 +76,7 @@ FAULTS: dict[str, Fault] = {
     # batches of a shard that nobody normalised
     "exploding_gradients": Fault(glitch_every=16, glitch_from=150, glitch_scale=100.0),
     # a hidden layer that begins out of reach of every image
-    "dead_units": Fault(Settings(optimizer="Adam", lr=0.001), bias={"dense": -2.0}),
+    "dead_units": Fault(Settings(optimizer="Adam", lr=0.001), bias={"dense": -5.0}),
 }
 
 
@@ -102,6 +102,10 @@ class DigitsNet(nn.Sequential):
                 head=nn.Linear(32, CLASSES),
             )
         )
+        for module in self:
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
         for layer, value in fault.bias.items():
             nn.init.constant_(self.get_parameter(f"{layer}.bias"), value)
         for layer, name in settings.activation.items():
