@@ -15,12 +15,12 @@ from rich.text import Text
 
 from ..store import MissingExtraError
 from ..store.places import read_address
-from .demonstration import FAULTS, Demonstration, Outcome, StoppedError
+from .demonstration import FAULTS, Demonstration, Outcome, StoppedError, advised_setting
 from .printing import console, number, print_json, print_table
 from .progress import bars
 from .signals import ending_signals
 from .stack import Stack, answers, port_is_free
-from .up import DEFAULT_PORT, greet
+from .up import DEFAULT_PORT, PASTE, greet, open_page
 
 
 @click.command(
@@ -56,14 +56,16 @@ def demo(
     say: Callable[[str], None] = (lambda line: None) if as_json else click.echo
     with ending_signals() as stop, running_stack(port, stop, say) as stack:
         if not as_json and not stop.is_set():
-            greet(stack, open_browser=not (no_browser or once))
+            greet(stack)
+            if not (no_browser or once):
+                open_page(stack)
         try:
             outcome = play(fault, seed, stack, stop, say)
         except StoppedError:
             context.exit(1 if once else 0)
         show(outcome, as_json=as_json)
         if not once:
-            say(f"\nThe page stays at {stack.page} until Ctrl-C.")
+            say(f"\nThe page stays at {stack.page} until Ctrl-C. Now a run of your own:\n\n{PASTE}")
             stack.watch()
     context.exit(0 if not once or (outcome.found and outcome.mended) else 1)
 
@@ -141,8 +143,8 @@ def show(outcome: Outcome, *, as_json: bool) -> None:
     if advice is None:
         console().print(Text(f"\nNot found: {outcome.fault}", style="bold red"))
         return
-    change = f"{advice['parameter']} {number(advice['current'])} → {number(advice['proposed'])}"
-    console().print(Text(f"\nFound {outcome.rule}; set {change} ({advice['basis']})", style="bold"))
+    change = f"{advised_setting(outcome)} ({advice['basis']})"
+    console().print(Text(f"\nFound {outcome.rule}; set {change}", style="bold"))
     print_table(
         ("", "before", "after", "healthy"),
         [

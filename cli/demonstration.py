@@ -17,6 +17,7 @@ from typing import Any
 from ..store import Finding, OtoscopeError, Store, connect
 from ..store.places import home_folder
 from .gap import MENDED, gap_closed
+from .printing import number
 from .training import Training
 
 FAULTS = ("lr_too_high", "exploding_gradients", "dead_units")
@@ -90,11 +91,15 @@ class Demonstration:
         self._say = say
         self._move = move
         self._trainings: list[Training] = []
+        self._announced = False
 
     def run(self) -> Outcome:
         """Train, wait for the finding, train as advised, and return what came of it."""
         store = connect(self._url)
         try:
+            self._say(
+                f"Training a healthy net, and beside it one with the fault {self.outcome.fault}."
+            )
             healthy, faulty = self._start("healthy"), self._start("faulty")
             self._follow([healthy, faulty], lambda: self._announce(store, faulty))
             self.outcome.healthy = final_loss(healthy)
@@ -104,6 +109,7 @@ class Demonstration:
                 self._say("No finding on the faulty training.")
                 return self.outcome
             self._note(finding)
+            self._say(f"Training the faulty net again with {advised_setting(self.outcome)}.")
             advised = self._start("advised", self.outcome.recommendation)
             self._follow([advised], lambda: None)
             self.outcome.after = final_loss(advised)
@@ -141,11 +147,11 @@ class Demonstration:
 
     def _announce(self, store: Store, faulty: Training) -> None:
         """Say what the daemon finds while the faulty run still trains."""
-        if faulty.run is None or self.outcome.rule is not None:
+        if faulty.run is None or self._announced:
             return
         finding = root_finding(store.findings(faulty.run))
         if finding is not None:
-            self.outcome.rule = finding.rule
+            self._announced = True
             self._say(f"Found while it trains, at step {faulty.step}: {finding.title}")
 
     def _finding(self, store: Store, faulty: Training) -> Finding | None:
@@ -169,6 +175,16 @@ class Demonstration:
         outcome = self.outcome
         outcome.gap_closed = gap_closed(outcome.before, outcome.after, outcome.healthy, classes)
         outcome.mended = outcome.gap_closed >= MENDED
+
+
+def advised_setting(outcome: Outcome) -> str:
+    """Return what is set, in words: "lr 3 → 0.14"; empty where nothing was found."""
+    advice = outcome.recommendation
+    if advice is None:
+        return ""
+    change = f"{advice['parameter']} {number(advice['current'])} → {number(advice['proposed'])}"
+    also = [f"{pair['parameter']} {number(pair['proposed'])}" for pair in advice["also"]]
+    return " and ".join([change, *also])
 
 
 def final_loss(training: Training) -> float:

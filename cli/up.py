@@ -15,11 +15,8 @@ from .stack import AlreadyUpError, Stack
 
 DEFAULT_PORT = 8050
 PASTE = """\
-Paste into the training script:
-
     from otoscope.callbacks import Otoscope
-    trainer = Trainer(callbacks=[Otoscope()])
-"""
+    trainer = Trainer(callbacks=[Otoscope()])"""
 
 
 @click.command(
@@ -45,18 +42,25 @@ def up(port: int | None, url: str | None, no_browser: bool) -> None:
             return
         try:
             if not stop.is_set():
-                greet(stack, open_browser=not no_browser)
+                greet(stack)
+                click.echo(f"\nPaste into the training script:\n\n{PASTE}\n")
+                if not no_browser:
+                    open_page(stack)
             stack.watch()
         finally:
             stack.end()
     click.echo("Otoscope has ended; what was recorded is kept.")
 
 
-def greet(stack: Stack, *, open_browser: bool) -> None:
-    """Say where the page is and what to paste, and open it where there is a screen."""
+def greet(stack: Stack) -> None:
+    """Say where store and page are."""
     click.echo(f"store      {redacted(stack.url)}")
-    click.echo(f"\nOtoscope is up at {stack.page}   (Ctrl-C ends it)\n\n{PASTE}")
-    if open_browser and sys.stdout.isatty() and has_screen():
+    click.echo(f"\nOtoscope is up at {stack.page}   (Ctrl-C ends it)")
+
+
+def open_page(stack: Stack) -> None:
+    """Open the page where a person sits before a screen."""
+    if sys.stdout.isatty() and has_screen():
         webbrowser.open(stack.page)
 
 
