@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from statistics import median
 
 LOAN_SECONDS = 0.010
-LOAN_STEPS = 300
+LOAN_STEPS = 250
 """Early samples may be taken on credit, paid back by this step: a run shall have a beginning."""
 
-DEAR_STEPS = 40.0
+DEAR_STEPS = 60.0
 """Guess, in steps, of what a dear probe's sample costs before one was taken."""
 
 LONGEST_WAIT = 1000
@@ -198,18 +198,37 @@ class Budget:
 
     def _wait(self, claim: Claim, step: int) -> int:
         """Return the steps until a probe that is due can be paid: 0 where it can be now."""
-        missing, rate = self._dear_missing(claim) if claim.dear else self._missing(step)
+        missing, rate = self._dear_missing(claim) if claim.dear else self._missing(claim, step)
         if missing <= 0:
             return 0
         earned = rate * self.step_seconds
         return min(LONGEST_WAIT, math.ceil(missing / earned)) if earned > 0 else LONGEST_WAIT
 
-    def _missing(self, step: int) -> tuple[float, float]:
-        """Return the seconds that the cheap probes lack, and the share that they earn."""
-        cheap = sum(claim.seconds for claim in self.claims.values() if not claim.dear)
-        share = self.share - sum(self._nominal(c) for c in self.claims.values() if c.dear)
+    def _missing(self, claim: Claim, step: int) -> tuple[float, float]:
+        """Return the seconds that a cheap probe lacks for a sample, and the share that is earned."""
+        dear = [other for other in self.claims.values() if other.dear]
+        set_aside = sum(self._nominal(other) for other in dear)
+        share = self.share - set_aside
+        cheap = sum(other.seconds for other in self.claims.values() if not other.dear)
+        cost = 0.0 if math.isnan(claim.cost) else claim.cost
         loan = LOAN_SECONDS * max(0.0, 1 - (step - self._start) / LOAN_STEPS)
-        return self.fixed_seconds + cheap - share * self.elapsed - loan, share
+        wanted = self.fixed_seconds + cheap + cost + self._overdrawn(dear, set_aside)
+        return wanted - share * self.elapsed - loan, share
+
+    def _overdrawn(self, dear: list[Claim], set_aside: float) -> float:
+        """Return what a dear sample took beyond all guesses: the cheap probes pay it back.
+
+        Over the length of the run where it is known, else at once.
+        """
+        spent, whole = sum(claim.seconds for claim in dear), self._whole()
+        if not spent:
+            return 0.0
+        over = max(0.0, spent - set_aside * max(self.elapsed, whole))
+        return over * min(1.0, self.elapsed / whole) if whole > 0 else over
+
+    def _whole(self) -> float:
+        """Return the seconds of the whole run; 0 where its length is not known."""
+        return 0.0 if self.max_steps is None else self.step_seconds * self.max_steps
 
     def _dear_missing(self, claim: Claim) -> tuple[float, float]:
         """Return the seconds that a dear probe lacks, and the share that it earns.
@@ -222,7 +241,7 @@ class Budget:
         cost = DEAR_STEPS * self.step_seconds if math.isnan(claim.cost) else claim.cost
         earned = share * self.elapsed
         if self.max_steps is not None:
-            whole = share * self.step_seconds * self.max_steps
+            whole = share * self._whole()
             earned = whole if claim.samples == 0 else min(earned + cost, whole)
         return claim.seconds + cost - earned, share
 

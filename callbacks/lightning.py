@@ -6,10 +6,10 @@ import importlib
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..store import ConfigError, MissingExtraError
+from ..store import ConfigError, MissingExtraError, Sink
 from .describing import batch_size_of
 from .guard import Guard, log
 from .norms import all_finite
@@ -106,6 +106,8 @@ class Otoscope(*_BASES):  # type: ignore[misc]
         self.run_id: str | None = None
         self.overhead: dict[str, Any] = {}
         self.recorder: Recorder | None = None
+        self.sink: Callable[[], Sink] | None = None
+        """Where to write to instead of what `url` names; for tests."""
         self._clear()
 
     def _clear(self) -> None:
@@ -148,6 +150,7 @@ class Otoscope(*_BASES):  # type: ignore[misc]
                 why_no_loss=why,
                 listen=False,
                 guard=self._guard,
+                sink=self.sink,
             )
             recorder.hook()
             self.recorder = recorder

@@ -111,6 +111,7 @@ class Recorder:
         self._handles: list[Any] = []
         self._losses: list[torch.Tensor] = []
         self._samples = 0
+        self._lrs: list[float] = []
         self._stepped = False
         self._spent = 0.0
         self._last_end = math.nan
@@ -238,7 +239,14 @@ class Recorder:
             self._sampling.keep_batch(batch, self.steps + 1)
 
     def _on_stepped(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        begun = time.perf_counter()
         self._stepped = True
+        with self.guard("recorder"):
+            # now, for a scheduler may step before the step ends
+            self._lrs = self._throughput.lrs()
+            if self._listen and self._tap.armed:
+                self._tap.clipped(trained_parameters([optimizer]))
+        self._spent += time.perf_counter() - begun
 
     @property
     def stepped(self) -> bool:
@@ -273,7 +281,7 @@ class Recorder:
     def _record(self, step: Step, begun: float) -> None:
         frames, sampled = self._sampling.sample(self.steps)
         self._held.others += frames
-        lrs = self._throughput.lrs()
+        lrs, self._lrs = self._lrs or self._throughput.lrs(), []
         self._watch_lrs(lrs)
         late = self._throughput.late(step)
         # hooks ran inside the step; everything else since `begun` and in `before_step`

@@ -27,6 +27,9 @@ log = logging.getLogger("otoscope")
 
 NORM = "norm"
 """Name in the budget of the gradient norm of `train`."""
+NORM_BORDER = "gradient norm"
+DEAR_WEIGHT = 4.0
+"""A dear sample costs some 60 steps: at half of a budget of 0.02 one in 6,000 steps."""
 POOL = 4
 """Batches that a dear probe may look at."""
 
@@ -113,7 +116,7 @@ class Sampling:
         self._enlist(schema)
         self._budget.claim(
             probe.name,
-            weight=probe.weight,
+            weight=probe.weight * (DEAR_WEIGHT if probe.dear else 1),
             dear=probe.dear,
             first=step + (max(20, probe.first) if probe.dear else probe.first),
             every=probe.every,
@@ -164,9 +167,10 @@ class Sampling:
         tap = self._training.tap
         assert tap is not None
         if tap.error is not None:
-            error, tap.error = tap.error, None
-            raise error
-        if not tap.armed:
+            with self._guard(NORM_BORDER):
+                error, tap.error = tap.error, None
+                raise error
+        if not self._norm_due and not tap.armed:
             return 0.0
         if self._norm_due:
             self._norm_due = False
@@ -215,6 +219,10 @@ class Sampling:
         self.batches.clear()
 
     def _failed(self, kind: str, error: Exception, count: int) -> None:
+        if kind == NORM_BORDER and count == LIMIT:
+            self._budget.off(NORM, str(error))
+            why = f"failed {count} times: {type(error).__name__}: {error}"
+            self._tell("probe_off", {"probe": NORM, "why": why})
         attached = self._attached.get(kind.removeprefix("probe "))
         if attached is not None and kind == attached.border and count >= LIMIT:
             self._off(attached.probe, f"failed {count} times: {type(error).__name__}: {error}")

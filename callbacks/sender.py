@@ -273,12 +273,22 @@ class Sender:
 
     def _drop_oldest(self) -> None:
         """Neither server nor disk: hold on to the newest, count what is lost."""
+        excess = self.queue_frames - 4 * self._held
+        if excess <= 0 or self._unsent is None:
+            return
+        lost = self._unsent.frames[:excess]
+        del self._unsent.frames[:excess]
+        self.dropped_frames += len(lost)
         while len(self._queue) > 4 * self._held:
             item = self._queue.popleft()
             if isinstance(item, Frame):
                 self.dropped_frames += 1
             elif isinstance(item, Schema):
-                self._schemas[item.hash] = item
+                self._unsent.schemas.append(item)
+            elif isinstance(item, Event):
+                self._unsent.events.append(item)
+            else:
+                self._unsent.merge(item)
 
     def _abandon(self) -> None:
         """Forget everything: this is a forked child, and its parent sends."""

@@ -68,6 +68,16 @@ class GradientTap:
             # as torch.nn.utils.clip_grad_norm_ does
             self.clip_factor = min(1.0, largest / (norm + 1e-6)) if norm == norm else math.nan
 
+    def clipped(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Compare the gradients that the optimizer has just used with those collected."""
+        with_grad = [p for p in parameters if p.grad is not None]
+        before = [s for p in with_grad if (s := self.square_of(p)) is not None]
+        after = squared_norms([p.grad for p in with_grad if p.grad is not None])
+        numbers = [s for s in (*before, *after) if isinstance(s, float)]
+        if before and len(numbers) == len(before) + len(after) == 2 * len(before):
+            whole = sum(numbers[: len(before)])
+            self.clip_factor = math.sqrt(sum(numbers[len(before) :]) / whole) if whole else 1.0
+
     def listen(self) -> None:
         """Hook into the accumulation of every gradient; idle while not armed."""
         for place, parameter in enumerate(self.parameters):

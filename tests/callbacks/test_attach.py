@@ -1,0 +1,230 @@
+"""A recorder in a plain loop."""
+
+from __future__ import annotations
+
+import gc
+import math
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from otoscope.callbacks import Activations, Gradients, attach
+from otoscope.store import ConfigError
+from torch.nn import functional
+
+from tests.callbacks.fits import Failing, data, mlp, random_states, recorded, seed
+
+
+def loss_fn(model: Any, batch: Any) -> torch.Tensor:
+    return functional.cross_entropy(model(batch[0]), batch[1])
+
+
+def train(where: Path | None, steps: int = 30, accumulate: int = 1, **options: Any) -> Any:
+    """Train a net with and without a recorder; returns (recorder, weights, random states)."""
+    seed()
+    model = mlp()
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    recorder = None
+    if where is not None:
+        settings = {"spool": where, "strict": True, "verdict": False, **options}
+        recorder = attach(model, optimizer, loss_fn=loss_fn, **settings)
+    x, y = data().tensors
+    batch = None
+    for _ in range(steps):
+        optimizer.zero_grad()
+        total = torch.zeros(())
+        for _ in range(accumulate):
+            rows = torch.randint(0, len(x), (16,))
+            batch = (x[rows], y[rows])
+            loss = loss_fn(model, batch) / accumulate
+            loss.backward()
+            total = total + loss.detach()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimizer.step()
+        if recorder is not None:
+            recorder.step(total, 16 * accumulate, batch=batch)
+    if recorder is not None:
+        recorder.validate({"val_loss": 0.25, "accuracy": torch.tensor(0.5), "name": "x"}, epoch=1)
+        recorder.checkpoint(where / "last.pt" if where else "")
+        recorder.finish()
+    return recorder, model.state_dict(), random_states()
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_a_plain_loop_ends_in_the_same_bits(accumulate: int, tmp_path: Path) -> None:
+    _, bare, state = train(None, accumulate=accumulate)
+    recorder, watched, other = train(tmp_path, accumulate=accumulate, budget=1.0, max_steps=30)
+    for key, value in bare.items():
+        assert torch.equal(value, watched[key]), key
+    assert state == other
+    store = recorded(tmp_path, recorder.run_id)
+    assert list(store.read(recorder.run_id, "train").steps) == list(range(1, 31))
+
+
+def test_curvature_is_measured_with_a_loss_and_batches(tmp_path: Path) -> None:
+    curvature = pytest.importorskip("otoscope.callbacks.probes.curvature")
+    _, bare, state = train(None)
+    recorder, watched, other = train(tmp_path, probes=[curvature.Curvature(every=5)])
+    for key, value in bare.items():
+        assert torch.equal(value, watched[key]), key
+    assert state == other
+    series = recorded(tmp_path, recorder.run_id).read(recorder.run_id, "curvature")
+    assert list(series.steps) == [20, 25, 30]
+    assert (series.column("pool_samples") == 64).all()
+    assert (series.column("lambda_1") > 0).all()
+
+
+def test_events_metrics_and_cost_of_a_plain_loop_are_there(tmp_path: Path) -> None:
+    recorder, _, _ = train(tmp_path, run="my loop")
+    store = recorded(tmp_path, recorder.run_id)
+    kinds = [event.kind for event in store.events(recorder.run_id) if event.kind != "probe_off"]
+    assert kinds == ["started", "checkpoint", "finished"]
+    series = store.read(recorder.run_id, "validation")
+    assert sorted(series.columns) == ["accuracy", "epoch", "val_loss"]
+    assert list(series.steps) == [30] and series.column("accuracy")[0] == 0.5
+    assert store.meta(recorder.run_id).name == "my loop"
+    assert 0 < recorder.overhead["share"] < 1
+    probes = recorder.overhead["probes"]
+    assert recorder.overhead["seconds"] == pytest.approx(
+        sum(seconds for name, seconds in probes.items() if name != "sender")
+    )
+
+
+def test_a_with_statement_tells_of_the_exception_and_lets_it_through(tmp_path: Path) -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with pytest.raises(ZeroDivisionError), attach(model, optimizer, spool=tmp_path) as recorder:
+        raise ZeroDivisionError("the user's own")
+    event = recorded(tmp_path, recorder.run_id).events(recorder.run_id)[-1]
+    assert (event.kind, event.body["type"]) == ("exception", "ZeroDivisionError")
+
+
+@pytest.mark.parametrize("where", ["attach", "arm", "sample", "disarm"])
+def test_a_probe_that_raises_never_reaches_a_plain_loop(where: str, tmp_path: Path) -> None:
+    _, bare, _ = train(None)
+    recorder, watched, _ = train(tmp_path, strict=False, probes=[Failing(where)])
+    for key, value in bare.items():
+        assert torch.equal(value, watched[key]), key
+    assert recorder.guard.failures["probe failing"] >= 1
+    assert len(recorded(tmp_path, recorder.run_id).read(recorder.run_id, "train")) == 30
+
+
+@pytest.mark.parametrize("broken", ["dead_units", "saturated_share"])
+def test_a_measure_that_raises_in_a_forward_hook_never_reaches_the_forward_pass(
+    broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from otoscope.callbacks.probes import activations
+
+    def planted(*args: Any, **options: Any) -> None:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(activations, broken, planted)
+    recorder, _, _ = train(tmp_path, strict=False, probes=[Activations(every=1)])
+    off = [
+        e
+        for e in recorded(tmp_path, recorder.run_id).events(recorder.run_id)
+        if e.kind == "probe_off"
+    ]
+    assert [event.step for event in off] == [3]
+    assert "failed 3 times: RuntimeError: planted" in off[0].body["why"]
+
+
+def test_a_norm_that_raises_in_a_gradient_hook_never_reaches_the_backward_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from otoscope.callbacks.probes import tap
+
+    def planted(*args: Any) -> None:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(tap, "squared_norms", planted)
+    recorder, _, _ = train(tmp_path, strict=False, probes=[Gradients(every=1)])
+    series = recorded(tmp_path, recorder.run_id).read(recorder.run_id, "train")
+    assert list(series.steps) == list(range(1, 31))
+    assert all(math.isnan(value) for value in series.column("grad_sq"))
+
+
+def test_a_step_after_the_end_is_ignored_and_finishing_twice_tells_once(tmp_path: Path) -> None:
+    recorder, _, _ = train(tmp_path)
+    recorder.step(1.0, 16)
+    recorder.finish()
+    store = recorded(tmp_path, recorder.run_id)
+    assert recorder.steps == 30
+    assert [e.kind for e in store.events(recorder.run_id)].count("finished") == 1
+
+
+def test_a_model_without_activations_or_parameters_to_train_is_no_error(tmp_path: Path) -> None:
+    model = torch.nn.Sequential(torch.nn.Flatten())
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([weight], 0.1)
+    with attach(
+        model, optimizer, spool=tmp_path, strict=True, verdict=False, budget=1.0
+    ) as recorder:
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss = (weight * model(torch.ones(2, 3))).sum()
+            loss.backward()
+            optimizer.step()
+            recorder.step(loss, 2)
+    store = recorded(tmp_path, recorder.run_id)
+    off = {
+        e.body["probe"]: e.body["why"]
+        for e in store.events(recorder.run_id)
+        if e.kind == "probe_off"
+    }
+    assert "no parameters that are trained" in off["gradients"]
+    assert "no activation modules" in off["activations"]
+    series = store.read(recorder.run_id, "train")
+    assert series.column("grad_sq")[0] == pytest.approx(12.0)
+
+
+def test_a_finished_recorder_holds_no_batch_and_no_hook(tmp_path: Path) -> None:
+    curvature = pytest.importorskip("otoscope.callbacks.probes.curvature")
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    recorder = attach(
+        model,
+        optimizer,
+        loss_fn=loss_fn,
+        probes=[curvature.Curvature(every=50)],
+        spool=tmp_path,
+        strict=True,
+        verdict=False,
+    )
+    x, y = data().tensors
+    batch = (x[:16].clone(), y[:16])
+    watch = weakref.ref(batch[0])
+    loss = None
+    for _ in range(20):
+        optimizer.zero_grad()
+        loss = loss_fn(model, batch)
+        loss.backward()
+        optimizer.step()
+        recorder.step(loss, 16, batch=batch)
+    loss = batch = None
+    gc.collect()
+    assert watch() is None  # sampled at step 20 and let go
+    recorder.finish()
+    assert all(not module._forward_hooks for module in model.modules())
+    assert all(not p._post_accumulate_grad_hooks for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model": "net"}, "takes a torch module, got str"),
+        ({"optimizer": []}, "at least one optimizer"),
+        ({"optimizer": ["sgd"]}, "an optimizer of torch.optim"),
+        ({"loss_fn": 3}, "loss_fn must be"),
+        ({"max_steps": 0}, "max_steps must be a positive whole number"),
+        ({"budget": 2}, "budget must be in (0, 1]"),
+    ],
+)
+def test_what_cannot_be_attached_is_refused(change: dict[str, Any], words: str) -> None:
+    model = mlp()
+    settings = {"model": model, "optimizer": torch.optim.SGD(model.parameters(), 0.1), **change}
+    with pytest.raises(ConfigError) as refused:
+        attach(settings.pop("model"), settings.pop("optimizer"), **settings)
+    assert words in str(refused.value)
