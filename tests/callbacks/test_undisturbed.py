@@ -1,0 +1,313 @@
+"""Running the user's own loss: what it changes, and that nothing of it is left changed."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from otoscope.callbacks.snapshot import Snapshot
+from otoscope.callbacks.undisturbed import (
+    CollectiveError,
+    is_looking,
+    lightning_loss,
+    undisturbed,
+)
+from pytorch_lightning.loggers.logger import DummyLogger
+from torch import Tensor, nn
+from torchmetrics import Accuracy
+
+Batch = tuple[Tensor, Tensor]
+BATCH = (torch.randn(8, 4), torch.randint(0, 3, (8,)))
+
+
+class Restless(nn.Module):
+    """A module that leaves no state of its own alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+        self.head = nn.Linear(4, 3)
+        self.drop = nn.Dropout(0.5)
+        self.teacher = nn.Linear(4, 3).requires_grad_(False)
+        self.metric = Accuracy(task="multiclass", num_classes=3)
+        self.outputs: list[Tensor] = []
+        self.history: dict[str, Any] = {"seen": 0, "means": [torch.zeros(2)]}
+        self.queue = torch.zeros(3)
+        self.draws = torch.Generator().manual_seed(1)
+        self.table = np.zeros(2)
+        self.count = 0
+        self._hidden = [nn.BatchNorm1d(4)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.drop(self._hidden[0](self.norm(x))))
+
+    def loss(self, batch: Batch) -> Tensor:
+        x, y = batch
+        logits = self(x)
+        self.metric(logits.softmax(1), y)
+        self.outputs.append(logits.detach())
+        self.history["seen"] += 1
+        self.history["means"][0] += 1
+        self.history["new"] = True
+        self.queue[self.count % 3] = logits.mean().item()
+        torch.rand(1, generator=self.draws)
+        self.table += 1
+        self.count += 1
+        self.fresh = "attribute"
+        self.norm.eval()
+        with torch.no_grad():
+            self.teacher.weight.lerp_(self.head.weight, 0.1)
+        self.spent = random.random() + np.random.rand() + torch.rand(1).item()
+        return nn.functional.cross_entropy(logits, y)
+
+
+def everything(module: Restless) -> dict[str, Any]:
+    return {
+        **{k: v.clone() for k, v in module.state_dict().items()},
+        **{f"hidden.{k}": v.clone() for k, v in module._hidden[0].state_dict().items()},
+        "modes": [m.training for m in module.modules()],
+        "metric": {k: getattr(module.metric, k).clone() for k in module.metric._defaults},
+        "updates": module.metric._update_count,
+        "outputs": len(module.outputs),
+        "history": repr(module.history),
+        "queue": module.queue.clone(),
+        "draws": module.draws.get_state(),
+        "table": module.table.copy(),
+        "count": module.count,
+        "attributes": sorted(vars(module)),
+        "python": random.getstate(),
+        "numpy": np.random.get_state()[1].copy(),  # type: ignore[union-attr, index]
+        "torch": torch.get_rng_state(),
+    }
+
+
+def same(one: Any, two: Any) -> bool:
+    if isinstance(one, dict):
+        return one.keys() == two.keys() and all(same(one[k], two[k]) for k in one)
+    if isinstance(one, Tensor):
+        return torch.equal(one, two)
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, two)
+    return one == two
+
+
+def changed(module: Restless, before: dict[str, Any]) -> list[str]:
+    after = everything(module)
+    return [k for k in before if not same(before[k], after[k])]
+
+
+def test_a_loss_that_changes_everything_leaves_nothing_changed():
+    module = Restless()
+    before = everything(module)
+
+    with undisturbed(module):
+        module.loss(BATCH)
+        module.loss(BATCH)
+        assert len(changed(module, before)) > 15  # the test would see it
+
+    assert changed(module, before) == []
+
+
+def test_everything_is_put_back_after_an_error_too():
+    module = Restless()
+    before = everything(module)
+    with pytest.raises(RuntimeError, match="in the middle"), undisturbed(module):
+        module.loss(BATCH)
+        raise RuntimeError("in the middle")
+    assert changed(module, before) == []
+    assert not is_looking()
+
+
+def test_the_same_objects_are_put_back_not_copies():
+    module = Restless()
+    outputs, queue = module.outputs, module.queue
+    snapshot = Snapshot(module)
+    module.outputs, module.queue = [], torch.ones(3)
+    snapshot.restore()
+    assert module.outputs is outputs
+    assert module.queue is queue
+
+
+def test_the_draws_are_the_same_in_every_look():
+    module = Restless()
+    losses = []
+    for _ in range(2):
+        with undisturbed(module):
+            losses.append(module.loss(BATCH).item())
+        torch.rand(3)
+    assert losses[0] == losses[1]
+
+
+def test_a_graph_made_within_stays_usable_while_it_lasts():
+    module = Restless()
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    with undisturbed(module):
+        with undisturbed(module):  # as a loss_fn that guards itself would
+            loss = nn.functional.cross_entropy(module.head(module.norm(BATCH[0])), BATCH[1])
+        grads = torch.autograd.grad(loss, parameters, create_graph=True)
+        twice = torch.autograd.grad(grads, parameters, [torch.ones_like(g) for g in grads])
+    assert all(bool(torch.isfinite(g).all()) for g in twice)
+    assert all(p.grad is None for p in parameters)
+
+
+def test_hooks_of_ours_can_tell_and_hooks_on_parameters_do_not_fire():
+    module, calls = nn.Linear(4, 3), []
+    module.weight.register_hook(lambda g: calls.append(g))
+    assert not is_looking()
+    with undisturbed(module):
+        assert is_looking()
+        torch.autograd.grad(module(BATCH[0]).sum(), [module.weight])
+    assert calls == []
+    module(BATCH[0]).sum().backward()
+    assert len(calls) == 1
+
+
+def test_autocast_and_no_grad_around_it_do_not_reach_within():
+    module = nn.Linear(4, 3)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), undisturbed(module):
+        out = module(BATCH[0])
+    assert out.dtype is torch.float32
+    assert out.requires_grad
+
+
+def test_attention_has_a_second_derivative_within():
+    attention = nn.MultiheadAttention(4, 2, batch_first=True)
+    x = torch.randn(2, 5, 4)
+    parameters = list(attention.parameters())
+    with undisturbed(attention):
+        loss = attention(x, x, x, need_weights=False)[0].square().mean()
+        grads = torch.autograd.grad(loss, parameters, create_graph=True)
+        found = torch.autograd.grad(grads[0].sum(), parameters, allow_unused=True)
+    assert found[0] is not None
+
+
+@pytest.mark.parametrize("name", ["all_reduce", "all_gather", "broadcast", "barrier"])
+def test_a_collective_of_several_ranks_raises_instead_of_waiting(name, monkeypatch):
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    original = getattr(dist, name)
+    with (
+        undisturbed(nn.Linear(1, 1)),
+        pytest.raises(CollectiveError, match=f"{name}.*only this rank"),
+    ):
+        getattr(dist, name)(torch.zeros(1))
+    assert getattr(dist, name) is original
+
+
+class Logging(pl.LightningModule):
+    """A LightningModule that logs in every way it can."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 3)
+        self.indices: list[int] = []
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        loss = nn.functional.cross_entropy(self.head(batch[0]), batch[1])
+        self.log("loss", loss)
+        self.log_dict({"a": loss})
+        self.logger.experiment.add_scalar("x", loss.item())  # type: ignore[union-attr]
+        self.print("said")
+        return {"loss": loss, "more": loss}
+
+
+class Recording:
+    """A logger's experiment that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def add_scalar(self, *arguments: Any) -> None:
+        self.told.append(arguments)
+
+
+class OwnLogger(DummyLogger):
+    def __init__(self) -> None:
+        super().__init__()
+        self.own = Recording()
+
+    @property
+    def experiment(self) -> Any:
+        return self.own
+
+
+def attached(module: pl.LightningModule) -> tuple[pl.Trainer, OwnLogger]:
+    trainer, logger = (
+        pl.Trainer(logger=False, barebones=False, enable_checkpointing=False),
+        OwnLogger(),
+    )
+    trainer.loggers = [logger]
+    module.trainer = trainer
+    return trainer, logger
+
+
+def test_a_training_step_that_logs_is_run_without_a_word(capsys):
+    module = Logging()
+    trainer, logger = attached(module)
+    loss_fn, why = lightning_loss(trainer, module)
+    assert loss_fn is not None
+    assert why == ""
+
+    loss = loss_fn(module, BATCH)
+
+    expected = nn.functional.cross_entropy(module.head(BATCH[0]), BATCH[1])
+    assert loss.item() == expected.item()
+    assert loss.requires_grad
+    assert logger.own.told == []
+    assert trainer.loggers == [logger]
+    assert "log" not in vars(module)
+    assert capsys.readouterr().out == ""
+
+
+def test_manual_optimization_needs_a_loss_of_its_own():
+    module = Logging()
+    module.automatic_optimization = False
+    loss_fn, why = lightning_loss(pl.Trainer(logger=False), module)
+    assert loss_fn is None
+    assert "manual optimization" in why
+    assert "curvature_loss" in why
+
+
+def test_a_module_may_offer_the_loss_whose_curvature_matters():
+    class Offering(Logging):
+        def curvature_loss(self, batch: Batch) -> Tensor:
+            return self.head(batch[0]).square().mean()
+
+    module = Offering()
+    module.automatic_optimization = False
+    trainer, _ = attached(module)
+    loss_fn, _ = lightning_loss(trainer, module)
+    assert loss_fn is not None
+    assert loss_fn(module, BATCH).item() == module.head(BATCH[0]).square().mean().item()
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda self, batch: self.head(batch[0]).mean(),
+        lambda self, batch, batch_idx: self.head(batch[0]).mean() + 0 * batch_idx,
+        lambda self, batch, batch_idx, dataloader_idx=0: self.head(batch[0]).mean(),
+        lambda self, *args: self.head(args[0][0]).mean(),
+    ],
+    ids=["batch", "index", "loader", "anything"],
+)
+def test_the_step_gets_the_arguments_that_it_takes(step):
+    module = type("Stepping", (Logging,), {"training_step": step})()
+    trainer, _ = attached(module)
+    loss_fn, _ = lightning_loss(trainer, module)
+    assert loss_fn is not None
+    assert loss_fn(module, BATCH).item() == module.head(BATCH[0]).mean().item()
+
+
+def test_a_step_without_a_loss_says_what_it_gave():
+    module = type("Silent", (Logging,), {"training_step": lambda self, batch: None})()
+    trainer, _ = attached(module)
+    loss_fn, _ = lightning_loss(trainer, module)
+    assert loss_fn is not None
+    with pytest.raises(TypeError, match="gave NoneType"):
+        loss_fn(module, BATCH)
