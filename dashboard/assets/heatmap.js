@@ -15,7 +15,8 @@
       this.details = o.h("details", {}, o.h("summary", {}, "As a table"), this.tableBox);
       this.empty = o.h("p", { class: "dim", hidden: true });
       this.plot = o.h("div", { class: "plot" }, this.canvas, this.cursor);
-      this.foot = o.h("div", { class: "row" }, this.legend, this.readout);
+      this.foot = o.h("div", { class: "row foot" }, this.legend, this.readout, o.h("span", { class: "space" }),
+        o.exports(model, "layers", this.canvas, () => layers.table));
       box.replaceChildren(this.empty, this.plot, this.foot, this.details);
       this.cell = null;
       o.panel(this.canvas, () => this.draw());

@@ -14,7 +14,10 @@
       this.band = o.h("div", { class: "band", hidden: true });
       this.readout = o.h("div", { class: "readout", "aria-live": "polite" });
       this.marks = o.h("ol", { class: "marks" });
-      box.replaceChildren(o.h("div", { class: "plot" }, this.canvas, this.band, this.cursor), this.readout, this.marks);
+      this.empty = o.h("p", { class: "empty-chart dim", hidden: true }, "No step yet: the first sample draws the curve.");
+      const foot = o.h("div", { class: "row foot" }, this.readout, o.h("span", { class: "space" }),
+        o.exports(model, "train", this.canvas, () => model.tables.train));
+      box.replaceChildren(o.h("div", { class: "plot" }, this.canvas, this.band, this.cursor, this.empty), foot, this.marks);
       o.panel(this.canvas, () => this.draw());
       this.listen();
     }
@@ -72,7 +75,8 @@
       const table = this.model.tables.train;
       const { context, width } = o.canvas(this.canvas, HEIGHT);
       const raw = table && table.column("loss");
-      if (!raw || !table.steps.length) return;
+      this.empty.hidden = Boolean(raw && table.steps.length);
+      if (!this.empty.hidden) return;
       const log = o.settings.yscale === "log";
       const { values: xs, label } = o.horizontal(table, this.model.started());
       const [first, last] = this.model.window(table);

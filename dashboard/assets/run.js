@@ -211,11 +211,12 @@
       finished: () => `ended ${o.age(run.age_seconds)} ago`,
       failed: () => `failed ${o.age(run.age_seconds)} ago`,
     }[run.status]();
-    const facts = [progress, o.many(run.world_size, "rank"), run.attempt > 1 ? `attempt ${run.attempt}` : null, since];
-    o.fill(o.byId("run-head"), [run.name, run.id, run.status, facts, run.error, run.tags], () => [
+    const facts = [progress, o.many(run.world_size, "rank"), run.attempt > 1 ? `attempt ${run.attempt}` : null];
+    const late = run.status === "stale" || run.status === "lost";
+    o.fill(o.byId("run-head"), [run.name, run.id, run.status, facts, since, run.error, run.tags], () => [
       o.h("div", { class: "row tight" }, o.h("h1", {}, run.name), o.status(run.status),
         run.tags.map((tag) => o.h("span", { class: "chip" }, tag))),
-      o.h("div", { class: "dim" }, facts.filter(Boolean).join(" · ")),
+      o.h("div", { class: "dim" }, facts.filter(Boolean).join(" · ") + " · ", late ? o.h("strong", { class: "late" }, since) : since),
       run.error ? o.h("p", { class: "error" }, o.icon("critical"), o.h("code", {}, `${run.error.type}: ${run.error.message}`)) : null,
       run.step === 0 && run.status === "live" ? o.h("p", { class: "dim" }, "The run has begun; its first sample is on the way.") : null,
     ]);

@@ -355,6 +355,24 @@ def test_the_heatmap_has_a_table_for_those_who_need_one(home, look):
     expect(page.locator("#heatmap table")).to_contain_text("above its median")
 
 
+def test_the_numbers_of_a_chart_are_saved_as_csv_and_its_picture_as_png(home, look, tmp_path):
+    live_run(home)
+    page = look(f"/run/{RUN}").page
+    wait_for_paint(page, "#heatmap canvas")
+
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="numbers of the layers chart").click()
+    saved.value.save_as(tmp_path / "layers.csv")
+    with page.expect_download() as drawn:
+        page.get_by_role("button", name="train chart as PNG").click()
+    drawn.value.save_as(tmp_path / "loss.png")
+
+    rows = (tmp_path / "layers.csv").read_text().splitlines()
+    assert rows[0] == "step,time," + ",".join(f"grad_rms/{layer}" for layer in LAYERS)
+    assert len(rows) == 1 + 900 // 5 and rows[-1].startswith("900,20")
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_keys_pause_switch_the_theme_and_go_from_finding_to_finding(home, look):
     live_run(home)
     page = look(f"/run/{RUN}").page
