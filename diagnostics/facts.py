@@ -22,7 +22,7 @@ SANE = 1.5
 class Facts:
     """What is kept of a run's past, as scalars; NaN where it was not measured yet.
 
-    `loss_start`: median of the first five losses. `loss_best`: the lowest median of 50 losses.
+    `loss_start`: median of the first five losses, or the first one where it is lower. `loss_best`: the lowest median of 50 losses.
     `loss_peak`: the largest loss. `grad_start`: median gradient norm of the first 20 steps.
     `update_peak`: largest update ratio (median over layers); `update_sound`: the same among samples
     before the loss blew up. `edge_peak`: largest edge ratio of
@@ -99,7 +99,8 @@ class Facts:
         new = history.column("train", "loss", before, window.step).finite
         if len(self.first_losses) < FIRST_LOSSES and len(new):
             self.first_losses += new.values[: FIRST_LOSSES - len(self.first_losses)].tolist()
-            self.loss_start = float(np.median(self.first_losses))
+            # a rate far too high spoils all but the very first loss
+            self.loss_start = min(float(np.median(self.first_losses)), self.first_losses[0])
         if len(new):
             top = int(np.argmax(new.values))
             if not new.values[top] <= self.loss_peak:
@@ -184,7 +185,7 @@ def mostly_dead(window: Window, upto: int) -> bool:
     """Tell whether more than half of all units were dead at the last sample up to a step."""
     dead = window.layers("activations", "dead")
     units = window.layers("activations", "units")
-    known = np.flatnonzero(dead.steps <= upto)
+    known = np.flatnonzero((dead.steps <= upto) & np.isfinite(dead.values).any(axis=1))
     if not len(known) or dead.layers != units.layers:
         return False
     total = np.nansum(units.values[known[-1]])

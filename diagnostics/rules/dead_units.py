@@ -41,7 +41,7 @@ def judge(window: Window, context: Context) -> Verdict:
     numbers = context.thresholds
     found = _shares(window, numbers.window, numbers.span)
     if found is None:
-        return unknown("no layer whose units can die was sampled")
+        return unknown("no layer has been seen on enough samples yet")
     if found.rows < numbers["samples"]:
         return unknown(
             f"{found.rows:,.0f} rows seen, at least {numbers['samples']:,.0f} are needed"
@@ -60,17 +60,17 @@ def judge(window: Window, context: Context) -> Verdict:
 
 
 def _shares(window: Window, samples: int, span: int) -> _Shares | None:
-    dead = window.layers("activations", "dead", count=samples, span=span)
-    units = window.layers("activations", "units", count=samples, span=span)
-    seen = window.layers("activations", "samples", count=samples, span=span)
-    if not len(dead) or dead.layers != units.layers:
+    dead = window.layers("activations", "dead", span=span)
+    units = window.layers("activations", "units", span=span)
+    seen = window.layers("activations", "samples", span=span)
+    if dead.layers != units.layers:
         return None
-    whole = np.where(units.values > 0, units.values, np.nan)
-    shares = dead.values / whole
-    if not np.isfinite(shares[-1]).any():
+    known = np.flatnonzero(np.isfinite(dead.values).any(axis=1))[-samples:]
+    if not len(known):
         return None
-    rows = float(np.nanmin(seen.values[-1])) if seen.values.size else math.nan
-    return _Shares(dead.steps, shares, whole[-1], rows, dead.layers)
+    whole = np.where(units.values[known] > 0, units.values[known], np.nan)
+    rows = float(np.nanmin(seen.values[known[-1]])) if seen.values.size else math.nan
+    return _Shares(dead.steps[known], dead.values[known] / whole, whole[-1], rows, dead.layers)
 
 
 def _case(

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...store import Evidence, Recommendation
+from ..facts import lone_spikes
 from ..rule import Case, Context, Verdict, breach, fine, unknown
-from ..windows import Window
+from ..thresholds import Thresholds
+from ..windows import Samples, Window
 from ..words import count, listing, number, percent, rounded
 
 FAMILY = "train"
@@ -33,6 +35,8 @@ class _Seen:
     before: np.ndarray
     limit: float
     sustained: bool
+    of_loss: bool = False
+    """`norms` are losses: the norm was not measured at those steps."""
 
 
 def judge(window: Window, context: Context) -> Verdict:
@@ -40,10 +44,11 @@ def judge(window: Window, context: Context) -> Verdict:
     numbers = context.thresholds
     squares = window.samples("train", "grad_sq", span=numbers.span).finite
     losses = window.samples("train", "loss", span=numbers.span).finite
-    recent = int(numbers["burst_window"])
-    if len(squares) < recent // 2 + numbers.min_samples or len(losses) < numbers.min_samples:
-        return unknown(f"fewer than {recent // 2 + numbers.min_samples} gradient norms to compare")
+    if len(squares) < numbers.min_samples or len(losses) < 2 * numbers.min_samples:
+        return unknown(f"fewer than {numbers.min_samples} gradient norms to compare")
     seen = _look(np.sqrt(squares.values), squares.steps, context)
+    if not len(seen.steps):
+        seen = _lone_losses(losses, seen, numbers)
     strength = _strength(seen)
     if not len(seen.steps):
         return fine(strength)
@@ -55,7 +60,8 @@ def judge(window: Window, context: Context) -> Verdict:
 
 def _look(norms: np.ndarray, steps: np.ndarray, context: Context) -> _Seen:
     numbers = context.thresholds
-    recent = min(int(numbers["burst_window"]), len(norms) // 2)
+    fresh = steps > steps[-1] - numbers["burst_window"]
+    recent = min(int(fresh.sum()), len(norms) // 2)
     before = norms[:-recent][-int(numbers["before"]) :]
     median = float(np.median(before))
     floor = numbers["of_start"] * context.facts.grad_start
@@ -70,9 +76,21 @@ def _look(norms: np.ndarray, steps: np.ndarray, context: Context) -> _Seen:
     return _Seen(steps[-recent:][found], norms[-recent:][found], before, limit, settled)
 
 
+def _lone_losses(losses: Samples, seen: _Seen, numbers: Thresholds) -> _Seen:
+    """Return bursts that only the loss shows: norms are not always measured at every step."""
+    recent = losses.steps > losses.steps[-1] - numbers["burst_window"]
+    steps, values = losses.steps[recent], losses.values[recent]
+    spikes = lone_spikes(values, numbers["spike"])
+    if len(spikes) < numbers["burst"]:
+        return seen
+    return _Seen(steps[spikes], values[spikes], seen.before, seen.limit, False, of_loss=True)
+
+
 def _strength(seen: _Seen) -> float:
     if not len(seen.norms) or not math.isfinite(seen.limit) or seen.limit <= 0:
         return 0.0
+    if seen.of_loss:
+        return 1.0
     return float(np.median(seen.norms) / seen.limit)
 
 
@@ -96,7 +114,9 @@ def _case(window: Window, context: Context, seen: _Seen, now: float, usual: floa
     worst = int(np.argmax(seen.norms))
     how = "and stay there" if seen.sustained else f"in {count(len(seen.steps), 'step')}"
     because = [
-        Evidence(
+        _burst_of_loss(seen, worst, usual)
+        if seen.of_loss
+        else Evidence(
             f"gradient norm {number(float(seen.norms[worst]))} at step {int(seen.steps[worst]):,}; "
             f"{number(median)} was usual, over {number(seen.limit)} {how}",
             "train",
@@ -115,11 +135,16 @@ def _case(window: Window, context: Context, seen: _Seen, now: float, usual: floa
         ),
     ]
     layers, shares = _largest_shares(window)
+    what = (
+        f"single batches throw the loss to {number(float(seen.norms[worst]))}"
+        if seen.of_loss
+        else f"up to {number(float(seen.norms[worst]) / median)} times their usual norm"
+    )
     if layers:
         text = f"{percent(sum(shares))} of it in {listing(layers)}"
         because.append(Evidence(text, "gradients", f"grad_sq/{layers[0]}", None, shares[0], None))
     return Case(
-        title=f"Gradients explode: up to {number(float(seen.norms[worst]) / median)} times their usual norm",
+        title=f"Gradients explode: {what}",
         why="One such step undoes hundreds of good ones; norms that go on growing end in NaN.",
         because=tuple(because),
         recommendation=_clip(seen, context, onset),
@@ -129,6 +154,15 @@ def _case(window: Window, context: Context, seen: _Seen, now: float, usual: floa
         layers=tuple(layers),
         onset=onset,
     )
+
+
+def _burst_of_loss(seen: _Seen, worst: int, usual: float) -> Evidence:
+    value, step = float(seen.norms[worst]), int(seen.steps[worst])
+    text = (
+        f"loss {number(value)} at step {step:,}, {number(usual)} was usual; "
+        f"{count(len(seen.steps), 'such step')} in the last hundred"
+    )
+    return Evidence(text, "train", "loss", step, value, usual)
 
 
 def _largest_shares(window: Window) -> tuple[list[str], list[float]]:

@@ -43,7 +43,7 @@ def judge(window: Window, context: Context) -> Verdict:
     rise = (now - best) / scale if scale else 0.0
     ratio = now / best if best > 0 else 1 + rise
     climbed = ratio > numbers.fire and rise > numbers["rise_of_start"]
-    never_fell = now > numbers["never_fell"] * start and best > numbers["never_fell"] * start
+    never_fell = _never_fell(context, now, best) and not _falls(finite.values, numbers["falling"])
     if not (climbed or never_fell):
         return fine(ratio / numbers.fire if rise > numbers["rise_of_start"] else 0.0)
     strength = max(ratio / numbers.fire, 1.0)
@@ -55,11 +55,28 @@ def judge(window: Window, context: Context) -> Verdict:
     return breach(strength, _case(window, context, now, never_fell, length))
 
 
+def _never_fell(context: Context, now: float, best: float) -> bool:
+    """Tell whether no window was better than the start, or than guessing where that is known."""
+    numbers, start = context.thresholds, context.facts.loss_start
+    classes = context.meta.classes or 0
+    chance = numbers["chance"] * math.log(classes) if classes > 1 else math.inf
+    return min(now, best) > min(numbers["never_fell"] * start, chance)
+
+
+def _falls(losses: np.ndarray, share: float) -> bool:
+    half = len(losses) // 2
+    return bool(np.median(losses[half:]) < share * np.median(losses[:half]))
+
+
 def _batches_explode(window: Window, context: Context) -> bool:
     """Tell whether lone batches throw the run back: then a clip mends it, no learning rate."""
-    squares = window.samples("train", "grad_sq", count=100, span=context.thresholds.span).finite
-    spikes = lone_spikes(np.sqrt(squares.values), context.thresholds["spike"])
-    return len(spikes) >= context.thresholds["spikes"]
+    numbers = context.thresholds
+    squares = window.samples("train", "grad_sq", count=100, span=numbers.span).finite
+    losses = window.samples("train", "loss", count=100, span=numbers.span).finite
+    return any(
+        len(lone_spikes(values, numbers["spike"])) >= numbers["spikes"]
+        for values in (np.sqrt(squares.values), losses.values)
+    )
 
 
 def _early(window: Window, context: Context, losses: np.ndarray) -> Verdict:
@@ -131,7 +148,7 @@ def _case(
         ),
         may_be_normal="A short bump with a falling trend; the end of a warm-up; a restart of the "
         "schedule. Sharpness above the limit alone is no fault.",
-        severity="critical" if now > numbers["never_fell"] * start else None,
+        severity="critical" if never_fell or now > start else None,
         not_measured=missing,
         onset=None if not never_fell else context.start + 1,
     )
