@@ -40,6 +40,8 @@ def open_run(name: str, url: str | None) -> tuple[Store, str]:
     """
     if Path(name).is_dir():
         store = connect(Path(name))
+        for line in store.damage:
+            click.echo(f"damaged: {line}", err=True)
         return store, store.runs()[0].id
     if "/" in name:
         raise UnknownRunError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 from rich.text import Text
 
@@ -51,6 +53,11 @@ def show(run: str, url: str | None, as_json: bool) -> None:
     """Show what the daemon found in RUN: verdict, findings, what was not judged."""
     from ..diagnostics import summary
 
+    if Path(run).is_dir():
+        raise click.BadParameter(
+            f"{run} is a folder, which no daemon judges; use `otoscope diagnose {run}`",
+            param_hint="RUN",
+        )
     store, found = open_run(run, url)
     answer = summary(store, found)
     if as_json:

@@ -1,7 +1,9 @@
-"""Dockerfile and compose.yaml, parsed: no engine runs here, so each claim is held by its text."""
+"""Dockerfile, compose.yaml and the script of CI, parsed: no engine runs here, so each claim is held by its text."""
 
+import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -107,6 +109,16 @@ def test_no_password_stands_in_the_file_and_none_may_be_left_out():
     assert "${OTOSCOPE_REDIS_PASSWORD:?" in text
     assert "${OTOSCOPE_TOKEN:?" in text
     assert "requirepass $$REDIS_PASSWORD" in text
+
+
+def test_the_script_of_ci_is_sound_and_lets_nothing_be_skipped():
+    script = ROOT / ".ci" / "run"
+
+    assert os.access(script, os.X_OK)
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    text = script.read_text()
+    assert "OTOSCOPE_REQUIRE=browser,redis" in text
+    assert "make check" in text and "make test" in text
 
 
 def test_ports_are_open_to_this_machine_alone_unless_asked():

@@ -208,6 +208,24 @@ def test_rules_lists_the_catalogue():
     assert all(name in said for name in ids)
 
 
+def test_a_damaged_recording_is_judged_as_far_as_it_is_sound_and_says_so(broken):
+    spool = next(broken.glob("*.spool"))
+    spool.write_bytes(spool.read_bytes()[:-7])
+
+    result = run("diagnose", broken, "--json")
+
+    assert result.exit_code == 0
+    assert "damaged: " in result.stderr and spool.name in result.stderr
+    assert json.loads(result.stdout)["findings"][0]["rule"] == "non_finite"
+
+
+def test_show_sends_a_folder_to_diagnose(broken):
+    result = run("show", broken)
+
+    assert result.exit_code == 2
+    assert f"otoscope diagnose {broken}" in result.stderr.replace("\n", " ")
+
+
 @pytest.mark.redis
 def test_runs_and_show_read_the_store(redis_url, broken):
     # Given a run in a server that no daemon has judged
