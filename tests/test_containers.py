@@ -1,15 +1,21 @@
 """Dockerfile, compose.yaml and the script of CI, parsed: no engine runs here, so each claim is held by its text."""
 
+import json
 import os
 import re
 import shlex
 import subprocess
+import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
 import yaml
 from click.testing import CliRunner
 from otoscope.cli.main import cli
+
+from tests.cli.conftest import OTOSCOPE, wait_until
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
@@ -61,6 +67,28 @@ def test_the_health_check_asks_the_page_at_its_port():
 
     assert "127.0.0.1:8050/healthz" in check
     assert last_stage()["EXPOSE"] == ["8050"]
+
+
+@pytest.mark.redis
+def test_the_health_check_passes_where_a_token_is_asked_for(redis_url, free_port):
+    # Given the page as compose.yaml starts it: on all addresses, with a token
+    _, *arguments = command_of("dashboard")
+    serve = [*OTOSCOPE, *arguments, "--port", str(free_port)]
+    given = {"OTOSCOPE_URL": redis_url, "OTOSCOPE_TOKEN": "sesame"}
+    probe = json.loads(last_stage()["HEALTHCHECK"][0].partition("CMD ")[2])
+    probe = [sys.executable, *probe[1:-1], probe[-1].replace("8050", str(free_port))]
+
+    page = subprocess.Popen(serve, env={**os.environ, **given})
+    try:
+        wait_until(lambda: subprocess.run(probe, check=False, capture_output=True).returncode == 0)
+        # Then everything but its health stays closed
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"http://127.0.0.1:{free_port}/api/runs", timeout=10)
+    finally:
+        page.terminate()
+        page.wait(30)
+
+    assert refused.value.code in (401, 403)
 
 
 def command_of(service: str) -> list[str]:

@@ -7,8 +7,10 @@ import socket
 import stat
 import urllib.request
 from pathlib import Path
+from threading import Event
 
 import pytest
+from otoscope.cli.demo import running_stack
 from otoscope.store import connect
 from otoscope.store.places import (
     address_file,
@@ -198,3 +200,15 @@ def test_ending_while_it_still_starts_leaves_nothing(up, free_port):
     assert one.end(signal.SIGTERM) in (0, -signal.SIGTERM)
     assert read_address() is None
     assert one.children() == {}
+
+
+def test_the_demo_uses_what_is_up_already_and_leaves_it_running(up, free_port):
+    one = up("--port", str(free_port)).wait_until_ready()
+
+    with running_stack(None, Event(), print) as stack:
+        stack.check()
+        assert stack.page == f"http://127.0.0.1:{free_port}"
+        assert connect(stack.url).runs() == []
+
+    assert set(one.children()) == {"server", "daemon", "dashboard"}
+    assert read_address() is not None
