@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from .up import DEFAULT_PORT
 
 Outcome = Literal["ok", "warning", "failed"]
 OLDEST_PYTHON = (3, 11)
+OLDEST_PACKAGES = {"torch": (2, 6), "pytorch-lightning": (2, 5), "lightning": (2, 5)}
 CLOCK_TOLERANCE = 2.0
 """Seconds by which the server's clock may differ; `stale` begins at 15 s without a sample."""
 
@@ -73,12 +75,27 @@ def _python() -> Check:
 
 def _packages() -> Iterator[Check]:
     # Only the metadata is read: importing torch takes seconds, and this machine may only show runs.
-    missing = 'not installed; a machine that trains needs `pip install "otoscope[lightning]"`'
-    for name in ("torch", "pytorch-lightning", "lightning"):
+    for name, oldest in OLDEST_PACKAGES.items():
         try:
-            yield Check(name, "ok", version(name))
+            found = version(name)
         except PackageNotFoundError:
-            yield Check(name, "ok" if name == "lightning" else "warning", missing)
+            remedy = 'a machine that trains needs `pip install "otoscope[lightning]"`'
+            outcome: Outcome = "ok" if name == "lightning" else "warning"
+            yield Check(name, outcome, f"not installed; {remedy}")
+            continue
+        wanted = ".".join(map(str, oldest))
+        good = _release(found) >= oldest
+        yield Check(name, "ok" if good else "failed", f"{found} (needs {wanted} or later)")
+
+
+def _release(text: str) -> tuple[int, ...]:
+    """Return the numbers that a version begins with.
+
+    >>> _release("2.13.0+cpu"), _release("7.0"), _release("unknown")
+    ((2, 13, 0), (7, 0), ())
+    """
+    match = re.match(r"\d+(\.\d+)*", text)
+    return tuple(map(int, match.group().split("."))) if match else ()
 
 
 def _home() -> Check:
@@ -134,7 +151,7 @@ def _store(url: str | None) -> Iterator[Check]:
 def _redis(home: RedisHome, clock: Callable[[], float]) -> Iterator[Check]:
     info = home.server_info()
     found = str(info.get("redis_version", ""))
-    good = tuple(map(int, found.split(".")[:2])) >= OLDEST if found[:1].isdigit() else False
+    good = _release(found) >= OLDEST
     yield Check("server version", "ok" if good else "failed", f"{found} (needs 6.2 or later)")
     policy = str(info.get("maxmemory_policy", "unknown"))
     if policy.startswith("allkeys"):

@@ -62,6 +62,27 @@ def test_an_old_python_fails(monkeypatch):
     assert outcome("python") == "failed"
 
 
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [("2.13.0+cpu", "ok"), ("2.6", "ok"), ("2.5.1", "failed"), ("?", "failed")],
+)
+def test_an_old_torch_fails(monkeypatch, found, expected):
+    monkeypatch.setattr(module, "version", lambda name: found if name == "torch" else "3.0")
+
+    assert outcome("torch") == expected
+
+
+def test_no_torch_is_a_warning_with_the_command_that_installs_it(monkeypatch):
+    def absent(name: str) -> str:
+        raise module.PackageNotFoundError(name)
+
+    monkeypatch.setattr(module, "version", absent)
+    check = next(check for check in run_checks(None) if check.name == "torch")
+
+    assert check.outcome == "warning"
+    assert 'pip install "otoscope[lightning]"' in check.detail
+
+
 def test_no_server_program_fails_only_where_none_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
