@@ -10,6 +10,7 @@ import numpy as np
 
 from ..store import Event
 from ..store.schemas import Json, plain
+from .thresholds import Thresholds
 from .windows import History, Window
 
 FIRST_LOSSES = 5
@@ -25,7 +26,8 @@ class Facts:
     `loss_start`: median of the first five losses, or the first one where it is lower. `loss_best`: the lowest median of 50 losses.
     `loss_peak`: the largest loss. `grad_start`: median gradient norm of the first 20 steps.
     `update_peak`: largest update ratio (median over layers); `update_sound`: the same among samples
-    before the loss blew up. `edge_peak`: largest edge ratio of
+    before the loss blew up. `bursts_step`: the last point with lone spikes in the last 100 losses.
+    `edge_peak`: largest edge ratio of
     a sample with a positive eigenvalue; its eigenvalue and spread beside it. `dead_start`: share
     of dead units per layer at the first sample. `lr_peak`: largest learning rate of the attempt.
     """
@@ -42,6 +44,7 @@ class Facts:
     update_peak: float = math.nan
     update_peak_step: int = 0
     update_sound: float = math.nan
+    bursts_step: int = -1
     edge_peak: float = math.nan
     edge_step: int = 0
     edge_lambda: float = math.nan
@@ -82,12 +85,20 @@ class Facts:
         ):
             setattr(self, name, getattr(fresh, name))
         self.update_peak_step = self.edge_step = self.loss_best_step = 0
+        self.bursts_step = -1
 
-    def learn(self, history: History, before: int, window: Window) -> None:
-        """Take in what came in `before` < step <= the window's point."""
+    def learn(self, history: History, before: int, window: Window, numbers: Thresholds) -> None:
+        """Take in what came in `before` < step <= the window's point.
+
+        `numbers` are those of `lr_too_high`, which say what a lone spike of the loss is.
+        """
         self._learn_losses(history, before, window)
         self._learn_layers(history, before, window)
         self._learn_curvature(history, before, window)
+        losses = window.samples("train", "loss", count=100).finite.values
+        floor = numbers["spike_of_start"] * abs(self.loss_start)
+        if len(lone_spikes(losses, numbers["spike"], floor)) >= numbers["spikes"]:
+            self.bursts_step = window.step
 
     def checkpointed(self, event: Event) -> None:
         """Remember a checkpoint: where it lies, and whether its weights were finite."""
@@ -199,15 +210,21 @@ def learned(window: Window, facts: Facts, share: float) -> bool:
     return bool(len(losses) and start > 0 and np.median(losses.values) < share * start)
 
 
-def lone_spikes(norms: np.ndarray, times: float) -> np.ndarray:
-    """Return where norms leave their median for single steps and come back at once.
+def lone_spikes(values: np.ndarray, times: float, floor: float = 0.0) -> np.ndarray:
+    """Return where values leave their neighbours for a step or two and come back at once.
+
+    `times`: over so many times the medians of the five values before and behind. Spikes nearer
+    than five steps count once.
 
     >>> lone_spikes(np.array([1.0, 1.0, 30.0, 1.0, 1.0, 1.0]), 8).tolist()
     [2]
     """
-    if len(norms) < 5:
+    if len(values) < 5:
         return np.empty(0, dtype=np.int64)
-    high = norms > times * np.median(norms)
-    padded = np.concatenate([norms, np.full(3, np.median(norms))])
-    after = np.median(np.stack([padded[i : i + len(norms)] for i in (1, 2, 3)]), axis=0)
-    return np.flatnonzero(high & (norms > 3 * after))
+    edge = np.full(5, np.median(values))
+    windows = np.lib.stride_tricks.sliding_window_view(np.concatenate([edge, values, edge]), 5)
+    around = np.median(windows, axis=1)
+    before, behind = around[: len(values)], around[6 : 6 + len(values)]
+    high = np.flatnonzero((values > floor) & (values > times * np.maximum(before, behind)))
+    apart = np.diff(high, prepend=-5) >= 5
+    return high[apart]

@@ -206,7 +206,7 @@ class Fold:
         self.place.step = point
         self.place.points += 1
         window = Window(self.history, point, self.place.since)
-        self.facts.learn(self.history, before, window)
+        self.facts.learn(self.history, before, window, self.thresholds("lr_too_high"))
         for rule in self.rules:
             self._apply(rule, window)
         self._mark()

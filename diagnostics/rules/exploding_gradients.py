@@ -19,7 +19,6 @@ import numpy as np
 from ...store import Evidence, Recommendation
 from ..facts import lone_spikes
 from ..rule import Case, Context, Verdict, breach, fine, unknown
-from ..thresholds import Thresholds
 from ..windows import Samples, Window
 from ..words import count, listing, number, percent, rounded
 
@@ -44,18 +43,32 @@ def judge(window: Window, context: Context) -> Verdict:
     numbers = context.thresholds
     squares = window.samples("train", "grad_sq", span=numbers.span).finite
     losses = window.samples("train", "loss", span=numbers.span).finite
-    if len(squares) < numbers.min_samples or len(losses) < 2 * numbers.min_samples:
+    if len(losses) < 2 * numbers.min_samples:
+        return unknown(f"fewer than {2 * numbers.min_samples} losses since the windows began")
+    seen = None
+    if len(squares) >= numbers.min_samples:
+        seen = _look(np.sqrt(squares.values), squares.steps, context)
+    if seen is None or not len(seen.steps):
+        seen = _lone_losses(losses, squares, context) or seen
+    if seen is None:
         return unknown(f"fewer than {numbers.min_samples} gradient norms to compare")
-    seen = _look(np.sqrt(squares.values), squares.steps, context)
-    if not len(seen.steps):
-        seen = _lone_losses(losses, seen, numbers)
-    strength = _strength(seen)
+    strength = 1.0 if _thrown_back(losses, context) else _strength(seen)
     if not len(seen.steps):
         return fine(strength)
     up, now, usual = _loss_is_up(losses.steps, losses.values, int(seen.steps[0]), seen)
     if not up or now - usual < numbers["loss_rise"] * abs(context.facts.loss_start):
         return fine(strength)  # keeps a finding that stands, and makes none
     return breach(strength, _case(window, context, seen, now, usual))
+
+
+def _thrown_back(losses: Samples, context: Context) -> bool:
+    """Tell whether the run has not come back yet from bursts that were seen: not over by then."""
+    facts, numbers = context.facts, context.thresholds
+    now = float(np.median(losses.values[-numbers.window :]))
+    damage = now - facts.loss_best
+    return facts.bursts_step > facts.loss_best_step and damage > numbers["loss_rise"] * abs(
+        facts.loss_start
+    )
 
 
 def _look(norms: np.ndarray, steps: np.ndarray, context: Context) -> _Seen:
@@ -76,14 +89,19 @@ def _look(norms: np.ndarray, steps: np.ndarray, context: Context) -> _Seen:
     return _Seen(steps[-recent:][found], norms[-recent:][found], before, limit, settled)
 
 
-def _lone_losses(losses: Samples, seen: _Seen, numbers: Thresholds) -> _Seen:
+def _lone_losses(losses: Samples, squares: Samples, context: Context) -> _Seen | None:
     """Return bursts that only the loss shows: norms are not always measured at every step."""
+    numbers = context.thresholds
     recent = losses.steps > losses.steps[-1] - numbers["burst_window"]
     steps, values = losses.steps[recent], losses.values[recent]
-    spikes = lone_spikes(values, numbers["spike"])
-    if len(spikes) < numbers["burst"]:
-        return seen
-    return _Seen(steps[spikes], values[spikes], seen.before, seen.limit, False, of_loss=True)
+    floor = numbers["spike_of_start"] * abs(context.facts.loss_start)
+    spikes = lone_spikes(values, numbers["spike"], floor)
+    if len(spikes) < numbers["spikes"]:
+        return None
+    before = np.sqrt(squares.values[squares.steps < steps[spikes[0]]])
+    if len(before) < numbers["few_norms"]:
+        return None
+    return _Seen(steps[spikes], values[spikes], before, floor, False, of_loss=True)
 
 
 def _strength(seen: _Seen) -> float:

@@ -16,8 +16,9 @@ import math
 import numpy as np
 
 from ...store import Evidence
+from ...store.schemas import Severity
 from ..advice import current_rate, lower_rate, stable_rate
-from ..facts import lone_spikes, mostly_dead, update_ratios
+from ..facts import mostly_dead, update_ratios
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import Window
 from ..words import number, percent
@@ -50,7 +51,9 @@ def judge(window: Window, context: Context) -> Verdict:
     latest = float(np.median(finite.values[-LATEST:]))
     recovering = latest < numbers["recovering"] * now
     length = _too_long(window, context, never_fell and not climbed)
-    if length is None or recovering or _batches_explode(window, context):
+    # single batches that throw the run back are mended by a clip, not by the rate
+    thrown_back = not never_fell and facts.bursts_step > facts.loss_best_step
+    if length is None or recovering or thrown_back:
         return fine(strength)  # keeps a finding that stands, and makes none
     return breach(strength, _case(window, context, now, never_fell, length))
 
@@ -68,23 +71,12 @@ def _falls(losses: np.ndarray, share: float) -> bool:
     return bool(np.median(losses[half:]) < share * np.median(losses[:half]))
 
 
-def _batches_explode(window: Window, context: Context) -> bool:
-    """Tell whether lone batches throw the run back: then a clip mends it, no learning rate."""
-    numbers = context.thresholds
-    squares = window.samples("train", "grad_sq", count=100, span=numbers.span).finite
-    losses = window.samples("train", "loss", count=100, span=numbers.span).finite
-    return any(
-        len(lone_spikes(values, numbers["spike"])) >= numbers["spikes"]
-        for values in (np.sqrt(squares.values), losses.values)
-    )
-
-
 def _early(window: Window, context: Context, losses: np.ndarray) -> Verdict:
     """Judge before the first whole window: only a loss that blows up at once can be told."""
     now, start = float(np.median(losses[-FEW:])), context.facts.loss_start
     length = _too_long(window, context, from_start=True)
     if start > 0 and now > context.thresholds["blown_up"] * start and length is not None:
-        return breach(now / start, _case(window, context, now, True, length))
+        return breach(now / start, _blown_up(window, context, now, length))
     return fine()
 
 
@@ -121,6 +113,16 @@ def _too_long(window: Window, context: Context, from_start: bool) -> list[Eviden
     return seen or None
 
 
+def _blown_up(window: Window, context: Context, now: float, length: list[Evidence]) -> Case:
+    facts = context.facts
+    changed = window.since > context.start and math.isfinite(facts.loss_best)
+    before = facts.loss_best if changed else facts.loss_start
+    text = f"loss {number(before)} → {number(now)} within {window.step - window.since} steps"
+    limit = context.thresholds["blown_up"] * facts.loss_start
+    seen = Evidence(text, "train", "loss", window.step, now, limit)
+    return _words(window, context, (seen, *length), window.since + 1, severity="critical")
+
+
 def _case(
     window: Window, context: Context, now: float, never_fell: bool, length: list[Evidence]
 ) -> Case:
@@ -136,21 +138,38 @@ def _case(
         )
         damaged, limit = facts.loss_best_step, numbers.fire * best
     spoiled = facts.lambda_last <= 0 or mostly_dead(window, window.step) or never_fell
+    return _words(
+        window,
+        context,
+        (Evidence(text, "train", "loss", window.step, now, limit), *length),
+        damaged + 1 if spoiled else None,
+        severity="critical" if never_fell or now > start else None,
+        onset=context.start + 1 if never_fell else None,
+    )
+
+
+def _words(
+    window: Window,
+    context: Context,
+    because: tuple[Evidence, ...],
+    rollback_before: int | None,
+    *,
+    severity: Severity | None,
+    onset: int | None = None,
+) -> Case:
     rate = current_rate(window, context)
     times = rate / stable_rate(window, context, rate).value
-    missing = () if math.isfinite(facts.edge_peak) else ("curvature for this optimizer",)
+    measured = math.isfinite(context.facts.edge_peak)
     return Case(
         title=f"The learning rate is about {number(rounded_times(times))} times too high",
         why="Along the steepest direction each step lands farther out than it began.",
-        because=(Evidence(text, "train", "loss", window.step, now, limit), *length),
-        recommendation=lower_rate(
-            window, context, rollback_before=damaged + 1 if spoiled else None
-        ),
+        because=because,
+        recommendation=lower_rate(window, context, rollback_before=rollback_before),
         may_be_normal="A short bump with a falling trend; the end of a warm-up; a restart of the "
         "schedule. Sharpness above the limit alone is no fault.",
-        severity="critical" if never_fell or now > start else None,
-        not_measured=missing,
-        onset=None if not never_fell else context.start + 1,
+        severity=severity,
+        not_measured=() if measured else ("curvature against this optimizer's edge",),
+        onset=rollback_before if onset is None and rollback_before is not None else onset,
     )
 
 

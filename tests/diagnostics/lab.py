@@ -13,6 +13,7 @@ from functools import cache
 import numpy as np
 import torch
 from otoscope.callbacks.measures import edge_of_stability, hessian_eigenvalues
+from otoscope.callbacks.schedule import Schedule
 from otoscope.store import Column, Event, Frame, MemoryHome, Schema, Store
 from sklearn.datasets import load_digits
 from torch import nn
@@ -107,6 +108,7 @@ class Lab:
         acts = [(n, m) for n, m in self.model.named_modules() if isinstance(m, nn.ReLU)]
         base = [group["lr"] for group in self.optimizer.param_groups]
         pool: list[torch.Tensor] = []
+        schedule = Schedule()
         for step in range(1, self.steps + 1):
             for group, lr in zip(self.optimizer.param_groups, base, strict=True):
                 group["lr"] = lr * self.schedule(step)
@@ -121,6 +123,10 @@ class Lab:
             squares = [float((p.grad**2).sum()) if p.grad is not None else 0.0 for _, p in weights]
             if self.clip is not None:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+            change = schedule.observe(step, self.optimizer.param_groups[0]["lr"])
+            if change is not None:
+                body = {"from": change.before, "to": change.after, "phase": change.phase}
+                self.events.append(Event("lr", step=step, body=body, id=f"lr-{step}"))
             sampled = step % self.every == 0 or step == 1
             before = [p.detach().clone() for _, p in weights] if sampled else []
             self.optimizer.step()
@@ -148,9 +154,10 @@ class Lab:
     def _gradients(self, step, weights, before, squares) -> None:  # type: ignore[no-untyped-def]
         rows: dict[str, list[float]] = {
             "grad_sq": squares,
-            "weight_sq": [float((p**2).sum()) for _, p in weights],
+            "weight_sq": [float((p.detach() ** 2).sum()) for _, p in weights],
             "update_sq": [
-                float(((p - b) ** 2).sum()) for (_, p), b in zip(weights, before, strict=True)
+                float(((p.detach() - b) ** 2).sum())
+                for (_, p), b in zip(weights, before, strict=True)
             ],
             "numel": [p.numel() for _, p in weights],
         }
@@ -214,5 +221,6 @@ class Lab:
         self, family: str, columns: Sequence[Column], step: int, values: Sequence[float]
     ) -> None:
         schema = self.schemas.setdefault(family, Schema(family, tuple(columns)))
-        vector = np.array(values, dtype=np.float32)
+        with np.errstate(over="ignore"):
+            vector = np.array(values, dtype=np.float64).astype(np.float32)
         self.frames.append(Frame(family, 0, 1, step, 1e9 + step, schema.hash, vector))

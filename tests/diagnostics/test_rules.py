@@ -1,0 +1,237 @@
+"""Each rule: a real run that fires it, with a value that mends it, and healthy ones that do not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from otoscope.diagnostics import judge
+from otoscope.store import Event
+from torch import nn
+
+from .lab import RUN, Lab, mlp
+
+SGD, Adam = torch.optim.SGD, torch.optim.Adam
+
+
+def run_lab(
+    optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
+    *,
+    net: Callable[[], nn.Module] = mlp,
+    seed: int = 0,
+    **settings: Any,
+) -> tuple[Lab, dict[str, Any]]:
+    torch.manual_seed(seed)
+    model = net()
+    lab = Lab(model, optimizer(list(model.parameters())), seed=seed, **settings)
+    return lab, judge(lab.train(), RUN)
+
+
+def last_loss(lab: Lab) -> float:
+    losses = [float(frame.values[0]) for frame in lab.frames if frame.family == "train"]
+    return float(torch.tensor(losses[-20:]).median())
+
+
+def root(judged: dict[str, Any]) -> dict[str, Any]:
+    assert judged["findings"], judged["verdict"]
+    return judged["findings"][0]
+
+
+def test_a_batch_of_nan_is_found_at_its_step_and_halves_the_rate_for_want_of_a_checkpoint() -> None:
+    def spoil(step: int, x: torch.Tensor) -> torch.Tensor:
+        return x * math.nan if step == 155 else x
+
+    _, judged = run_lab(lambda p: SGD(p, 0.1), spoil=spoil, steps=200)
+    finding = root(judged)
+    assert finding["id"] == "non_finite:run:1:155"
+    assert finding["severity"] == "critical"
+    assert finding["recommendation"]["parameter"] == "lr"
+    assert finding["recommendation"]["proposed"] == 0.05
+
+
+def test_with_a_finite_checkpoint_a_nan_goes_back_to_it() -> None:
+    events = [
+        Event("checkpoint", step=100, body={"path": "a.ckpt", "finite": True}),
+        Event("checkpoint", step=158, body={"path": "b.ckpt", "finite": False}),
+    ]
+    _, judged = run_lab(
+        lambda p: SGD(p, 0.1),
+        spoil=lambda step, x: x * math.nan if step == 155 else x,
+        steps=200,
+        events=events,
+    )
+    advice = root(judged)["recommendation"]
+    assert advice["parameter"] == "rollback"
+    assert advice["proposed"] == {"step": 100, "path": "a.ckpt", "then": {"lr": 0.05}}
+    assert advice["basis"] == "from your run"
+
+
+@pytest.mark.parametrize("rate", [1.5, 5.0])
+def test_a_rate_too_high_from_the_first_step_is_named_and_its_value_mends_it(rate: float) -> None:
+    _, judged = run_lab(lambda p: SGD(p, rate), steps=120)
+    finding = root(judged)
+    assert finding["rule"] == "lr_too_high"
+    assert finding["severity"] == "critical"
+    advised = finding["recommendation"]["proposed"]
+    assert 0.01 < advised < rate / 2
+    mended, again = run_lab(lambda p: SGD(p, advised), steps=400)
+    assert last_loss(mended) < 0.5
+    assert again["findings"] == []
+
+
+def test_a_rate_that_rises_late_is_named_before_what_it_breaks() -> None:
+    _, judged = run_lab(
+        lambda p: SGD(p, 0.1), schedule=lambda step: 1 if step < 300 else 12, steps=400
+    )
+    finding = root(judged)
+    assert finding["rule"] == "lr_too_high"
+    effects = {item["rule"] for item in judged["findings"] if item["id"] in finding["caused"]}
+    assert "non_finite" in effects
+
+
+def test_a_rate_at_the_edge_of_stability_whose_loss_falls_is_left_alone() -> None:
+    lab, judged = run_lab(
+        lambda p: SGD(p, 0.5),
+        net=lambda: mlp(activation=nn.Tanh),
+        batch=1000,
+        steps=200,
+        curvature=40,
+    )
+    edges = [float(frame.values[2]) for frame in lab.frames if frame.family == "curvature"]
+    assert max(edges) > 0.9  # it does hover at the edge
+    assert judged["findings"] == []
+
+
+def test_batches_that_explode_from_time_to_time_get_a_clip_that_mends_them() -> None:
+    def spoil(step: int, x: torch.Tensor) -> torch.Tensor:
+        return x * 100 if step > 150 and step % 16 == 0 else x
+
+    broken, judged = run_lab(lambda p: SGD(p, 0.1), spoil=spoil, steps=400)
+    finding = root(judged)
+    assert finding["rule"] == "exploding_gradients"
+    advice = finding["recommendation"]
+    assert advice["parameter"] == "gradient_clip_val"
+    assert advice["basis"] == "from your run"
+    mended, _ = run_lab(lambda p: SGD(p, 0.1), spoil=spoil, steps=400, clip=advice["proposed"])
+    assert last_loss(mended) < 0.3 * last_loss(broken)
+
+
+def test_units_that_were_dead_from_the_start_get_another_activation() -> None:
+    def net() -> nn.Module:
+        model = mlp()
+        with torch.no_grad():
+            for layer in list(model)[:-1]:
+                if isinstance(layer, nn.Linear):
+                    layer.bias.fill_(-4.0)
+        return model
+
+    _, judged = run_lab(lambda p: SGD(p, 0.1), net=net, steps=300)
+    finding = root(judged)
+    assert finding["rule"] == "dead_units"
+    assert finding["severity"] == "critical"
+    assert finding["recommendation"]["parameter"] == "activation"
+    assert set(finding["recommendation"]["proposed"].values()) == {"LeakyReLU"}
+
+
+def test_units_that_a_long_step_killed_get_a_lower_rate() -> None:
+    _, judged = run_lab(lambda p: Adam(p, 0.1), steps=200)
+    finding = root(judged)
+    assert finding["rule"] in ("dead_units", "lr_too_high")
+    advised = finding["recommendation"]["proposed"]
+    assert finding["recommendation"]["parameter"] == "lr"
+    mended, again = run_lab(lambda p: Adam(p, advised), steps=400)
+    assert last_loss(mended) < 0.3
+    assert again["findings"] == []
+
+
+def test_gradients_that_vanish_through_sigmoids_hide_the_plateau_that_they_cause() -> None:
+    _, judged = run_lab(
+        lambda p: SGD(p, 0.1), net=lambda: mlp((64,) * 8, activation=nn.Sigmoid), steps=450
+    )
+    finding = root(judged)
+    assert finding["rule"] == "vanishing_gradients"
+    assert finding["layers"][0] == "0"
+    assert [item["rule"] for item in judged["findings"] if item["id"] in finding["caused"]] == [
+        "plateau"
+    ]
+
+
+def test_a_rate_far_too_low_is_raised() -> None:
+    _, judged = run_lab(lambda p: SGD(p, 1e-5), steps=450)
+    finding = root(judged)
+    assert finding["rule"] == "plateau"
+    assert finding["recommendation"]["parameter"] == "lr"
+    advised = finding["recommendation"]["proposed"]
+    mended, _ = run_lab(lambda p: SGD(p, advised), steps=400)
+    assert last_loss(mended) < 1.0
+
+
+def test_a_layer_that_was_left_out_of_the_optimizer_is_named_once_the_loss_stands_still() -> None:
+    _, judged = run_lab(lambda p: SGD(p[-1:], 0.5), steps=450)
+    finding = root(judged)
+    assert finding["rule"] == "plateau"
+    assert finding["recommendation"]["parameter"] == "params"
+    assert "0.weight" in finding["recommendation"]["proposed"]
+
+
+def normed(kind: type[nn.Module]) -> Callable[[], nn.Module]:
+    return lambda: mlp(extra=lambda width: [kind(width)])
+
+
+def smoothed(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return nn.functional.cross_entropy(a, b, label_smoothing=0.1)
+
+
+def frozen_backbone() -> nn.Module:
+    model = mlp()
+    for parameter in list(model.parameters())[:4]:
+        parameter.requires_grad_(False)
+    return model
+
+
+HEALTHY: dict[str, dict[str, Any]] = {
+    "sgd": {"optimizer": lambda p: SGD(p, 0.1), "steps": 500},
+    "momentum": {"optimizer": lambda p: SGD(p, 0.05, momentum=0.9), "steps": 500},
+    "adam": {"optimizer": lambda p: Adam(p, 1e-3), "steps": 500},
+    "small batches": {"optimizer": lambda p: SGD(p, 0.02), "batch": 8, "steps": 700},
+    "large batches": {"optimizer": lambda p: SGD(p, 0.2), "batch": 512, "steps": 300},
+    "cosine to zero": {
+        "optimizer": lambda p: SGD(p, 0.2),
+        "schedule": lambda step: 0.5 * (1 + math.cos(math.pi * step / 500)),
+        "steps": 500,
+    },
+    "converged": {"optimizer": lambda p: SGD(p, 0.1, momentum=0.9), "steps": 1500},
+    "warm-up": {
+        "optimizer": lambda p: Adam(p, 3e-3),
+        "schedule": lambda step: min(1.0, step / 300),
+        "steps": 500,
+    },
+    "clipped": {"optimizer": lambda p: SGD(p, 0.1), "clip": 1.0, "steps": 500},
+    "batch norm": {"optimizer": lambda p: SGD(p, 0.1), "net": normed(nn.BatchNorm1d), "steps": 500},
+    "label smoothing": {
+        "optimizer": lambda p: SGD(p, 0.1, momentum=0.9),
+        "loss": smoothed,
+        "steps": 1200,
+    },
+    "dropout": {
+        "optimizer": lambda p: Adam(p, 2e-3),
+        "net": lambda: mlp(extra=lambda width: [nn.Dropout(0.5)]),
+        "steps": 1000,
+    },
+    "frozen backbone": {
+        "optimizer": lambda p: SGD([q for q in p if q.requires_grad], 0.1),
+        "net": frozen_backbone,
+        "steps": 700,
+    },
+}
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_a_healthy_run_shows_no_finding(name: str) -> None:
+    _, judged = run_lab(curvature=200, **HEALTHY[name])
+    assert judged["findings"] == []
+    assert judged["state"] == "healthy"
+    assert {"non_finite", "lr_too_high"} <= set(judged["judged"])
