@@ -228,6 +228,7 @@ class Otoscope(*_BASES):  # type: ignore[misc]
         recorder = self.recorder
         if recorder is None:
             return
+        begun = time.perf_counter()
         with self._guard("recorder"):
             loss = self._loss(trainer, pl_module, outputs)
             recorder.forward_done(loss, batch_size_of(batch) or 0, batch)
@@ -239,6 +240,7 @@ class Otoscope(*_BASES):  # type: ignore[misc]
                 loss_scale=math.nan if scaler is None else _scale_of(scaler),
                 skipped=scaler is not None and self._expected and not recorder.stepped,
                 epoch=float(trainer.current_epoch),
+                begun=begun,
             )
             self._micro, self._data, self._expected = 0, 0.0, False
         self._ended = time.perf_counter()

@@ -37,6 +37,8 @@ from .validation import validation_sample
 
 log = logging.getLogger("otoscope")
 
+CROWDED_AFTER = 100
+"""Steps after which a run is told that its budget leaves no room for probes."""
 TELL_SECONDS = 1.0
 """Heartbeat, progress and overhead are told at most this often."""
 
@@ -78,7 +80,7 @@ class Recorder:
     ) -> None:
         self.options = options
         self.guard = guard or Guard(options.strict)
-        self.steps = 0
+        self.steps = self._first = 0
         self.begun = self.finished = False
         self._model = model
         self._optimizers = list(optimizers)
@@ -146,7 +148,7 @@ class Recorder:
         name = self.options.run or type(self._model).__name__
         self.run_id = origin.run_id or os.environ.get("OTOSCOPE_RUN_ID") or new_run_id(name)
         self.directory = Path(self.options.spool or ".otoscope").absolute() / self.run_id
-        self.steps = origin.step
+        self.steps = self._first = origin.step
         self._budget.begin(origin.step, max_steps)
         self.sender = Sender(
             self.run_id,
@@ -260,9 +262,13 @@ class Recorder:
         loss_scale: float = math.nan,
         skipped: bool = False,
         epoch: float = math.nan,
+        begun: float | None = None,
     ) -> None:
-        """Close a step: sample what is due, and make its frames ready."""
-        begun = time.perf_counter()
+        """Close a step: sample what is due, and make its frames ready.
+
+        `begun` is the reading of `time.perf_counter` since when the time is ours.
+        """
+        begun = time.perf_counter() if begun is None else begun
         with self.guard("recorder"):
             losses, samples = self._losses, self._samples
             self._losses, self._samples, self._stepped = [], 0, False
@@ -283,22 +289,28 @@ class Recorder:
         self._held.others += frames
         lrs, self._lrs = self._lrs or self._throughput.lrs(), []
         self._watch_lrs(lrs)
-        late = self._throughput.late(step)
-        # hooks ran inside the step; everything else since `begun` and in `before_step`
-        ours = self._spent + time.perf_counter() - begun
-        hooks = self._sampling.hook_seconds
-        step.overhead_seconds = ours + hooks
-        values = self._throughput.values(step, lrs)
+        within = self._spent + self._sampling.hook_seconds
+        step.overhead_seconds = within + time.perf_counter() - begun
+        values, late = self._throughput.values(step, lrs)
         frame = self._frame("train", self._train_schema.hash, values)
         self._held.train.append(Pending(frame, late, self._filled))
         self._tap.disarm()
         end = time.perf_counter()
-        fixed = self._spent + hooks + (end - begun) - sampled
+        fixed = within + end - begun - sampled
         self._budget.stepped(end - self._last_end, max(0.0, fixed))
         self._spent, self._last_end = 0.0, end
+        if self.steps == self._first + CROWDED_AFTER:
+            self._tell_if_crowded()
+
+    def _tell_if_crowded(self) -> None:
+        words = self._budget.crowded()
+        if words is not None:
+            log.warning("run %s: %s", self.run_id, words)
+            self.event("note", {"text": words})
 
     def _filled(self, values: np.ndarray, late: list[np.ndarray]) -> None:
-        self._throughput.fill(values, late)
+        if late:
+            self._throughput.fill(values, late)
         loss = self._loss_last = float(values[0])
         if math.isfinite(loss) and not loss >= self._loss_best:
             self._loss_best = loss

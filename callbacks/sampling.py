@@ -19,7 +19,7 @@ from .budget import Budget
 from .guard import LIMIT, Guard
 from .probes.activations import Activations
 from .probes.gradients import Gradients
-from .probes.probe import Probe, ProbeOffError, Training
+from .probes.probe import Probe, ProbeOffError, Training, clock
 from .probes.system import System
 from .transfer import Pending
 
@@ -137,12 +137,12 @@ class Sampling:
 
     def _arm(self, attached: _Attached, step: int) -> None:
         probe = attached.probe
-        begun = time.perf_counter()
+        begun = clock()
         attached.armed = True
         probe.hook_seconds = 0.0
         with self._guard(attached.border):
             probe.arm(step)
-        attached.arm_seconds = time.perf_counter() - begun
+        attached.arm_seconds = clock() - begun
 
     def keep_batch(self, batch: Any, step: int) -> None:
         """Keep a reference to a batch while a dear probe is about to sample."""
@@ -152,7 +152,7 @@ class Sampling:
                 return
 
     def sample(self, step: int) -> tuple[list[Pending], float]:
-        """Return the frames of the armed probes, the dear ones last, and the seconds they took."""
+        """Ask the armed probes, the dear ones last; returns their frames and what they took."""
         frames: list[Pending] = []
         seconds = self.hook_seconds = self._norm_paid(step)
         armed = [attached for attached in self._attached.values() if attached.armed]
@@ -181,7 +181,9 @@ class Sampling:
 
     def _sample(self, attached: _Attached, step: int, frames: list[Pending]) -> float:
         probe, family, schema = attached.probe, attached.schema.family, attached.schema.hash
-        begun = time.perf_counter()
+        # a dear probe may wait for the device: wall time
+        now = time.perf_counter if probe.dear else clock
+        begun = now()
         with self._guard(attached.border):
             try:
                 values = probe.sample(step)
@@ -199,7 +201,7 @@ class Sampling:
         if probe.dear:
             self.batches.clear()
         self.hook_seconds += probe.hook_seconds
-        seconds = time.perf_counter() - begun + probe.hook_seconds + attached.arm_seconds
+        seconds = now() - begun + probe.hook_seconds + attached.arm_seconds
         probe.hook_seconds = 0.0
         probe.cost.add(seconds)
         self._budget.paid(probe.name, seconds, step, again=self._is_hungry(attached))

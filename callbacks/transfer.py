@@ -62,6 +62,10 @@ class Transfer:
 
     def put(self, items: Sequence[Pending | Event]) -> None:
         """Take the frames of a step, in the order they shall leave."""
+        if not self._waiting and not any(isinstance(i, Pending) and i.late for i in items):
+            for item in items:  # nearly every step on a CPU
+                self._hand_over(item, [])
+            return
         parcel = _Parcel(items)
         late = [_late(item) for item in items]
         on_device = [t for tensors in late for t in tensors if t.device.type != "cpu"]
@@ -107,7 +111,7 @@ class Transfer:
         start = 0
         for number, item in enumerate(parcel.items):
             if isinstance(item, Event):
-                self._deliver(item)
+                self._hand_over(item, [])
                 continue
             if parcel.buffer is None:
                 arrays = [t.detach().to(torch.float32).reshape(-1).numpy() for t in item.late]
@@ -116,13 +120,19 @@ class Transfer:
                 for size in parcel.sizes[number]:
                     arrays.append(parcel.buffer[start : start + size].numpy().copy())
                     start += size
-            if item.fill is not None:
-                item.fill(item.frame.values, arrays)
-            elif arrays:
-                item.frame.values = np.concatenate(arrays)
-            self._deliver(item.frame)
+            self._hand_over(item, arrays)
         if parcel.ready is not None and parcel.buffer is not None and len(self._free) < 4:
             self._free.append(parcel.buffer)
+
+    def _hand_over(self, item: Pending | Event, arrays: list[np.ndarray]) -> None:
+        if isinstance(item, Event):
+            self._deliver(item)
+            return
+        if item.fill is not None:
+            item.fill(item.frame.values, arrays)
+        elif arrays:
+            item.frame.values = np.concatenate(arrays)
+        self._deliver(item.frame)
 
 
 def _late(item: Pending | Event) -> Sequence[torch.Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from torch import nn
 
 from ...store import Column
 from ..measures.activations import activation_kind, dead_units, saturated_share, unit_dimension
-from .probe import Probe, ProbeOffError, Training
+from .probe import Probe, ProbeOffError, Training, clock
 
 ENOUGH_SAMPLES = 512
 """A unit is called dead only if it was never positive over this many samples."""
@@ -110,10 +109,10 @@ class Activations(Probe):
             if torch.compiler.is_compiling():
                 self._add_output(watched, x)
             elif not _in_backward():
-                before = time.perf_counter()
+                before = clock()
                 self._channels_first = _channels_first(module, self._channels_first)
                 self._guarded(self._add_output, watched, x)
-                self.hook_seconds += time.perf_counter() - before
+                self.hook_seconds += clock() - before
 
         return hook
 
@@ -128,9 +127,9 @@ class Activations(Probe):
             if torch.compiler.is_compiling():
                 self._add_saturated(watched, x)
             elif not _in_backward():
-                before = time.perf_counter()
+                before = clock()
                 self._guarded(self._add_activation, watched, x, y)
-                self.hook_seconds += time.perf_counter() - before
+                self.hook_seconds += clock() - before
 
         return hook
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     import torch
 
     from .tap import GradientTap
+
+clock = time.thread_time
+"""Measures what our own work costs: CPU seconds of the thread. Wall time would charge us for the
+time slices that other processes take (8 ms of them against 20 µs of work, on a loaded machine)."""
 
 COUNTERS = ("queue_frames", "spooled_frames", "dropped_frames", "sent_frames", "late_frames")
 

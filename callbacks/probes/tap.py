@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..norms import squared_norms, stacked
+from .probe import clock
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,12 +49,12 @@ class GradientTap:
 
     def collect(self, parameters: Sequence[nn.Parameter]) -> None:
         """Take the gradients of some parameters as they are now."""
-        begun = time.perf_counter()
+        begun = clock()
         with_grad = [p for p in parameters if p.grad is not None and id(p) in self._place]
         squares = squared_norms([p.grad for p in with_grad if p.grad is not None])
         for parameter, square in zip(with_grad, squares, strict=True):
             self._squares[self._place[id(parameter)]] = square
-        self.seconds += time.perf_counter() - begun
+        self.seconds += clock() - begun
 
     def clip(self, largest: float, parameters: Sequence[nn.Parameter], scale: float = 1.0) -> None:
         """Work out what clipping to a norm does to the gradients just collected.
@@ -88,9 +88,9 @@ class GradientTap:
     def _hook(self, place: int):
         def accumulated(parameter: torch.Tensor) -> None:
             if self.armed and parameter.grad is not None:
-                begun = time.perf_counter()
+                begun = clock()
                 self._take(place, parameter.grad)
-                self.seconds += time.perf_counter() - begun
+                self.seconds += clock() - begun
 
         return accumulated
 

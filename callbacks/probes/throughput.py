@@ -82,27 +82,39 @@ class Throughput(Probe):
         """Return the learning rate of every parameter group."""
         return [float(optimizer.param_groups[j]["lr"]) for optimizer, j in self._groups]
 
-    def late(self, step: Step) -> list[torch.Tensor]:
-        """Return what of a step may still be on the device: losses, squared gradient norms."""
-        losses = step.losses
-        mean = losses[0] if len(losses) == 1 else torch.stack(losses).mean() if losses else None
-        tap = self._training.tap
-        squares = tap.squares() if tap is not None and tap.armed and tap.measured else None
-        nothing = torch.zeros(0)
-        return [
-            nothing if mean is None else mean.detach().reshape(1),
-            # float32 squares overflow at a norm of 1.8e19, which is no fault: norms travel
-            nothing if squares is None else squares.sqrt(),
-        ]
-
-    def values(self, step: Step, lrs: Sequence[float]) -> np.ndarray:
-        """Return the vector of a step, without what `fill` brings."""
-        tap = self._training.tap
-        clip = tap.clip_factor if tap is not None and tap.armed else NAN
-        row = [NAN, *lrs, NAN, clip, step.samples, step.step_seconds, step.data_seconds]
-        row += [step.wait_seconds, step.loss_scale, step.skipped, 0.0]
+    def values(self, step: Step, lrs: Sequence[float]) -> tuple[np.ndarray, list[torch.Tensor]]:
+        """Return the vector of a step, and what of it is still on the device, for `fill`."""
+        tap, losses = self._training.tap, step.losses
+        seen = tap if tap is not None and tap.armed and tap.measured else None
+        clip = NAN if seen is None else seen.clip_factor
+        loss, late = NAN, []
+        squares = None if seen is None else seen.squares()
+        bad = 0
+        if any(t.device.type != "cpu" for t in losses) or (squares is not None and squares.is_cuda):
+            late = self._late(losses, squares)
+        else:
+            if losses:
+                loss = sum(item.item() for item in losses) / len(losses)
+                bad += not math.isfinite(loss)
+            if squares is not None:
+                bad += int((~squares.isfinite()).sum())
+        total = NAN if squares is None or late else squares.sum().item()
+        row = [loss, *lrs, total, clip, step.samples, step.step_seconds, step.data_seconds]
+        row += [step.wait_seconds, step.loss_scale, step.skipped, float(bad)]
         row += [step.overhead_seconds, step.epoch]
-        return np.array(row, dtype=np.float32)
+        if abs(total) > 3e38 or abs(loss) > 3e38:
+            with np.errstate(over="ignore"):
+                return np.array(row, dtype=np.float32), late
+        return np.array(row, dtype=np.float32), late
+
+    def _late(
+        self, losses: Sequence[torch.Tensor], squares: torch.Tensor | None
+    ) -> list[torch.Tensor]:
+        mean = torch.stack([loss.float() for loss in losses]).mean() if losses else None
+        nothing = torch.zeros(0)
+        # float32 squares overflow at a norm of 1.8e19, which is no fault: norms travel
+        norms = nothing if squares is None else squares.sqrt()
+        return [nothing if mean is None else mean.reshape(1), norms]
 
     def fill(self, values: np.ndarray, late: list[np.ndarray]) -> None:
         """Put loss and gradient norm into the vector, and count what is not finite."""
