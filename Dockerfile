@@ -19,7 +19,8 @@ RUN pip install --no-cache-dir -c /tmp/constraints.txt /wheels/*.whl && rm -r /w
 USER otoscope
 WORKDIR /var/lib/otoscope
 EXPOSE 8050
+# http.client: urllib would ask the proxy that Docker may have put into the environment.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
-  CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8050/healthz', timeout=4)"]
+  CMD ["python", "-c", "import http.client as h, sys; c = h.HTTPConnection('127.0.0.1', 8050, timeout=4); c.request('GET', '/healthz'); sys.exit(c.getresponse().status != 200)"]
 ENTRYPOINT ["otoscope"]
 CMD ["dashboard", "--host", "0.0.0.0"]

@@ -235,9 +235,11 @@ class Stack:
 
 
 def answers(url: str) -> bool:
-    """Tell whether an address answers with success."""
+    """Tell whether an address of this machine answers with success."""
+    # A proxy of the environment ($http_proxy) would look for 127.0.0.1 on its own machine.
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(url, timeout=2) as reply:
+        with direct.open(url, timeout=2) as reply:
             return reply.status == 200
     except (urllib.error.URLError, OSError):
         return False

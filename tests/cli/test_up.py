@@ -185,6 +185,12 @@ def test_up_uses_a_server_that_is_given(up, free_port, redis_url):
     assert connect(redis_url).runs() is not None
 
 
+def test_a_proxy_in_the_environment_is_not_asked_for_the_page(up, free_port, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+
+    up("--port", str(free_port)).wait_until_ready()
+
+
 def test_an_unreachable_server_is_one_line(free_port):
     result = otoscope("up", "--url", f"redis://127.0.0.1:{free_port}/0", "--port", "8999")
 
