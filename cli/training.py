@@ -14,6 +14,8 @@ from typing import Any
 from ..store import OtoscopeError
 from ..store.server import ends_with_parent
 
+MODULE = "otoscope.callbacks.demo"
+
 
 class TrainingFailedError(OtoscopeError):
     """Raised when a training of the demo ends with an error of its own."""
@@ -40,7 +42,7 @@ class Training:
         single = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         with log.open("wb") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "otoscope.callbacks.demo", *arguments],
+                [sys.executable, "-m", MODULE, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=file,
