@@ -14,12 +14,13 @@ from rich.progress import Progress
 from rich.text import Text
 
 from ..store import MissingExtraError
+from ..store.login import port_is_free
 from ..store.places import read_address
 from .demonstration import FAULTS, Demonstration, Outcome, StoppedError, advised_setting
 from .printing import console, number, print_json, print_table
 from .progress import bars
 from .signals import ending_signals
-from .stack import Stack, answers, port_is_free
+from .stack import Stack, answers
 from .up import DEFAULT_PORT, PASTE, greet, open_page
 
 

@@ -17,12 +17,12 @@ from rich.text import Text
 from ..store import OtoscopeError, connect
 from ..store.addresses import redacted
 from ..store.connecting import default_url
+from ..store.login import port_is_free
 from ..store.places import home_folder, read_address
 from ..store.redis_home import RedisHome
 from ..store.server_binary import OLDEST, find_binary
 from .address import url_option
 from .printing import print_json, print_table
-from .stack import port_is_free
 from .up import DEFAULT_PORT
 
 Outcome = Literal["ok", "warning", "failed"]

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from ..store import OtoscopeError, ServerError, StoreError, connect
 from ..store.locks import try_lock
+from ..store.login import LOOPBACK, port_is_free
 from ..store.places import (
     Address,
     boot_id,
@@ -28,8 +29,6 @@ from ..store.places import (
 from ..store.recording import replay
 from ..store.server import EmbeddedServer
 from .children import Child
-
-HOST = "127.0.0.1"
 
 
 @dataclass
@@ -54,17 +53,6 @@ class AlreadyUpError(OtoscopeError):
             f"Otoscope is already up at {self.address.dashboard} (pid {self.address.pid}); "
             f"end it with Ctrl-C in its terminal, or `kill {self.address.pid}`"
         )
-
-
-def port_is_free(port: int) -> bool:
-    """Tell whether nobody listens on a loopback port."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
 
 
 class Stack:
@@ -101,7 +89,7 @@ class Stack:
     @property
     def page(self) -> str:
         """Address of the page."""
-        return f"http://{HOST}:{self.port}"
+        return f"http://{LOOPBACK}:{self.port}"
 
     def start(self) -> None:
         """Start all parts and return once the page answers, or `stop` was set.
@@ -149,7 +137,7 @@ class Stack:
 
     def _start_children(self) -> None:
         self._start_child("daemon", ["-m", "otoscope.cli.main", "daemon"])
-        page = ["-m", "otoscope.dashboard", "--host", HOST, "--port", str(self.port)]
+        page = ["-m", "otoscope.dashboard", "--host", LOOPBACK, "--port", str(self.port)]
         self._start_child("dashboard", page)
 
     def _publish(self) -> None:

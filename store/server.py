@@ -10,10 +10,8 @@ import contextlib
 import ctypes
 import json
 import os
-import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,7 +25,8 @@ from redis.exceptions import BusyLoadingError, RedisError
 
 from .errors import ServerError
 from .locks import try_lock
-from .places import home_folder, process_lives, write_private
+from .login import kept_login
+from .places import home_folder, process_lives
 from .server_binary import WINDOWS, Binary, find_binary
 
 SOCKET_PATH_LIMIT = 108
@@ -172,7 +171,7 @@ class EmbeddedServer:
         assert (
             self.binary is not None and self._lock is not None and self._socket_folder is not None
         )
-        port, password = _login(self.directory / "login.json")
+        port, password = kept_login(self.directory / "login.json")
         self.socket = str(self._socket_folder / "redis.sock")
         self.url = f"redis://:{password}@127.0.0.1:{port}/0"
         text = configuration(
@@ -234,38 +233,6 @@ class EmbeddedServer:
             f"the Redis server {self.binary.path if self.binary else ''} ended at once with status "
             f"{self.poll()}; its last words in {self.log}:\n  {said}"
         )
-
-
-def _login(path: Path) -> tuple[int, str]:
-    """Return port and password: those of the last start where the port is still free."""
-    port, password = 0, ""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        kept = json.loads(path.read_text())
-        port, password = int(kept["port"]), str(kept["password"])
-    if len(password) < 32:
-        password = secrets.token_urlsafe(32)
-    if not _is_free(port):
-        port = _free_port()
-    write_private(path, {"port": port, "password": password})
-    return port, password
-
-
-def _is_free(port: int) -> bool:
-    if not 1024 <= port < 65536:
-        return False
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _socket_folder() -> Path:
