@@ -12,8 +12,9 @@
     // the sentence may begin with the state's own words; they are not said twice
     const spoken = String(model.verdict || "").trim();
     const rest = spoken.replace(new RegExp(`^(${state.word}|Not judged)\\s*[:.]?\\s*`, "i"), "");
-    return o.h("div", { class: `verdict ${model.state || "not_judged"}` },
-      o.icon(state.icon), o.h("strong", {}, state.word), o.h("span", {}, o.rich(rest)));
+    const worst = model.state === "needs_action" && !model.marked().some((f) => f.severity === "critical") ? "warning" : null;
+    return o.h("div", { class: `verdict ${model.state || "not_judged"} ${worst || ""}` },
+      o.icon(worst || state.icon), o.h("strong", {}, state.word), o.h("span", {}, o.rich(rest)));
   };
 
   o.severity = (name) => o.h("span", { class: `badge ${name}` }, o.icon(name), name);

@@ -21,6 +21,12 @@
     return x.toLocaleString("en-US", { maximumFractionDigits: Math.min(places, 8) }).replace("-", "−");
   };
 
+  /** A number beside an axis: short, also where it is small. */
+  o.tick = function (value) {
+    return value !== 0 && Math.abs(value) < 1e-3
+      ? value.toExponential(1).replace(".0e", "e").replace(/-/g, "−") : o.number(value);
+  };
+
   o.step = (value) => (Number.isFinite(value) ? Math.round(value).toLocaleString("en-US") : "–");
 
   o.percent = function (share, digits = 2) {

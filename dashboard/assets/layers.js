@@ -23,15 +23,18 @@
     update() {
       const table = this.model.tables[this.quantity.family];
       const has = table && table.steps.length > 0 && table.layers.some((layer) => layer !== null);
-      const made = has ? [this.model.epoch, o.settings.quantity, table.steps.length].join() : "";
+      // "its own past" ends where the first fault begins
+      const end = Math.min(...this.model.marked().map((finding) => finding.first_step));
+      const made = has ? [this.model.epoch, o.settings.quantity, table.steps.length, end].join() : "";
       if (made === this.made) return;
       this.made = made;
       this.table = has ? table : null;
+      this.weights = has ? o.stepWeights(table.steps, end) : [];
       this.rows = has ? table.perLayer().map((row) => this.describe(row)) : [];
     }
 
     describe({ layer, values, low, high }) {
-      const { z, median } = o.robust(values, this.quantity.share);
+      const { z, median } = o.robust(values, this.weights, this.quantity.share);
       const recent = z.slice(-Math.max(3, Math.ceil(z.length / 10)));
       // how unusual: how far the last tenth lies from the layer's own median, and how much was far off
       const now = Math.abs(o.median(recent)) || 0;

@@ -91,13 +91,13 @@
       context.rect(LEFT, TOP - 8, width - LEFT - RIGHT, HEIGHT - TOP - BOTTOM + 9);
       context.clip();
       this.drawFindings(context, table, xs);
-      this.drawBest(context, table, smooth, y, width, first, last);
       const colours = o.colours();
       const smoothed = Number(o.settings.smoothing) > 0;
       this.drawSpread(context, xs, table, y, colours);
       this.line(context, xs, raw, y, smoothed ? colours.raw : colours.line, 1);
       if (smoothed) this.line(context, xs, smooth, y, colours.line, 2);
       this.drawValidation(context, table, xs, y);
+      this.drawBest(context, table, smooth, y, width, first, last);
       context.restore();
       this.drawEvents(context, table, xs);
       const range = o.settings.range ? `, steps ${o.step(table.steps[first])} to ${o.step(table.steps[last])}` : "";
@@ -136,7 +136,7 @@
         context.moveTo(LEFT, at);
         context.lineTo(width - RIGHT, at);
         context.stroke();
-        context.fillText(o.number(tick), LEFT - 6, at);
+        context.fillText(o.tick(tick), LEFT - 6, at);
       }
       o.drawAxisX(context, this.x, low, high, HEIGHT - BOTTOM, width - LEFT, label);
     }
@@ -184,10 +184,17 @@
       context.lineTo(width - RIGHT, at);
       context.stroke();
       context.setLineDash([]);
+      const text = `best ${o.number(smooth[best])}, step ${o.step(table.steps[best])}`;
+      const size = context.measureText(text).width;
+      const above = at - 20 > TOP;
+      context.globalAlpha = 0.8;
+      context.fillStyle = colours.panel;
+      context.fillRect(LEFT + 3, above ? at - 17 : at + 3, size + 8, 15);
+      context.globalAlpha = 1;
       context.fillStyle = colours.dim;
       context.textAlign = "left";
-      context.textBaseline = "bottom";
-      context.fillText(`best ${o.number(smooth[best])}, step ${o.step(table.steps[best])}`, LEFT + 6, at - 2);
+      context.textBaseline = "middle";
+      context.fillText(text, LEFT + 7, above ? at - 9 : at + 11);
     }
 
     drawFindings(context, table, xs) {

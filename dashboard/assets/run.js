@@ -142,12 +142,14 @@
 
     function drawJudgement() {
       const roots = model.roots();
-      o.fill(o.byId("verdict"), [model.state, model.verdict], () => o.verdict(model));
+      o.fill(o.byId("verdict"), [model.state, model.verdict, model.marked().map((f) => f.severity)], () => o.verdict(model));
       o.fill(o.byId("obstacles"), model.obstacles, () => o.obstacleCards(model.obstacles));
       o.fill(o.byId("findings"), [roots, roots.map((f) => model.told(f))], () =>
         roots.map((finding, index) => o.findingCard(finding, { index, count: roots.length }, model, act)));
       o.fill(o.byId("judged"), [model.judged, model.notJudged, model.run.overhead], () => o.judgedCard(model));
       o.redraw(loss.canvas);
+      heatmap.update(); // the layers' past ends where a finding begins
+      strips.update();
     }
 
     async function act(kind, finding, body) {

@@ -68,7 +68,8 @@
     const ratio = table && table.column("edge_ratio");
     const last = ratio ? o.lastFinite(ratio) : NaN;
     if (Number.isNaN(last)) return ["Step to stable limit", "–", "not measured yet"];
-    return ["Step to stable limit", `${o.number(last, 2)} ×`, last > 1 ? "beyond the edge" : "within the edge"];
+    const at = table.steps[ratio.findLastIndex(Number.isFinite)];
+    return ["Step to stable limit", `${o.number(last, 2)} ×`, `${last > 1 ? "beyond" : "within"} the edge, step ${o.step(at)}`];
   }
 
   function worst(model) {

@@ -97,7 +97,7 @@
         context.moveTo(LEFT, Math.round(y(tick)) + 0.5);
         context.lineTo(width - RIGHT, Math.round(y(tick)) + 0.5);
         context.stroke();
-        context.fillText(o.number(tick, 2), LEFT - 4, y(tick));
+        context.fillText(o.tick(tick), LEFT - 4, y(tick));
       }
       o.drawAxisX(context, cell.x, from, to, HEIGHT - BOTTOM - 2, width - LEFT, label);
       this.envelope(context, cell, xs, row, y, first, last, colours);

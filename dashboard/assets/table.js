@@ -70,14 +70,39 @@
     });
   };
 
+  /** The value with half of the weight under it; what is not finite has no weight. */
+  o.weightedMedian = function (values, weights) {
+    const order = values.map((_, i) => i).filter((i) => Number.isFinite(values[i]) && weights[i] > 0);
+    order.sort((a, b) => values[a] - values[b]);
+    const half = order.reduce((sum, i) => sum + weights[i], 0) / 2;
+    let sum = 0;
+    for (const i of order) {
+      sum += weights[i];
+      if (sum >= half) return values[i];
+    }
+    return NaN;
+  };
+
+  /**
+   * What each sample weighs in its layer's median: the steps until the next one, since a budget samples
+   * unevenly, but at most ten usual gaps, so that no single sample rules; nothing from `end` on, where a fault begins, as long as a fifth of the run lies before it.
+   */
+  o.stepWeights = function (steps, end) {
+    const last = steps.length - 1;
+    const past = Number.isFinite(end) && end - steps[0] > (steps[last] - steps[0]) / 5 ? end : Infinity;
+    const gaps = steps.map((step, i) => (i < last ? steps[i + 1] - step : 1));
+    const most = 10 * Math.max(1, o.median(gaps));
+    return steps.map((step, i) => (step >= past ? 0 : Math.min(gaps[i], most)));
+  };
+
   /**
    * Robust z of a layer against its own median. Sizes are compared as logarithms; shares as they are.
    * The floors keep a constant layer from lighting up: 12 % in size, 2 points in a share.
    */
-  o.robust = function (values, isShare) {
+  o.robust = function (values, weights, isShare) {
     const mapped = values.map((v) => (isShare ? v : v > 0 ? Math.log10(v) : v === 0 ? -45 : NaN));
-    const middle = o.median(mapped);
-    const spread = 1.4826 * o.median(mapped.map((v) => Math.abs(v - middle)));
+    const middle = o.weightedMedian(mapped, weights);
+    const spread = 1.4826 * o.weightedMedian(mapped.map((v) => Math.abs(v - middle)), weights);
     const floor = isShare ? 0.02 : 0.05;
     return {
       median: isShare ? middle : Math.pow(10, middle),
