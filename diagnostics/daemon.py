@@ -8,10 +8,10 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..store import Home, Judgement, StoreError, places
+from ..store import Event, Home, Judgement, StoreError, places
 from ..store.schemas import plain
 from .fold import Fold
 from .judging import report_of
@@ -21,6 +21,13 @@ LEASE_MS = 10_000
 BEAT = "daemon.heartbeat"
 FRESH_SECONDS = 30.0
 LONGEST_WAIT = 5.0
+SILENT_SECONDS = 30.0
+"""A rank that sent nothing for so long, while another did, is waited for no longer."""
+
+IDLE_SECONDS = 15.0
+IDLE_TICKS = 10
+"""A run that was last seen so long ago is looked at in every tenth tick only, for its events."""
+
 POINTS = 200
 """Points judged before a commit: 2,000 steps, so that a lease never runs out in between."""
 
@@ -34,6 +41,8 @@ class _Watched:
     fold: Fold
     reader: Reader
     committed: str | None
+    marks: dict[int, tuple[int, float]] = field(default_factory=dict)
+    """Of each rank: its watermark, and when it moved last."""
 
 
 class Daemon:
@@ -62,6 +71,8 @@ class Daemon:
         self.heartbeat = heartbeat or places.home_folder() / BEAT
         self._clock = clock
         self._runs: dict[str, _Watched] = {}
+        self._idle: dict[str, tuple[float, str]] = {}
+        self._ticks = 0
 
     def run(self, stop: threading.Event) -> None:
         """Judge until `stop` is set; a home that goes away is waited for."""
@@ -83,10 +94,36 @@ class Daemon:
     def tick(self) -> int:
         """Read on in every run that this daemon holds; returns how many points were judged."""
         self._beat()
-        known = {run for run, _ in self.home.run_ids()}
-        for gone in set(self._runs) - known:
-            del self._runs[gone]
-        return sum(self._tend(run) for run in sorted(known))
+        self._ticks += 1
+        rows = self.home.run_ids()
+        known = {run for run, _ in rows}
+        for gone in (set(self._runs) | set(self._idle)) - known:
+            self._runs.pop(gone, None)
+            self._idle.pop(gone, None)
+        judged = 0
+        for run, seen in rows:
+            if self._rests(run, seen):
+                continue
+            judged += self._tend(run)
+            self._put_to_rest(run, seen)
+        return judged
+
+    def _rests(self, run: str, seen: float) -> bool:
+        """Tell whether nothing can have come for a run since it was judged to its end."""
+        idle = self._idle.get(run)
+        if idle is None or idle[0] != seen:
+            return False
+        return bool(self._ticks % IDLE_TICKS) or not self.home.events(run, idle[1], count=1)
+
+    def _put_to_rest(self, run: str, seen: float) -> None:
+        watched = self._runs.get(run)
+        if watched is None or self._clock() - seen < IDLE_SECONDS:
+            self._idle.pop(run, None)
+            return
+        self._idle[run] = (seen, watched.fold.place.events)
+        if watched.fold.meta.world_size <= 1:
+            del self._runs[run]  # its windows are read again when it goes on
+            self.home.release(run, self.token)
 
     def _tend(self, run: str) -> int:
         if not self.home.acquire(run, self.token, LEASE_MS):
@@ -95,7 +132,7 @@ class Daemon:
         watched = self._runs.get(run) or self._begin(run)
         judged = 0
         while watched.reader.pull():
-            watched.fold.schemas.update(self.home.schemas(run))
+            self._refresh(run, watched.fold)
             while True:
                 points = watched.fold.judge(most=POINTS)
                 judged += points
@@ -103,7 +140,39 @@ class Daemon:
                     return judged
                 if points < POINTS:
                     break
+        if self._exclude_silent_rank(run, watched):
+            judged += self._tend(run)
         return judged
+
+    def _refresh(self, run: str, fold: Fold) -> None:
+        """Read what a run tells of itself until it was judged for the first time."""
+        if fold.place.points == 0:
+            fold.meta = self.home.meta(run)
+            fold.settings.profile = fold.settings.profile or fold.meta.task
+            fold.log.world_size = fold.meta.world_size
+        if not fold.knows_its_schemas():
+            fold.schemas.update(self.home.schemas(run))
+
+    def _exclude_silent_rank(self, run: str, watched: _Watched) -> bool:
+        """Write as an event that a rank is gone; the fold obeys the event, no clock."""
+        fold, now = watched.fold, self._clock()
+        number = fold.place.attempt
+        attempt = fold.log.attempt(number)
+        world = max(attempt.world or fold.meta.world_size, 1)
+        live = [rank for rank in range(world) if rank not in attempt.excluded]
+        for rank in live:
+            mark = attempt.watermarks.get(rank, fold.place.step)
+            if watched.marks.get(rank, (None, 0.0))[0] != mark:
+                watched.marks[rank] = (mark, now)
+        furthest = max((watched.marks[rank][0] for rank in live), default=0)
+        for rank in live:
+            mark, moved = watched.marks[rank]
+            if len(live) > 1 and mark < furthest and now - moved > SILENT_SECONDS:
+                body = {"rank": rank, "from_step": mark}
+                event = Event("excluded", mark, number, rank, now, body)
+                self.home.add_event(run, event)
+                return True  # one at a time: the others may go on once this one is let go
+        return False
 
     def _begin(self, run: str) -> _Watched:
         judgement = self.home.judgement(run)
@@ -111,7 +180,6 @@ class Daemon:
         if judgement.cursor is not None:
             fold.restore(judgement.state, judgement.findings)
         reader = Reader(self.home, fold)
-        reader.rebuild()
         watched = _Watched(fold, reader, judgement.cursor)
         self._runs[run] = watched
         return watched

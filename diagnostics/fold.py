@@ -21,6 +21,7 @@ from .thresholds import Thresholds, known_key, load, switched_off
 from .windows import KEPT_STEPS, History, Window
 
 VERSION = 1
+ANSWERS = ("acknowledged", "normal", "snoozed")
 
 
 @dataclass(slots=True)
@@ -132,8 +133,18 @@ class Fold:
     # ---- the log ---------------------------------------------------------------------------
 
     def push(self, frames: Iterable[Frame] = (), events: Iterable[Event] = ()) -> None:
-        """Take in frames and events, in any portions; events in the order of their stream."""
-        self.log.add_events(events)
+        """Take in frames and events, in any portions; events in the order of their stream.
+
+        What a person says of a finding counts at once: it changes no judgement, and a run that
+        has ended has no further point at which it could count.
+        """
+        events = list(events)
+        self.log.add_events(event for event in events if event.kind not in ANSWERS)
+        answers = [event for event in events if event.kind in ANSWERS]
+        for event in answers:
+            self._heed(event)
+        if answers:
+            self._mark()
         self.log.add_frames(frames, done=(self.place.attempt, self.place.step))
 
     def judge(
@@ -184,6 +195,11 @@ class Fold:
         if rule not in self._thresholds:
             self._thresholds[rule] = load(rule, self.settings.overrides)
         return self._thresholds[rule]
+
+    def knows_its_schemas(self) -> bool:
+        """Tell whether every waiting frame can be read."""
+        waiting = {frame.schema for frame in self.log.waiting()}
+        return waiting <= self.schemas.keys()
 
     # ---- one point -------------------------------------------------------------------------
 
@@ -260,11 +276,15 @@ class Fold:
             self.settings.profile = str(event.body.get("task", self.settings.profile))
         elif event.kind == "override" and known_key(str(event.body.get("key"))):
             self._override(str(event.body["key"]), event.body.get("value"))
-        elif event.kind in ("acknowledged", "normal"):
-            getattr(self.settings, event.kind).append(str(event.body.get("finding")))
-        elif event.kind == "snoozed":
-            until = int(event.body.get("until_step") or 0)
-            self.settings.snoozed[str(event.body.get("finding"))] = until
+
+    def _heed(self, event: Event) -> None:
+        finding = str(event.body.get("finding"))
+        if event.kind == "snoozed":
+            self.settings.snoozed[finding] = int(event.body.get("until_step") or 0)
+        elif finding not in self.settings.acknowledged:
+            self.settings.acknowledged.append(finding)
+        if event.kind == "normal":
+            self.settings.normal.append(finding)
 
     def _restart(self, step: int, why: str) -> None:
         self.place.since, self.place.why_since = max(self.place.since, step), why
@@ -281,7 +301,7 @@ class Fold:
         settings = self.settings
         for finding in self.engine.findings:
             known = {finding.id, finding.rule}
-            finding.acknowledged = bool(known & {*settings.acknowledged, *settings.normal})
+            finding.acknowledged = bool(known & set(settings.acknowledged))
             finding.snoozed_until_step = settings.snoozed.get(finding.id)
 
 

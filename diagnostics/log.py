@@ -131,6 +131,12 @@ class Log:
         taken, self.events = self.events[:split], self.events[split:]
         return [event for *_, event in taken]
 
+    def waiting(self) -> Iterable[Frame]:
+        """Return the frames that wait for their point."""
+        for attempt in self.attempts.values():
+            for frames in attempt.frames.values():
+                yield from frames
+
     def following(self, number: int) -> int | None:
         """Return the next attempt that has begun, None where this is the latest."""
         begun = [

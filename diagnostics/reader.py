@@ -11,21 +11,13 @@ PORTION = 1000
 
 
 class Reader:
-    """Reads one run for one fold. `rebuild` first where the fold was restored from a state."""
+    """Reads one run for one fold; where that was restored, its windows are rebuilt once needed."""
 
     def __init__(self, home: Home, fold: Fold) -> None:
         self.home, self.fold = home, fold
         self._read: dict[StreamName, tuple[int, int]] = {}
         self._attempt = fold.place.attempt
-
-    def rebuild(self) -> None:
-        """Give the fold the raw frames behind its place, for the windows."""
-        place = self.fold.place
-        past: list[Frame] = []
-        for stream in self._streams():
-            first = place.step - KEPT_STEPS
-            past += self.home.frames(self.fold.run, stream, start=max(first, 0), stop=place.step)
-        self.fold.rebuild(past)
+        self._whole = fold.place.step == 0
 
     def pull(self) -> bool:
         """Push the next portion into the fold; returns whether there was anything new.
@@ -42,10 +34,24 @@ class Reader:
             if stream.family != "train":
                 frames += self._next(stream, stop=stop)
         events = self._next_events()
+        if frames and not self._whole:
+            self._rebuild()
         self.fold.push(frames)
         if frames or events:
             return True
         return self._follow_attempt()
+
+    def _rebuild(self) -> None:
+        """Give the fold the raw frames behind its place, for the windows."""
+        self._whole = True
+        place = self.fold.place
+        past: list[Frame] = []
+        for stream in self.home.streams(self.fold.run):
+            if stream.attempt != place.attempt:
+                continue
+            first = place.step - KEPT_STEPS
+            past += self.home.frames(self.fold.run, stream, start=max(first, 0), stop=place.step)
+        self.fold.rebuild(past)
 
     def _train_frames(self) -> list[Frame]:
         frames: list[Frame] = []

@@ -25,9 +25,9 @@ POOL = 4
 
 @cache
 def digits() -> tuple[torch.Tensor, torch.Tensor]:
-    data = load_digits()
-    x = torch.tensor(data.data / 16.0, dtype=torch.float32)
-    return (x - x.mean()) / x.std(), torch.tensor(data.target)
+    pixels, target = load_digits(return_X_y=True)
+    x = torch.tensor(np.asarray(pixels) / 16.0, dtype=torch.float32)
+    return (x - x.mean()) / x.std(), torch.tensor(np.asarray(target))
 
 
 def mlp(
