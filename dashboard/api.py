@@ -9,8 +9,9 @@ from flask import Flask, Response, request
 
 from ..store import ConfigError, Event, OtoscopeError, StoreError
 from ..store.keys import checked_run_id
+from .cursor import LONGEST
 from .delta import Query, delta
-from .replies import failure, failure_of, reply
+from .replies import as_text, failure, failure_of, reply, reply_text
 from .shelf import Shelf
 
 RUNS = 5000
@@ -62,13 +63,17 @@ def add_routes(server: Flask, shelf: Shelf, prefix: str) -> None:
     @server.get(f"{api}/<run>/delta")
     def _delta(run: str) -> Response:
         query = Query(quantity=request.args.get("quantity", "gradient"))
-        since = request.args.get("since", "")
-        return reply(delta(shelf.store(), checked_run_id(run), since, query))
+        since = request.args.get("since", "")[: LONGEST + 1]
+        question = (checked_run_id(run), since, query)
+        return reply_text(
+            shelf.answer(question, lambda: as_text(delta(shelf.store(), run, since, query)))
+        )
 
     @server.post(f"{api}/<run>/events")
     def _event(run: str) -> Response:
         event = event_of(body_of_request(), shelf.store().run(checked_run_id(run)).step)
         shelf.store().home.add_event(run, event)
+        shelf.forget()
         return reply({"event": event.to_json()}, 201)
 
     @server.post(f"{api}/<run>/labels")
@@ -76,7 +81,7 @@ def add_routes(server: Flask, shelf: Shelf, prefix: str) -> None:
         labels = labels_of(body_of_request())
         shelf.store().run(checked_run_id(run))
         shelf.store().home.set_labels(run, labels)
-        shelf.forget_runs()
+        shelf.forget()
         return reply({"run": shelf.store().run(run).to_json()})
 
     @server.post(f"{api}/<run>/delete")
@@ -88,7 +93,7 @@ def add_routes(server: Flask, shelf: Shelf, prefix: str) -> None:
                 f"to delete this run, type its name: {info.name!r}; got {str(typed)[:100]!r}"
             )
         shelf.store().home.delete(run)
-        shelf.forget_runs()
+        shelf.forget()
         return reply({"deleted": run})
 
 

@@ -31,7 +31,11 @@ LAYER_POINTS = 300
 LAYER_CELLS = 30_000
 LAYERS = 512
 EVENTS = 1000
-"""Caps of one answer: a run of 200 layers stays under 300 kB (compressed)."""
+DIGITS = 6
+LAYER_DIGITS = 3
+"""Caps of one answer: a run of 200 layers stays near 300 kB (compressed)."""
+
+JUDGEMENT = ("state", "verdict", "obstacles", "judged", "not_judged", "findings")
 
 UNSHOWN = ("epoch",)
 """Kinds of events that the page has no use for: `train` has a column of the epoch."""
@@ -100,29 +104,36 @@ def delta(
     events = store.home.events(run, cursor.event)
     answer: dict[str, Json] = {
         "reset": reset,
-        "run": _run_json(store, info, meta, streams, clock()),
+        "run": _run_json(store, info, meta, clock()),
         "events": [event.to_json() for _, event in events if event.kind not in UNSHOWN][-EVENTS:],
         "series": {},
     }
     if events:
         cursor.event = events[-1][0]
-    judged = plain(summary(store, run))
-    digest = _digest(dumps(judged))
-    if digest != cursor.judgement:
-        cursor.judgement = digest
-        for key in ("state", "verdict", "obstacles", "judged", "not_judged", "findings"):
-            answer[key] = judged.get(key)
+    answer |= _judgement(store, run, cursor)
     for part in parts:
         watermark = _watermark(store, run, streams, meta, part.family)
         rows = _series(store, run, part, cursor.steps.get(part.family), watermark, query)
-        if rows["steps"] or reset:
-            answer["series"][part.family] = rows
-        if rows["steps"]:
-            cursor.parts[part.family] = digests[part.family]
-            # a reduced row carries the first step of its bucket, the watermark the last
-            cursor.steps[part.family] = max(rows["steps"][-1], watermark or 0)
+        if rows is None:
+            continue
+        answer["series"][part.family] = rows
+        cursor.parts[part.family] = digests[part.family]
+        # a reduced row carries the first step of its bucket, the watermark the last
+        cursor.steps[part.family] = max(rows["steps"][-1], watermark or 0)
+    if answer["series"]:
+        answer["worst"] = _worst(store, info, streams)
     answer["cursor"] = cursor.encode()
     return answer
+
+
+def _judgement(store: Store, run: str, cursor: Cursor) -> dict[str, Json]:
+    """Return the judgement's keys where they are not as the cursor has them, and note it there."""
+    judged = plain(summary(store, run))
+    digest = _digest(dumps(judged))
+    if digest == cursor.judgement:
+        return {}
+    cursor.judgement = digest
+    return {key: judged.get(key) for key in JUDGEMENT}
 
 
 def _parts(schemas: Iterable[Schema], query: Query) -> list[_Part]:
@@ -185,33 +196,32 @@ def _watermark(
 
 def _series(
     store: Store, run: str, part: _Part, last: int | None, watermark: int | None, query: Query
-) -> dict[str, Json]:
+) -> dict[str, Json] | None:
+    """Return the rows of a family after the step `last` up to the watermark; None without any."""
+    if last is not None and watermark is not None and watermark <= last:
+        return None
     of_layers = any(layer is not None for layer in part.layers)
     count = len(part.columns)
     points = min(query.layer_points, LAYER_CELLS // count) if of_layers else query.points
-    digits = 3 if of_layers else 6
-    body: dict[str, Json] = {
-        "columns": list(part.columns),
-        "layers": list(part.layers),
-        "steps": [],
-        "times": [],
-        "values": [],
-    }
-    if last is not None and watermark is not None and watermark <= last:
-        return body
     start = None if last is None else last + 1
     rows = store.read(
         run, part.family, list(part.columns), start=start, stop=watermark, points=points
     )
-    keep = _spread(len(rows.steps), 2 * points)
-    body["steps"] = rows.steps[keep].tolist()
-    body["times"] = np.round(rows.times[keep], 3).tolist()
+    if len(rows) == 0:
+        return None
+    keep = _spread(len(rows), 2 * points)
+    body: dict[str, Json] = {
+        "columns": list(part.columns),
+        "layers": list(part.layers),
+        "steps": rows.steps[keep].tolist(),
+        "times": np.round(rows.times[keep], 3).tolist(),
+    }
     names = {name: place for place, name in enumerate(rows.columns)}
     places = [names.get(name, -1) for name in part.columns]
     for key, table in (("values", rows.values), ("low", rows.low), ("high", rows.high)):
         if key == "values" or table is not rows.values:
             padded = np.pad(table, ((0, 0), (0, 1)), constant_values=np.nan)
-            body[key] = as_json(padded[keep][:, places], digits)
+            body[key] = as_json(padded[keep][:, places], LAYER_DIGITS if of_layers else DIGITS)
     return body
 
 
@@ -222,9 +232,7 @@ def _spread(count: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, most).round().astype(int))
 
 
-def _run_json(
-    store: Store, info: RunInfo, meta: Meta, streams: list[StreamName], now: float
-) -> dict[str, Json]:
+def _run_json(store: Store, info: RunInfo, meta: Meta, now: float) -> dict[str, Json]:
     body = info.to_json()
     body["age_seconds"] = round(max(0.0, now - info.last_seen), 1)
     for key in (
@@ -239,7 +247,6 @@ def _run_json(
         "ended",
     ):
         body[key] = plain(getattr(meta, key))
-    body["worst"] = _worst(store, info, streams)
     body["error"] = _error(store, info) if info.status == "failed" else None
     return body
 

@@ -17,7 +17,17 @@ from ..store import (
 
 def reply(body: Any, status: int = 200) -> Response:
     """Return a value of JSON's own types as an answer that no cache may keep."""
+    return reply_text(as_text(body), status)
+
+
+def as_text(body: Any) -> bytes:
+    """Return compact JSON; raises ValueError for NaN, which is no JSON."""
     text = json.dumps(body, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode(errors="replace")  # half a surrogate pair in a name is no UTF-8
+
+
+def reply_text(text: bytes, status: int = 200) -> Response:
+    """Return JSON that is text already."""
     answer = Response(text, status, content_type="application/json; charset=utf-8")
     answer.headers["Cache-Control"] = "no-store"
     return answer

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from threading import Lock
 
 from ..store import RunInfo, Store, StoreError, StoreUnavailableError
 
 LIST_SECONDS = 1.0
-"""How long a list of runs may be shown again: many viewers cost one reading a second."""
+ANSWER_SECONDS = 0.5
+"""How long a list of runs, or an answer to the same question, may be given again: many viewers of
+one run hold the same cursor, and cost one reading."""
+ANSWERS = 256
 
 
 class Shelf:
@@ -23,6 +26,7 @@ class Shelf:
         self._lock = Lock()
         self._store: Store | None = None
         self._runs: tuple[float, list[RunInfo]] | None = None
+        self._answers: dict[Hashable, tuple[float, bytes]] = {}
 
     def store(self) -> Store:
         """Return the store; raises StoreError where it cannot be opened."""
@@ -41,12 +45,28 @@ class Shelf:
         self._runs = (now, rows)
         return rows
 
-    def forget_runs(self) -> None:
-        """Drop the kept list, after something in it was changed."""
-        self._runs = None
+    def answer(self, question: Hashable, make: Callable[[], bytes]) -> bytes:
+        """Return the answer to a question, at most half a second old."""
+        now = self._clock()
+        kept = self._answers.get(question)
+        if kept is not None and now - kept[0] < ANSWER_SECONDS:
+            return kept[1]
+        made = make()
+        with self._lock:
+            if len(self._answers) >= ANSWERS:
+                self._answers.clear()
+            self._answers[question] = (now, made)
+        return made
+
+    def forget(self) -> None:
+        """Drop what is kept, after something was changed."""
+        with self._lock:
+            self._runs = None
+            self._answers.clear()
 
     def lost(self, error: StoreError) -> None:
         """Take note of an error: after a lost connection the next request opens a new one."""
         if isinstance(error, StoreUnavailableError):
             with self._lock:
                 self._store, self._runs = None, None
+                self._answers.clear()

@@ -16,6 +16,7 @@
       this.findings = [];
       this.judged = [];
       this.notJudged = {};
+      this.worst = {}; // the layers with the largest dead and saturated share
       this.views = [];
     }
 
@@ -32,6 +33,7 @@
       if (answer.reset) { this.tables = {}; this.events = []; this.epoch += 1; }
       this.cursor = answer.cursor;
       this.run = answer.run;
+      this.worst = answer.worst || this.worst;
       for (const [family, part] of Object.entries(answer.series)) {
         if (this.tables[family]) this.tables[family].add(part);
         else this.tables[family] = new o.Table(part);

@@ -73,7 +73,7 @@
   }
 
   function worst(model) {
-    const shares = model.run.worst || {};
+    const shares = model.worst;
     if (!shares.dead && !shares.saturated) return ["Dead units, at most", "–", "not measured yet"];
     const saturated = shares.saturated ? `saturated at most ${o.percent(shares.saturated.value)}` : "";
     if (!shares.dead) return ["Saturated, at most", o.percent(shares.saturated.value), shares.saturated.layer];

@@ -74,6 +74,31 @@ def test_an_action_becomes_an_event_that_the_fold_obeys(client, home, store):
     assert events[1].body["until_step"] == 500 and {event.step for event in events} == {30}
 
 
+def test_many_viewers_with_one_cursor_cost_one_reading_and_a_change_is_seen_at_once(home):
+    MadeRun(home, RUN).train(30)
+    read = []
+
+    class Counting(Store):
+        def run(self, run):
+            read.append(run)
+            return super().run(run)
+
+    client = create_app(lambda: Counting(home)).test_client()
+    url = f"/api/runs/{RUN}/delta"
+
+    answers = [client.get(url).data for _ in range(20)]
+    assert len(set(answers)) == 1 and len(read) < 5
+    client.post(EVENTS, json={"kind": "note", "text": "seen"})
+    assert b"seen" in client.get(url).data
+
+
+def test_a_name_that_is_no_unicode_breaks_no_answer(client, home):
+    MadeRun(home, RUN, name="half \ud800 pair").train(3)
+
+    assert client.get("/api/runs").status_code == 200
+    assert client.get(f"/api/runs/{RUN}/delta").status_code == 200
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -128,7 +128,7 @@ def test_another_quantity_brings_everything_again(store, home):
     part = answer["series"]["activations"]
     assert part["layers"] == list(LAYERS)
     assert part["columns"] == [f"dead/{layer}" for layer in LAYERS]
-    assert part["values"][0] == pytest.approx([3 / 128] * len(LAYERS), rel=1e-3)
+    assert part["values"][0] == pytest.approx([3 / 128] * len(LAYERS), rel=5e-3)
 
 
 def test_a_quantity_that_does_not_exist_is_refused(store, home):
@@ -193,7 +193,7 @@ def test_a_long_run_is_reduced_and_goes_on_without_a_gap(store, home):
 def test_the_worst_layer_is_named_without_asking_for_its_quantity(store, home):
     MadeRun(home, RUN, faulty_from=10).train(50)
 
-    worst = delta(store, RUN)["run"]["worst"]
+    worst = delta(store, RUN)["worst"]
 
     assert worst["dead"] == {"layer": LAYERS[3], "value": pytest.approx(93 / 128, rel=1e-3)}
     assert worst["saturated"]["value"] == pytest.approx(0.01)
@@ -215,4 +215,4 @@ def test_a_run_that_has_not_begun_is_no_error(store, home):
     answer = delta(store, RUN)
 
     assert answer["run"]["step"] == 0 and answer["state"] == "not_judged"
-    assert all(part["steps"] == [] for part in answer["series"].values())
+    assert answer["series"] == {}
