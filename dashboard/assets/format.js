@@ -46,11 +46,15 @@
   /** A proposed value as it would be typed: 0.034, [0.9, 0.95], {"std": 0.08}. */
   o.setting = function (value) {
     if (value === null || value === undefined) return "–";
-    if (typeof value === "number") return String(Number(value.toPrecision(4)));
-    if (typeof value === "string") return value;
-    return JSON.stringify(value, (_, part) => (typeof part === "number" ? Number(part.toPrecision(4)) : part))
-      .replace(/,/g, ", ").replace(/:/g, ": ");
+    return typeof value === "string" ? value : typed(value);
   };
+
+  function typed(value) {
+    if (typeof value === "number") return String(Number(value.toPrecision(4)));
+    if (Array.isArray(value)) return `[${value.map(typed).join(", ")}]`;
+    if (value === null || typeof value !== "object") return JSON.stringify(value);
+    return `{${Object.entries(value).map(([key, part]) => `${JSON.stringify(key)}: ${typed(part)}`).join(", ")}}`;
+  }
 
   /** dead_units -> "dead units" */
   o.words = (name) => String(name).replace(/_/g, " ");

@@ -124,17 +124,22 @@
     }
 
     drawMarks(context, table, xs, height, width) {
-      context.strokeStyle = o.colours().mark;
-      context.setLineDash([3, 3]);
       for (const finding of this.model.marked()) {
         const x = this.x(this.model.place(table, xs, finding.first_step));
         if (x < this.left || x > width - RIGHT) continue;
-        context.beginPath();
-        context.moveTo(x, TOP);
-        context.lineTo(x, height - BOTTOM);
-        context.stroke();
+        // a light ground under the dashes keeps them visible on every colour
+        for (const [colour, width, dash] of [[o.colours().panel, 3, []], [o.colours().mark, 1, [3, 3]]]) {
+          context.strokeStyle = colour;
+          context.lineWidth = width;
+          context.setLineDash(dash);
+          context.beginPath();
+          context.moveTo(x, TOP);
+          context.lineTo(x, height - BOTTOM);
+          context.stroke();
+        }
       }
       context.setLineDash([]);
+      context.lineWidth = 1;
     }
 
     drawLegend() {
@@ -145,7 +150,8 @@
       o.fill(this.legend, [absolute, ends, o.isDark()], () => {
         const stops = Array.from({ length: 9 }, (_, i) =>
           `rgb(${(absolute ? o.sequential(i / 8) : o.diverging(1.25 * (i - 4))).join(",")})`);
-        return [ends[0], o.h("span", { class: "ramp", style: { background: `linear-gradient(90deg, ${stops})` } }), ends[1]];
+        return [ends[0], o.h("span", { class: "ramp", style: { background: `linear-gradient(90deg, ${stops})` } }), ends[1],
+          o.h("span", { class: "swatch" }), "no number"];
       });
     }
 

@@ -109,9 +109,11 @@
     vertical(raw, smooth, log) {
       const usable = (v) => Number.isFinite(v) && (!log || v > 0);
       const kept = raw.filter(usable), mean = smooth.filter(usable);
-      // a single spike must not flatten the rest: the axis ends at the 99.5 % quantile
       let low = Math.min(o.quantile(kept, 0.002), ...(mean.length ? [o.quantile(mean, 0)] : []));
       let high = Math.max(o.quantile(kept, 0.995), ...(mean.length ? [o.quantile(mean, 0.999)] : []));
+      // a spike or a divergence must not flatten the rest: the axis ends at a wide fence, or above the start
+      const third = o.quantile(kept, 0.75), fence = third + 8 * (third - o.quantile(kept, 0.25));
+      if (!log) high = Math.min(high, Math.max(fence, 1.3 * o.quantile(kept.slice(0, 10), 1)));
       if (!Number.isFinite(low) || !Number.isFinite(high)) { low = log ? 0.1 : 0; high = 1; }
       if (log) { low /= 1.1; high *= 1.1; } else {
         const pad = (high - low || Math.abs(high) || 1) * 0.06;
@@ -120,6 +122,7 @@
       }
       const y = o.scale(low, high, HEIGHT - BOTTOM, TOP, log);
       y.ends = [low, high];
+      y.beyond = mean.length ? Math.max(...mean.slice(-20000)) : 0;
       return y;
     }
 
@@ -137,6 +140,10 @@
         context.lineTo(width - RIGHT, at);
         context.stroke();
         context.fillText(o.tick(tick), LEFT - 6, at);
+      }
+      if (y.beyond > 1.2 * y.ends[1]) {
+        context.textAlign = "left";
+        context.fillText(`↑ up to ${o.number(y.beyond, 2)}`, LEFT + 4, TOP);
       }
       o.drawAxisX(context, this.x, low, high, HEIGHT - BOTTOM, width - LEFT, label);
     }

@@ -38,7 +38,11 @@
     const loss = train && train.column("loss");
     const norm = train && train.column("grad_norm");
     const found = [];
-    if (loss) found.push(["Loss", o.number(o.lastFinite(o.smooth(train.steps, loss, 0.95))), slope(train.steps, loss)]);
+    if (loss) {
+      const broken = loss.length > 0 && !Number.isFinite(loss[loss.length - 1]);
+      found.push(broken ? ["Loss", "not a number", `since step ${o.step(train.steps[loss.findLastIndex(Number.isFinite) + 1])}`]
+        : ["Loss", o.number(o.lastFinite(o.smooth(train.steps, loss, 0.9))), slope(train.steps, loss)]);
+    }
     if (norm) {
       const recent = norm.filter(Number.isFinite).slice(-200);
       found.push(["Gradient norm", o.number(o.median(recent.slice(-20))), recent.length ? `95 % under ${o.number(o.quantile(recent, 0.95))}` : "not measured yet"]);

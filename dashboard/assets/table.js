@@ -55,7 +55,10 @@
     return NaN;
   };
 
-  /** Exponential mean over steps: a gap of n steps forgets as much as n samples would. */
+  /**
+   * Exponential mean over steps: a gap of n steps forgets as much as n samples would. A sample counts at
+   * most four times the mean so far: one spike of 1e18 would else fill the next 400 steps.
+   */
   o.smooth = function (steps, values, weight) {
     if (!weight) return values;
     const spacing = steps.length > 1 ? (steps[steps.length - 1] - steps[0]) / (steps.length - 1) : 1;
@@ -64,7 +67,8 @@
       const keep = Math.pow(weight, Math.max(1, (steps[i] - last) / Math.max(spacing, 1e-9)));
       last = steps[i];
       if (!Number.isFinite(value)) return NaN;
-      mean = keep * mean + (1 - keep) * value;
+      const before = mass > 0 ? mean / mass : NaN;
+      mean = keep * mean + (1 - keep) * (before > 0 ? Math.min(value, 4 * before) : value);
       mass = keep * mass + (1 - keep);
       return mean / mass;
     });
