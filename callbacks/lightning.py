@@ -251,7 +251,8 @@ class Otoscope(*_BASES):  # type: ignore[misc]
             manual, self._manual = self._manual, []
             return loss if loss is not None else sum(manual) if manual else None
         # Lightning divides by A in every micro-batch, in a partial last window too
-        return None if loss is None else loss * trainer.accumulate_grad_batches
+        parts = trainer.accumulate_grad_batches
+        return loss if loss is None or parts == 1 else loss * parts
 
     # -- validation and checkpoints -------------------------------------------------------------
 

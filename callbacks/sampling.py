@@ -159,8 +159,9 @@ class Sampling:
         for attached in sorted(armed, key=lambda attached: attached.probe.dear):
             attached.armed = False
             seconds += self._sample(attached, step, frames)
-        for name, why in self._budget.hopeless(step):
-            self._off(self._attached[name].probe, why)
+        if step % 10 == 0:
+            for name, why in self._budget.hopeless(step):
+                self._off(self._attached[name].probe, why)
         return frames, seconds
 
     def _norm_paid(self, step: int) -> float:
@@ -209,7 +210,8 @@ class Sampling:
 
     def _is_hungry(self, attached: _Attached) -> bool:
         with self._guard(attached.border):
-            return attached.probe.name in self._attached and attached.probe.hungry()
+            on = attached.probe.name in self._attached
+            return on and attached.probe.hungry() and attached.probe.every is None
         return False
 
     def detach(self) -> None:

@@ -68,7 +68,7 @@ class Transfer:
             return
         parcel = _Parcel(items)
         late = [_late(item) for item in items]
-        on_device = [t for tensors in late for t in tensors if t.device.type != "cpu"]
+        on_device = any(_on_device(t) for tensors in late for t in tensors)
         if on_device:
             self._load(parcel, late)
         if not on_device and not self._waiting:
@@ -133,6 +133,10 @@ class Transfer:
         elif arrays:
             item.frame.values = np.concatenate(arrays)
         self._deliver(item.frame)
+
+
+def _on_device(tensor: torch.Tensor) -> bool:
+    return tensor.device.type != "cpu"
 
 
 def _late(item: Pending | Event) -> Sequence[torch.Tensor]:

@@ -1,0 +1,228 @@
+"""What Otoscope costs: wall time of whole runs with and without the callback, in interleaved pairs.
+
+    python -m benchmarks.overhead [--pairs 20] [--steps 200] [--budget 0.02] [--only mlp] [--url URL]
+
+Each pair trains the same net twice from the same seed, once with `Otoscope()` and once without, in
+turns that change places; a third run without it gives the ratio of two equal things (A/A), the
+noise of this machine. Printed: median ratios with their 90 % bootstrap intervals. The ratio of CPU
+time counts every thread, the sender's too; it is the one to look at on a machine that is not idle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import logging
+import os
+import platform
+import random
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as lightning
+import torch
+from otoscope.callbacks import Otoscope
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
+
+RESULT = Path(__file__).parent / "results" / "overhead.json"
+
+
+@dataclass(frozen=True)
+class Net:
+    """A net to train: how it is made, its input's shape, and its batch."""
+
+    name: str
+    make: Callable[[], nn.Module]
+    shape: tuple[int, ...]
+    batch: int = 64
+    words: int = 0
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 256), nn.ReLU(), nn.Linear(256, 10)
+    )
+
+
+def convnet() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(4),
+        nn.Flatten(),
+        nn.Linear(512, 10),
+    )
+
+
+class Transformer(nn.Module):
+    """Twelve pre-norm blocks over 32 characters."""
+
+    def __init__(self, width: int = 64, layers: int = 12) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(64, width)
+        block = nn.TransformerEncoderLayer(
+            width, 4, 4 * width, dropout=0.1, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.blocks = nn.TransformerEncoder(block, layers, enable_nested_tensor=False)
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, words: Tensor) -> Tensor:
+        return self.head(self.blocks(self.embed(words)).mean(1))
+
+
+NETS = (
+    Net("mlp", mlp, (784,), batch=128),
+    Net("convnet", convnet, (1, 16, 16)),
+    Net("transformer", Transformer, (32,), batch=16, words=64),
+)
+
+
+class Module(lightning.LightningModule):
+    """The training of a net."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def training_step(self, batch: Any, index: int) -> Tensor:
+        return functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), 1e-3)
+
+
+def run(net: Net, steps: int, callback: Otoscope | None) -> tuple[float, float]:
+    """Train once and return the wall and the CPU seconds of the whole fit, all threads together."""
+    torch.manual_seed(0)
+    rows = 8 * net.batch
+    inputs = torch.randint(0, net.words, (rows, *net.shape)) if net.words else None
+    inputs = torch.randn(rows, *net.shape) if inputs is None else inputs
+    loader = DataLoader(
+        TensorDataset(inputs, torch.randint(0, 10, (rows,))), net.batch, shuffle=True
+    )
+    trainer = lightning.Trainer(
+        max_steps=steps,
+        max_epochs=-1,
+        callbacks=[] if callback is None else [callback],
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    module = Module(net.make())
+    gc.collect()
+    begun = time.perf_counter(), time.process_time()
+    trainer.fit(module, loader)
+    return time.perf_counter() - begun[0], time.process_time() - begun[1]
+
+
+def interval(ratios: Sequence[float], draws: int = 2000) -> tuple[float, float]:
+    """Return the 90 % bootstrap interval of the median."""
+    chance = random.Random(1)
+    medians = sorted(statistics.median(chance.choices(ratios, k=len(ratios))) for _ in range(draws))
+    return medians[int(0.05 * draws)], medians[int(0.95 * draws)]
+
+
+def measure(
+    net: Net, pairs: int, steps: int, budget: float, url: str | None, spool: Path
+) -> dict[str, Any]:
+    """Return the ratios of a net's runs with Otoscope, and of two runs without, to one without."""
+    wall: list[float] = []
+    cpu: list[float] = []
+    same: list[float] = []
+    shares: list[float] = []
+    pace: list[float] = []
+    run(net, min(steps, 30), None)  # the first run of a process warms up
+    for pair in range(pairs):
+        callback = Otoscope(
+            run=f"overhead {net.name}", url=url, budget=budget, spool=spool, verdict=False
+        )
+        turns: list[Otoscope | None] = [None, callback, None]
+        order = [0, 1, 2] if pair % 2 == 0 else [2, 1, 0]
+        seconds = {turn: run(net, steps, turns[turn]) for turn in order}
+        without = [(seconds[0][i] + seconds[2][i]) / 2 for i in (0, 1)]
+        wall.append(seconds[1][0] / without[0])
+        cpu.append(seconds[1][1] / without[1])
+        same.append(seconds[0][0] / seconds[2][0])
+        shares.append(float(callback.overhead["share"]))
+        pace.append(1000 * without[0] / steps)
+    return {
+        "step_ms": statistics.median(pace),
+        "wall": statistics.median(wall),
+        "wall_90": interval(wall),
+        "a_a": statistics.median(same),
+        "a_a_90": interval(same),
+        "cpu": statistics.median(cpu),
+        "cpu_90": interval(cpu),
+        "own_share": statistics.median(shares),
+        "wall_ratios": wall,
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--budget", type=float, default=0.02)
+    parser.add_argument("--only", choices=[net.name for net in NETS])
+    parser.add_argument("--url", help="a Redis server to record into; else to disk")
+    options = parser.parse_args(argv)
+    if options.pairs < 1 or options.steps < 1:
+        parser.error("--pairs and --steps must be at least 1")
+    for name in ("pytorch_lightning", "lightning.pytorch", "otoscope"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    found: dict[str, Any] = {}
+    print(f"overhead: {options.pairs} pairs of runs of {options.steps} steps, "
+          f"budget {options.budget:g}")  # fmt: skip
+    print(
+        f"  {'net':<12}{'step':>9}{'wall (90 %)':>22}{'A/A (90 %)':>22}{'CPU (90 %)':>22}{'own':>10}"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ.setdefault("OTOSCOPE_HOME", str(Path(folder) / "home"))
+        for net in NETS:
+            if options.only in (None, net.name):
+                row = found[net.name] = measure(
+                    net, options.pairs, options.steps, options.budget, options.url, Path(folder)
+                )
+                print(_line(net.name, row), flush=True)
+    report = {
+        "pairs": options.pairs,
+        "steps": options.steps,
+        "budget": options.budget,
+        "into": "redis" if options.url else "disk",
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+        "nets": found,
+    }
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(report, indent=1) + "\n")
+    return 0
+
+
+def _line(name: str, row: dict[str, Any]) -> str:
+    cells = [f"  {name:<12}{row['step_ms']:>6.2f} ms"]
+    for key in ("wall", "a_a", "cpu"):
+        low, high = row[f"{key}_90"]
+        cells.append(f"{row[key]:>8.3f} ({low:.3f}-{high:.3f})")
+    return "".join(cells) + f"{100 * row['own_share']:>8.1f} %"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
