@@ -29,10 +29,24 @@ from ..store.schemas import plain
 from .applying import apply
 from .digits import CLASSES, FAULTS, Batches, DigitsNet, Fault, Settings, load_digits
 from .lightning import Otoscope
+from .probes import Activations, Curvature, Gradients, Probe, System
 
 ROLES = ("healthy", "faulty", "advised")
 STEPS = 600
 LINE_EVERY = 10
+
+
+def probes() -> list[Probe]:
+    """Return the probes, at a cadence of their own: so short a run earns few samples by budget.
+
+    The same steps are sampled whatever else the machine does, so the same seed is judged the same.
+    """
+    return [
+        Gradients(every=1),
+        Activations(every=2),
+        Curvature(every=100, samples=32),
+        System(),
+    ]
 
 
 class DigitsModule(pl.LightningModule):
@@ -174,6 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             otoscope = Otoscope(
                 options.run_name or f"digits {options.role}",
                 budget=options.budget,
+                probes=probes(),
                 tags=["demo", options.role, options.fault],
                 verdict=options.progress != "json",
             )
