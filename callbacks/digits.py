@@ -174,16 +174,16 @@ class Batches:
     """
 
     def __init__(self, digits: Digits, batch_size: int, seed: int, fault: Fault):
-        self._digits, self._size, self._fault = digits, batch_size, fault
+        self._digits, self.batch_size, self._fault = digits, batch_size, fault
         self._generator = torch.Generator().manual_seed(seed)
         self._count = 0
 
     def __len__(self) -> int:
-        return len(self._digits.labels) // self._size
+        return len(self._digits.labels) // self.batch_size
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(len(self._digits.labels), generator=self._generator)
-        for rows in order[: len(self) * self._size].split(self._size):
+        for rows in order[: len(self) * self.batch_size].split(self.batch_size):
             self._count += 1
             images = self._digits.images[rows]
             if self._is_glitch():

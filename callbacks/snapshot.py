@@ -58,7 +58,9 @@ class Snapshot:
             for held in (module._parameters, module._buffers):
                 self._restores.append(_mapping(held))
                 for tensor in held.values():
-                    self._add(tensor, 0)
+                    if tensor is not None and id(tensor) not in self._seen:
+                        self._seen.add(id(tensor))
+                        self._restores.append(_tensor(tensor))
             self._add_attributes(module)
 
     def _add_attributes(self, module: nn.Module) -> None:
@@ -119,7 +121,7 @@ def _items(value: Any) -> Iterator[Any]:
 def _content(value: Any) -> Restore | None:
     """Return what puts the content of a value back, or None where there is nothing to put back."""
     if isinstance(value, Tensor):
-        return _tensor(value)
+        return _tensor(value) if value.numel() * value.element_size() <= _LARGEST else None
     if isinstance(value, np.ndarray) and value.nbytes <= _LARGEST:
         array = value.copy()
         return lambda: np.copyto(value, array)
@@ -131,7 +133,7 @@ def _content(value: Any) -> Restore | None:
     if isinstance(value, set):
         return _members(value)
     if isinstance(value, tuple):
-        return lambda: None  # itself fixed; what it holds may not be
+        return _nothing  # itself fixed; what it holds may not be
     return _generator(value)
 
 
@@ -151,15 +153,10 @@ def _refill(held: Any, items: list[Any]) -> None:
         held.extend(items)
 
 
-def _tensor(tensor: Tensor) -> Restore | None:
+def _tensor(tensor: Tensor) -> Restore:
+    if tensor.layout != torch.strided:
+        return _nothing  # sparse: no copy_ between patterns, and rarely written to
     parameter = isinstance(tensor, nn.Parameter)
-    size = tensor.numel() * tensor.element_size()
-    if type(tensor.data) is not Tensor or tensor.layout != torch.strided:
-        return (
-            None  # DTensor, quantized, sparse: sharded runs are off, and the rest is not written to
-        )
-    if not parameter and size > _LARGEST and not tensor.is_floating_point():
-        return None
     saved, version = tensor.detach().clone(), tensor._version
 
     def restore() -> None:
@@ -169,6 +166,10 @@ def _tensor(tensor: Tensor) -> Restore | None:
             tensor.data.copy_(saved)
 
     return restore
+
+
+def _nothing() -> None:
+    return None
 
 
 def _generator(value: Any) -> Restore | None:

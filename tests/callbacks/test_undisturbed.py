@@ -133,6 +133,18 @@ def test_the_same_objects_are_put_back_not_copies():
     assert module.queue is queue
 
 
+def test_a_data_set_kept_on_a_module_is_not_copied_but_large_buffers_are():
+    module = nn.Module()
+    module.images = torch.zeros(5_000_000)
+    module.register_buffer("codes", torch.zeros(5_000_000, dtype=torch.int32))
+    snapshot = Snapshot(module)
+    for held in (module.images, module.codes):
+        held[0] = 1  # type: ignore[index, operator]
+    snapshot.restore()
+    assert module.images[0].item() == 1.0
+    assert module.get_buffer("codes")[0].item() == 0
+
+
 def test_the_draws_are_the_same_in_every_look():
     module = Restless()
     losses = []
