@@ -2,50 +2,32 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..store import ConfigError, MissingExtraError, Sink
+from ..store import ConfigError, Sink
+from .bases import callback_bases, class_now
 from .describing import batch_size_of
 from .guard import Guard, log
 from .norms import all_finite
 from .options import Options
-from .recorder import LossFn, Origin, Recorder
-
-PACKAGES = ("pytorch_lightning", "lightning.pytorch")
-
-
-def callback_bases() -> tuple[type, ...]:
-    """Return the Callback classes of whichever packages are imported, else of the first there is.
-
-    The two packages hold different classes of the same name, and libraries use either.
-    """
-    names = [name for name in PACKAGES if name in sys.modules]
-    for name in names or PACKAGES:
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            continue
-        if name not in names:
-            names.append(name)
-            break
-    bases = [sys.modules[name].Callback for name in names if hasattr(sys.modules[name], "Callback")]
-    if not bases:
-        raise MissingExtraError(
-            "neither pytorch_lightning nor lightning is installed; install one with "
-            "`pip install 'otoscope[lightning]'`, or use otoscope.callbacks.attach in a plain loop"
-        )
-    return tuple(dict.fromkeys(bases))
+from .recorder import Origin, Recorder
+from .trainer import (
+    checkpoint_paths,
+    clip_norm_of,
+    is_sharded,
+    loss_of,
+    max_steps_of,
+    meta_of,
+    scale_left,
+    scale_of,
+    stopped_early,
+)
 
 
-_BASES = callback_bases()
-
-
-class Otoscope(*_BASES):  # type: ignore[misc]
+class Otoscope(*callback_bases()):  # type: ignore[misc]
     """Looks into a Lightning training run: add it to `Trainer(callbacks=[Otoscope()])`.
 
     Args:
@@ -74,7 +56,7 @@ class Otoscope(*_BASES):  # type: ignore[misc]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Otoscope:
         # the other package may have been imported since; its Trainer wants its own Callback
-        return object.__new__(_class_now(cls))
+        return object.__new__(class_now(cls))
 
     def __init__(
         self,
@@ -141,13 +123,16 @@ class Otoscope(*_BASES):  # type: ignore[misc]
             log.debug("not recorded: fast_dev_run, a rank other than 0, or no optimizer")
             return
         with self._guard("recorder"):
-            loss_fn, why = _loss_of(trainer, pl_module)
+            loss_fn, why = loss_of(trainer, pl_module)
             recorder = Recorder(
                 pl_module,
                 trainer.optimizers,
                 self.options,
                 loss_fn=loss_fn,
                 why_no_loss=why,
+                world_size=int(trainer.world_size),
+                sharded=is_sharded(trainer),
+                precision=str(trainer.precision),
                 listen=False,
                 guard=self._guard,
                 sink=self.sink,
@@ -161,11 +146,13 @@ class Otoscope(*_BASES):  # type: ignore[misc]
             return
         with self._guard("recorder"):
             recorder.begin(
-                self._origin(), max_steps=_max_steps(trainer), meta=_meta(trainer, pl_module)
+                self._origin(), max_steps=max_steps_of(trainer), meta=meta_of(trainer, pl_module)
             )
             self.run_id = recorder.run_id
-            self._resumed = None
-            self._known_paths = {path for path in _checkpoint_paths(trainer) if path}
+            self._known_paths = set(checkpoint_paths(trainer))
+        self._resumed = None
+        if not recorder.begun:  # it was logged why
+            self._end(lambda recorder: recorder.finish())
         self._ended = time.perf_counter()
 
     def _origin(self) -> Origin:
@@ -218,8 +205,8 @@ class Otoscope(*_BASES):  # type: ignore[misc]
                     whole = trainer.accumulate_grad_batches / (self._micro + 1)
                 recorder.gradients_ready(
                     optimizer,
-                    factor=whole / _scale_left(trainer, optimizer),
-                    clip=_clip_norm(trainer, pl_module),
+                    factor=whole / scale_left(trainer, optimizer),
+                    clip=clip_norm_of(trainer, pl_module),
                 )
 
     def on_train_batch_end(
@@ -237,7 +224,7 @@ class Otoscope(*_BASES):  # type: ignore[misc]
             scaler = getattr(trainer.precision_plugin, "scaler", None)
             recorder.end_step(
                 data_seconds=self._data,
-                loss_scale=math.nan if scaler is None else _scale_of(scaler),
+                loss_scale=math.nan if scaler is None else scale_of(scaler),
                 skipped=scaler is not None and self._expected and not recorder.stepped,
                 epoch=float(trainer.current_epoch),
                 begun=begun,
@@ -282,7 +269,7 @@ class Otoscope(*_BASES):  # type: ignore[misc]
             return
         self._saved = []
         with self._guard("checkpoint"):
-            paths = [path for path in _checkpoint_paths(trainer) if path]
+            paths = checkpoint_paths(trainer)
             new = [path for path in dict.fromkeys(paths) if path not in self._known_paths]
             # a file that is written over keeps its name
             for path in new or paths[:1]:
@@ -309,8 +296,7 @@ class Otoscope(*_BASES):  # type: ignore[misc]
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         self._look_for_checkpoints(trainer)
-        reason = "stopped early" if _stopped_early(trainer) else "end of training"
-        self._end(lambda recorder: recorder.finish(reason))
+        self._end(lambda recorder: recorder.finish(_reason(trainer)))
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         self._look_for_checkpoints(trainer)
@@ -328,100 +314,8 @@ class Otoscope(*_BASES):  # type: ignore[misc]
         self._clear()
 
 
-def _loss_of(trainer: Any, pl_module: Any) -> tuple[LossFn | None, str]:
-    try:
-        from .undisturbed import lightning_loss
-    except ImportError as error:
-        return None, f"no loss to run again: {error}"
-    return lightning_loss(trainer, pl_module)
-
-
-def _meta(trainer: Any, pl_module: Any) -> dict[str, Any]:
-    loader = getattr(trainer, "train_dataloader", None)
-    sampler_size = getattr(loader, "batch_size", None)
-    try:
-        samples = len(loader.dataset)  # type: ignore[union-attr]
-    except (TypeError, AttributeError, NotImplementedError):
-        samples = None
-    algorithm = trainer.gradient_clip_algorithm
-    clips = trainer.gradient_clip_val is not None
-    return {
-        "precision": str(trainer.precision),
-        "training_samples": samples,
-        "gradient_clip_val": trainer.gradient_clip_val,
-        "gradient_clip_algorithm": str(getattr(algorithm, "value", algorithm or "norm"))
-        if clips
-        else None,
-        "accumulate_grad_batches": int(trainer.accumulate_grad_batches),
-        "batch_size": sampler_size if isinstance(sampler_size, int) else None,
-        "world_size": int(trainer.world_size),
-        "classes": _classes(pl_module),
-    }
-
-
-def _classes(pl_module: Any) -> int | None:
-    found = getattr(pl_module, "num_classes", None)
-    return found if isinstance(found, int) and not isinstance(found, bool) else None
-
-
-def _max_steps(trainer: Any) -> int | None:
-    """Return the optimizer steps that the fit will take, None where nobody knows."""
-    asked = trainer.max_steps if trainer.max_steps and trainer.max_steps > 0 else None
-    batches, epochs = trainer.num_training_batches, trainer.max_epochs
-    if epochs is None or epochs < 0 or not math.isfinite(batches):
-        return asked
-    steps = math.ceil(batches / trainer.accumulate_grad_batches) * epochs
-    return steps if asked is None else min(asked, steps)
-
-
-def _clip_norm(trainer: Any, pl_module: Any) -> float | None:
-    if not pl_module.automatic_optimization or not trainer.gradient_clip_val:
-        return None
-    algorithm = trainer.gradient_clip_algorithm
-    by_norm = str(getattr(algorithm, "value", algorithm or "norm")) == "norm"
-    return float(trainer.gradient_clip_val) if by_norm else None
-
-
-def _scale_of(scaler: Any) -> Any:
-    scale = getattr(scaler, "_scale", None)
-    return math.nan if scale is None else float(scale) if scale.device.type == "cpu" else math.nan
-
-
-def _scale_left(trainer: Any, optimizer: Any) -> Any:
-    """Return the loss scale that is still in the gradients: fused optimizers undo it themselves."""
-    scaler = getattr(trainer.precision_plugin, "scaler", None)
-    if scaler is None or not getattr(optimizer, "_step_supports_amp_scaling", False):
-        return 1.0
-    scale = getattr(scaler, "_scale", None)
-    return 1.0 if scale is None else scale
-
-
-def _checkpoint_paths(trainer: Any) -> list[str]:
-    paths: list[str] = []
-    for callback in trainer.checkpoint_callbacks:
-        for name in ("_last_checkpoint_saved", "last_model_path", "best_model_path"):
-            path = getattr(callback, name, "")
-            if isinstance(path, str) and path:
-                paths.append(path)
-    return paths
-
-
-def _stopped_early(trainer: Any) -> bool:
-    return bool(trainer.should_stop) and not trainer.fit_loop._is_fit_loop_done()
-
-
-def _class_now(cls: type) -> type:
-    """Return the class with the Callback of every package that is imported by now among its bases."""
-    missing = tuple(base for base in callback_bases() if not issubclass(cls, base))
-    if not missing:
-        return cls
-    key = (cls, missing)
-    if key not in _CLASSES:
-        _CLASSES[key] = type(cls.__name__, (cls, *missing), {"__doc__": cls.__doc__})
-    return _CLASSES[key]
-
-
-_CLASSES: dict[tuple[type, tuple[type, ...]], type] = {}
+def _reason(trainer: Any) -> str:
+    return "stopped early" if stopped_early(trainer) else "end of training"
 
 
 def _rebuild(options: Options, run_id: str | None, overhead: dict[str, Any]) -> Otoscope:

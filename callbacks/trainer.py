@@ -1,0 +1,102 @@
+"""What a Lightning Trainer tells of the run: its length, clipping, loss scale, checkpoints."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from .recorder import LossFn
+
+
+def loss_of(trainer: Any, pl_module: Any) -> tuple[LossFn | None, str]:
+    """Return what runs the module's own loss again, or None and why there is no such thing."""
+    try:
+        from .undisturbed import lightning_loss
+    except ImportError as error:
+        return None, f"no loss to run again: {error}"
+    return lightning_loss(trainer, pl_module)
+
+
+def is_sharded(trainer: Any) -> bool:
+    """Tell whether the strategy spreads each parameter over several processes."""
+    name = type(trainer.strategy).__name__
+    return any(word in name for word in ("FSDP", "DeepSpeed", "ModelParallel"))
+
+
+def meta_of(trainer: Any, pl_module: Any) -> dict[str, Any]:
+    """Return the fields of Meta that the Trainer knows."""
+    loader = getattr(trainer, "train_dataloader", None)
+    sampler_size = getattr(loader, "batch_size", None)
+    try:
+        samples = len(loader.dataset)  # type: ignore[union-attr]
+    except (TypeError, AttributeError, NotImplementedError):
+        samples = None
+    algorithm = trainer.gradient_clip_algorithm
+    clips = trainer.gradient_clip_val is not None
+    return {
+        "precision": str(trainer.precision),
+        "training_samples": samples,
+        "gradient_clip_val": trainer.gradient_clip_val,
+        "gradient_clip_algorithm": str(getattr(algorithm, "value", algorithm or "norm"))
+        if clips
+        else None,
+        "accumulate_grad_batches": int(trainer.accumulate_grad_batches),
+        "batch_size": sampler_size if isinstance(sampler_size, int) else None,
+        "world_size": int(trainer.world_size),
+        "classes": _classes(pl_module),
+    }
+
+
+def _classes(pl_module: Any) -> int | None:
+    found = getattr(pl_module, "num_classes", None)
+    return found if isinstance(found, int) and not isinstance(found, bool) else None
+
+
+def max_steps_of(trainer: Any) -> int | None:
+    """Return the optimizer steps that the fit will take, None where nobody knows."""
+    asked = trainer.max_steps if trainer.max_steps and trainer.max_steps > 0 else None
+    batches, epochs = trainer.num_training_batches, trainer.max_epochs
+    if epochs is None or epochs < 0 or not math.isfinite(batches):
+        return asked
+    steps = math.ceil(batches / trainer.accumulate_grad_batches) * epochs
+    return steps if asked is None else min(asked, steps)
+
+
+def clip_norm_of(trainer: Any, pl_module: Any) -> float | None:
+    """Return the largest norm that the Trainer's own clipping lets pass, None where it has none."""
+    if not pl_module.automatic_optimization or not trainer.gradient_clip_val:
+        return None
+    algorithm = trainer.gradient_clip_algorithm
+    by_norm = str(getattr(algorithm, "value", algorithm or "norm")) == "norm"
+    return float(trainer.gradient_clip_val) if by_norm else None
+
+
+def scale_of(scaler: Any) -> float:
+    """Return a scaler's loss scale, NaN where it lies on a device that we would wait for."""
+    scale = getattr(scaler, "_scale", None)
+    return math.nan if scale is None else float(scale) if scale.device.type == "cpu" else math.nan
+
+
+def scale_left(trainer: Any, optimizer: Any) -> Any:
+    """Return the loss scale that is still in the gradients: fused optimizers undo it themselves."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    if scaler is None or not getattr(optimizer, "_step_supports_amp_scaling", False):
+        return 1.0
+    scale = getattr(scaler, "_scale", None)
+    return 1.0 if scale is None else scale
+
+
+def checkpoint_paths(trainer: Any) -> list[str]:
+    """Return the paths that the checkpoint callbacks name, the newest of each first."""
+    paths: list[str] = []
+    for callback in trainer.checkpoint_callbacks:
+        for name in ("_last_checkpoint_saved", "last_model_path", "best_model_path"):
+            path = getattr(callback, name, "")
+            if isinstance(path, str) and path:
+                paths.append(path)
+    return paths
+
+
+def stopped_early(trainer: Any) -> bool:
+    """Tell whether something asked the Trainer to stop before its length was done."""
+    return bool(trainer.should_stop) and not trainer.fit_loop._is_fit_loop_done()
