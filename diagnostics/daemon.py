@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..store import Event, Home, Judgement, StoreError, places
+from ..store import Event, Home, Judgement, StoreError, UnknownRunError, places
 from ..store.schemas import plain
 from .fold import Fold
 from .judging import report_of
@@ -72,6 +72,7 @@ class Daemon:
         self._clock = clock
         self._runs: dict[str, _Watched] = {}
         self._idle: dict[str, tuple[float, str]] = {}
+        self._broken: set[str] = set()
         self._ticks = 0
 
     def run(self, stop: threading.Event) -> None:
@@ -104,8 +105,27 @@ class Daemon:
         for run, seen in rows:
             if self._rests(run, seen):
                 continue
-            judged += self._tend(run)
+            self._beat()
+            judged += self._guarded(run, seen)
+        return judged
+
+    def _guarded(self, run: str, seen: float) -> int:
+        """Tend one run; one that cannot be judged is left alone until it is seen again."""
+        try:
+            judged = self._tend(run)
             self._put_to_rest(run, seen)
+        except UnknownRunError:
+            self._runs.pop(run, None)  # deleted a moment ago
+            return 0
+        except StoreError:
+            raise
+        except Exception:  # the guard at the border: one run must not stop the others
+            if run not in self._broken:
+                _log.exception("run %s cannot be judged; the other runs go on", run)
+            self._broken.add(run)
+            self._runs.pop(run, None)
+            self._idle[run] = (seen, "0-0")
+            return 0
         return judged
 
     def _rests(self, run: str, seen: float) -> bool:
@@ -113,6 +133,8 @@ class Daemon:
         idle = self._idle.get(run)
         if idle is None or idle[0] != seen:
             return False
+        if run in self._broken:
+            return True
         return bool(self._ticks % IDLE_TICKS) or not self.home.events(run, idle[1], count=1)
 
     def _put_to_rest(self, run: str, seen: float) -> None:

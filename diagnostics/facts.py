@@ -194,8 +194,8 @@ def update_ratios(history: History, after: int, upto: int) -> tuple[np.ndarray, 
 
 def mostly_dead(window: Window, upto: int) -> bool:
     """Tell whether more than half of all units were dead at the last sample up to a step."""
-    dead = window.layers("activations", "dead")
-    units = window.layers("activations", "units")
+    dead = window.layers("activations", "dead", count=100)
+    units = window.layers("activations", "units", count=100)
     known = np.flatnonzero((dead.steps <= upto) & np.isfinite(dead.values).any(axis=1))
     if not len(known) or dead.layers != units.layers:
         return False

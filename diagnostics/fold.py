@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..store import Event, Finding, Frame, Meta, Schema
+from ..store import ConfigError, Event, Finding, Frame, Meta, Schema
 from ..store.schemas import Json, dumps
 from .engine import Engine
 from .facts import Facts
@@ -263,7 +263,7 @@ class Fold:
         if event.kind == "lr" and event.attempt == self.place.attempt:
             self._restart(event.step, "the learning rate changed its course")
         elif event.kind == "gap" and event.attempt == self.place.attempt:
-            self._restart(int(event.body.get("to", event.step)), "samples were lost")
+            self._restart(_whole(event.body.get("to"), event.step), "samples were lost")
         elif event.kind == "excluded":
             self._restart(event.step, f"rank {event.body.get('rank')} left")
         elif event.kind == "checkpoint":
@@ -280,7 +280,7 @@ class Fold:
     def _heed(self, event: Event) -> None:
         finding = str(event.body.get("finding"))
         if event.kind == "snoozed":
-            self.settings.snoozed[finding] = int(event.body.get("until_step") or 0)
+            self.settings.snoozed[finding] = _whole(event.body.get("until_step"), 0)
         elif finding not in self.settings.acknowledged:
             self.settings.acknowledged.append(finding)
         if event.kind == "normal":
@@ -291,10 +291,15 @@ class Fold:
         self.engine.restart_windows(f"{why} at step {step:,}: windows begin anew")
 
     def _override(self, key: str, value: Json) -> None:
-        if value is None:
-            self.settings.overrides.pop(key, None)
-        else:
-            self.settings.overrides[key] = value
+        """Lay a number over a rule's own; None takes it back, what is no number is let be."""
+        overrides = {name: item for name, item in self.settings.overrides.items() if name != key}
+        if value is not None:
+            overrides[key] = value
+        try:
+            load(key.partition(".")[0], overrides)
+        except ConfigError:
+            return
+        self.settings.overrides = overrides
         self._thresholds.clear()
 
     def _mark(self) -> None:
@@ -303,6 +308,11 @@ class Fold:
             known = {finding.id, finding.rule}
             finding.acknowledged = bool(known & set(settings.acknowledged))
             finding.snoozed_until_step = settings.snoozed.get(finding.id)
+
+
+def _whole(value: Json, otherwise: int) -> int:
+    """Return a whole number out of an event's body, which anyone may have written."""
+    return int(value) if isinstance(value, (int, float)) else otherwise
 
 
 def fold(

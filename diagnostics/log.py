@@ -69,11 +69,13 @@ class Log:
             self.events.append((event.attempt, event.step, self._arrived, event))
             attempt = self.attempt(event.attempt)
             if event.kind == "started":
-                attempt.world = int(event.body.get("world_size") or attempt.world)
+                world = event.body.get("world_size")
+                attempt.world = world if isinstance(world, int) else attempt.world
             elif event.kind == "excluded":
-                rank, step = int(event.body["rank"]), int(event.body.get("from_step", event.step))
-                attempt.excluded[rank] = step
-                self._exclude(attempt, rank, step)
+                rank, step = event.body.get("rank"), event.body.get("from_step", event.step)
+                if isinstance(rank, int) and isinstance(step, int):
+                    attempt.excluded[rank] = step
+                    self._exclude(attempt, rank, step)
             elif event.kind in ENDS and event.rank == 0:
                 attempt.last = event.step
         self.events.sort(key=lambda item: item[:3])
@@ -105,7 +107,8 @@ class Log:
         point = -(-attempt.steps[0] // GRID) * GRID
         if point <= mark:
             return point
-        return attempt.last if attempt.last == max(attempt.frames) else None
+        ended = attempt.last is not None and max(attempt.frames) == attempt.last <= mark
+        return attempt.last if ended else None
 
     def take(self, number: int, point: int) -> list[list[Frame]]:
         """Take out the frames up to a point: one list a step and family, ranks ascending."""

@@ -23,6 +23,7 @@ from ..windows import Window
 from ..words import count, listing, number, percent
 
 FAMILY = "activations"
+SEARCHED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,10 @@ def judge(window: Window, context: Context) -> Verdict:
 
 
 def _shares(window: Window, samples: int, span: int) -> _Shares | None:
-    dead = window.layers("activations", "dead", span=span)
-    units = window.layers("activations", "units", span=span)
-    seen = window.layers("activations", "samples", span=span)
+    # rows are collected over several samples, and most of those hold no count of dead units yet
+    dead = window.layers("activations", "dead", count=SEARCHED, span=span)
+    units = window.layers("activations", "units", count=SEARCHED, span=span)
+    seen = window.layers("activations", "samples", count=SEARCHED, span=span)
     if dead.layers != units.layers:
         return None
     known = np.flatnonzero(np.isfinite(dead.values).any(axis=1))[-samples:]

@@ -1,9 +1,10 @@
 """Gradients explode: their norm leaves what was usual, and the loss goes up with it.
 
-What: three of eight steps, or three of the last hundred in bursts, over both three times the 95th
-percentile and eight times the median of the 200 steps before; or the median of 50 four times the
-one before; and in each case the loss above its own median. Norms under twice the run's first ones
-do not count: late in training all norms are small and a single hard batch stands out.
+What: three of the last hundred norms over both three times the 95th percentile and eight times
+the median of the 200 before; or the median of 50 four times the one before; and in each case the
+loss above its own median. Norms under twice the run's first ones do not count: late in training
+all norms are small and a single hard batch stands out. Where the norm was not measured at every
+step, lone spikes of the loss that throw the run back tell the same.
 Why: one such step undoes hundreds of good ones; norms that go on growing end in NaN.
 Source: Pascanu et al. 2013 (clipping); measured on a digits net under periodic batches × 30:
 clipping at the 90th percentile brings accuracy from 0.77 to 0.97.

@@ -144,6 +144,22 @@ def test_a_finished_run_still_takes_an_acknowledgement(faulty: Lab, tmp_path: Pa
     assert next(f for f in home.judgement(RUN).findings if f.id == found.id).acknowledged
 
 
+def test_a_run_that_cannot_be_judged_does_not_stop_the_others(
+    faulty: Lab, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = MemoryHome()
+    home.write_meta("broken-01", {"name": "broken", "optimizers": "nonsense"})
+    home.add_schema("broken-01", LOSS)
+    values = np.array([1.0, 1.0], dtype=np.float32)
+    frames = [Frame("train", 0, 1, s, 1e9, LOSS.hash, values) for s in range(1, 31)]
+    home.append("broken-01", frames)
+    begin(home, faulty)
+    home.append(RUN, faulty.frames, faulty.events)
+    Daemon(home, heartbeat=tmp_path / "beat").tick()
+    assert home.judgement(RUN).findings
+    assert "broken-01 cannot be judged" in caplog.text
+
+
 class GoesAway(MemoryHome):
     away = False
 

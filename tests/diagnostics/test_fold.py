@@ -210,3 +210,28 @@ def test_what_was_acknowledged_no_longer_asks_for_attention() -> None:
     folded.push(frames, [event])
     folded.judge()
     assert folded.findings()[0].acknowledged
+
+
+def test_events_with_nonsense_in_them_change_nothing() -> None:
+    folded = a_fold()
+    nonsense = [
+        Event("override", step=1, body={"key": "plateau.fire", "value": "lots"}),
+        Event("override", step=1, body={"key": "no.such", "value": 1}),
+        Event("excluded", step=1, body={}),
+        Event("started", step=0, body={"world_size": "two"}),
+        Event("gap", step=1, body={"to": None}),
+        Event("snoozed", step=1, body={"until_step": "soon"}),
+        Event("something new", step=1),
+    ]
+    folded.push([train_frame(step) for step in range(1, 31)], nonsense)
+    assert folded.judge() == 3
+    assert folded.thresholds("plateau").fire == 0.01
+
+
+def test_frames_of_an_unknown_schema_are_not_judged() -> None:
+    folded = Fold(RUN, Meta(), {})
+    folded.push([train_frame(step) for step in range(1, 21)])
+    assert folded.judge() == 2
+    judged, missing = folded.coverage()
+    assert judged == []
+    assert set(missing) == {rule.id for rule in folded.rules}
