@@ -65,8 +65,8 @@ class Budget:
     ...     if budget.due(step):
     ...         budget.paid("norm", 0.001, step)
     ...     budget.stepped(0.010, 0.0)
-    >>> budget.claims["norm"].samples  # 1 ms every 5 steps of 10 ms is two percent; some on credit
-    27
+    >>> budget.claims["norm"].samples  # 1 ms every 5 steps of 10 ms is two percent
+    21
     """
 
     def __init__(self, share: float, max_steps: int | None = None) -> None:
@@ -159,7 +159,7 @@ class Budget:
         allowed = self.allowances().get(name, 0.0) * self.step_seconds
         if allowed <= 0:
             return LONGEST_WAIT
-        return max(claim.least, min(100_000, math.ceil(claim.cost / allowed - 1e-9)))
+        return max(claim.least, min(100_000, math.ceil(claim.cost / allowed - 1e-3)))
 
     def due(self, step: int) -> list[str]:
         """Return the probes that sample in a step, at most one dear one."""
