@@ -4,13 +4,57 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
 
 import torch
 
 from ..store import ConfigError
+from .describing import batch_size_of
 from .options import Options
 from .probes.probe import Probe
 from .recorder import LossFn, Origin, Recorder
+
+
+class LoopRecorder(Recorder):
+    """The recorder of a plain training loop; a `with` statement ends it, and notes an exception."""
+
+    def step(self, loss: Any, batch_size: int | None = None, batch: Any = None) -> None:
+        """Record a step; call after `optimizer.step()`.
+
+        Args:
+            loss: the step's loss, a tensor or a number.
+            batch_size: samples in the step, over all its micro-batches; None counts the batch.
+            batch: what `loss_fn(model, batch)` takes; needed for curvature alone.
+        """
+        if self.finished:
+            return
+        with self.guard("recorder"):
+            tensor = loss if isinstance(loss, torch.Tensor) else torch.tensor(float(loss))
+            samples = batch_size_of(batch) if batch_size is None else int(batch_size)
+            self.forward_done(tensor, samples or 0, batch)
+        self.end_step()
+        self.before_step()
+
+    def __enter__(self) -> LoopRecorder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.finish()
+        else:
+            self.fail(error)
+
+
+def _rank() -> int:
+    distributed = torch.distributed
+    ready = distributed.is_available() and distributed.is_initialized()
+    return distributed.get_rank() if ready else 0
 
 
 def attach(
@@ -29,7 +73,7 @@ def attach(
     strict: bool = False,
     verdict: bool = True,
     max_steps: int | None = None,
-) -> Recorder:
+) -> LoopRecorder:
     """Look into a plain PyTorch loop; call before the first forward pass.
 
     Call `recorder.step(loss, batch_size)` after every `optimizer.step()` and `recorder.finish()`
@@ -82,7 +126,10 @@ def attach(
         strict,
         verdict,  # type: ignore[arg-type]
     )
-    recorder = Recorder(model, optimizers, options, loss_fn=loss_fn)
+    recorder = LoopRecorder(model, optimizers, options, loss_fn=loss_fn)
+    if _rank() != 0:  # one rank records
+        recorder.finished = True
+        return recorder
     recorder.hook()
     recorder.begin(Origin(), max_steps=max_steps)
     recorder.before_step()

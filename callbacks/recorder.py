@@ -10,19 +10,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import numpy as np
 import torch
 
-from ..store import Event, Frame, Schema, Sink
+from ..store import Sink
 from ..store.connecting import open_sink
 from ..store.identity import new_run_id
+from ..store.keys import checked_run_id
 from ..store.schemas import Json
 from .budget import Budget
-from .describing import batch_size_of, described_model
+from .describing import described_model
 from .guard import Guard
+from .journal import Journal
 from .layers import trained_parameters
 from .norms import all_finite
 from .options import Options
@@ -32,15 +32,13 @@ from .probes.throughput import Step, Throughput
 from .sampling import Sampling, default_probes
 from .schedule import Schedule
 from .sender import Sender
-from .transfer import Held, Pending, Transfer
+from .transfer import Pending
 from .validation import validation_sample
 
 log = logging.getLogger("otoscope")
 
 CROWDED_AFTER = 100
 """Steps after which a run is told that its budget leaves no room for probes."""
-TELL_SECONDS = 1.0
-"""Heartbeat, progress and overhead are told at most this often."""
 
 LossFn = Callable[[torch.nn.Module, Any], torch.Tensor]
 
@@ -63,8 +61,9 @@ class Recorder:
     that `options.url` names.
     """
 
-    run_id: str
+    run_id = ""
     sender: Sender
+    directory: Path
 
     def __init__(
         self,
@@ -83,8 +82,9 @@ class Recorder:
     ) -> None:
         self.options = options
         self.guard = guard or Guard(options.strict)
-        self.steps = self._first = 0
-        self.begun = self.finished = False
+        self.finished = False
+        self._first = 0
+        self._journal = Journal(lambda: self.overhead)
         self._model = model
         self._optimizers = list(optimizers)
         self._listen = listen
@@ -107,15 +107,12 @@ class Recorder:
             self._training,
             self._budget,
             self.guard,
-            tell=self.event,
-            enlist=self._enlist,
-            framed=self._frame,
+            tell=self._journal.event,
+            enlist=self._journal.enlist,
+            framed=self._journal.frame,
         )
         self._throughput = Throughput()
-        self._schemas: list[Schema] = []
         self._schedules: list[Schedule] = []
-        self._held = Held()
-        self._seqs: dict[str, tuple[int, int]] = {}
         self._handles: list[Any] = []
         self._losses: list[torch.Tensor] = []
         self._samples = 0
@@ -123,8 +120,6 @@ class Recorder:
         self._stepped = False
         self._spent = 0.0
         self._last_end = math.nan
-        self._told_at = 0.0
-        self._loss_last = self._loss_best = math.nan
 
     # -- beginning ------------------------------------------------------------------------------
 
@@ -133,7 +128,7 @@ class Recorder:
         with self.guard("recorder"):
             columns = self._throughput.attach(self._training)
             self._train_schema = self._throughput.schema(columns)
-            self._enlist(self._train_schema)
+            self._journal.enlist(self._train_schema)
             self._schedules = [Schedule() for _ in self._throughput.lrs()]
             asked = self.options.probes
             probes = default_probes(asked) if isinstance(asked, str) else copy.deepcopy(list(asked))
@@ -152,9 +147,10 @@ class Recorder:
     ) -> None:
         """Settle which run this is, and start sending."""
         name = self.options.run or type(self._model).__name__
-        self.run_id = origin.run_id or os.environ.get("OTOSCOPE_RUN_ID") or new_run_id(name)
+        asked = origin.run_id or os.environ.get("OTOSCOPE_RUN_ID")
+        self.run_id = checked_run_id(asked) if asked else new_run_id(name)
         self.directory = Path(self.options.spool or ".otoscope").absolute() / self.run_id
-        self.steps = self._first = origin.step
+        self._first = origin.step
         self._budget.begin(origin.step, max_steps)
         self.sender = Sender(
             self.run_id,
@@ -162,47 +158,37 @@ class Recorder:
             self.directory,
             attempt=origin.attempt,
         )
-        self._transfer = Transfer(self.sender.emit)
-        for schema in self._schemas:
-            self.sender.emit(schema)
-        self._tell_beginning(origin, {**(meta or {}), "name": name, "max_steps": max_steps})
+        fields = {**(meta or {}), "name": name, "max_steps": max_steps}
+        body = {"world_size": self._training.world_size, "batch_size": fields.get("batch_size")}
+        begins: dict[str, dict[str, Json]] = {"started": {**body, "start_step": origin.step}}
+        if origin.from_attempt is not None:
+            begins["resumed"] = {"from_attempt": origin.from_attempt, "from_step": origin.step}
+        self._journal.open(self.sender, origin.step, self._meta(origin, fields), begins)
         self.sender.start()
-        self.begun = True
         self.restart_clock()
 
-    def _enlist(self, schema: Schema) -> None:
-        self._schemas.append(schema)
-        if self.begun:
-            self.sender.emit(schema)
-
-    def _tell_beginning(self, origin: Origin, meta: Mapping[str, Json]) -> None:
-        now = time.time()
+    def _meta(self, origin: Origin, meta: Mapping[str, Json]) -> dict[str, Json]:
+        options = self.options
         fields: dict[str, Json] = {
             **described_model(self._model, self._optimizers),
             **meta,
-            "task": self.options.task,
-            "tags": list(self.options.tags),
-            "notes": self.options.notes,
-            "budget": self.options.budget,
+            "task": options.task,
+            "tags": list(options.tags),
+            "notes": options.notes,
+            "budget": options.budget,
             "probes": ["throughput", *self._sampling.names],
-            "heartbeat": {str(self._training.rank): now},
-            "progress": {"step": self.steps, "loss": None, "loss_best": None},
-            "ended": None,
         }
-        if origin.from_attempt is None:
-            fields["started"] = now
-        self.sender.emit(fields)
-        body = {
-            "world_size": self._training.world_size,
-            "batch_size": meta.get("batch_size"),
-            "start_step": self.steps,
-        }
-        self.sender.emit(self._event("started", body))
-        if origin.from_attempt is not None:
-            source = {"from_attempt": origin.from_attempt, "from_step": origin.step}
-            self.sender.emit(self._event("resumed", source))
-        for event in self._held.events:  # probes that went off before we began
-            event.step = self.steps
+        return fields if origin.from_attempt is not None else {**fields, "started": time.time()}
+
+    @property
+    def begun(self) -> bool:
+        """Whether it is known which run this is, and frames are sent."""
+        return self._journal.is_open
+
+    @property
+    def steps(self) -> int:
+        """Steps done so far, counted over the attempts of the run."""
+        return self._journal.step
 
     # -- one step -------------------------------------------------------------------------------
 
@@ -210,7 +196,7 @@ class Recorder:
         """Decide what the coming step measures; call before its first forward pass."""
         begun = time.perf_counter()
         with self.guard("recorder"):
-            self._release()
+            self._journal.release()
             self._sampling.arm(self.steps + 1)
         self._spent += time.perf_counter() - begun
 
@@ -278,7 +264,7 @@ class Recorder:
         with self.guard("recorder"):
             losses, samples = self._losses, self._samples
             self._losses, self._samples, self._stepped = [], 0, False
-            self.steps += 1
+            self._journal.step += 1
             step = Step(
                 losses,
                 float(samples or math.nan),
@@ -292,14 +278,14 @@ class Recorder:
 
     def _record(self, step: Step, begun: float) -> None:
         frames, sampled = self._sampling.sample(self.steps)
-        self._held.others += frames
+        self._journal.keep(frames)
         lrs, self._lrs = self._lrs or self._throughput.lrs(), []
         self._watch_lrs(lrs)
         within = self._spent + self._sampling.hook_seconds
         step.overhead_seconds = within + time.perf_counter() - begun
         values, late = self._throughput.values(step, lrs)
-        frame = self._frame("train", self._train_schema.hash, values)
-        self._held.train.append(Pending(frame, late, self._filled))
+        frame = self._journal.frame("train", self._train_schema.hash, values)
+        self._journal.keep_train(frame, late, self._throughput.fill)
         self._tap.disarm()
         end = time.perf_counter()
         fixed = within + end - begun - sampled
@@ -314,21 +300,6 @@ class Recorder:
             log.warning("run %s: %s", self.run_id, words)
             self.event("note", {"text": words})
 
-    def _filled(self, values: np.ndarray, late: list[np.ndarray]) -> None:
-        if late:
-            self._throughput.fill(values, late)
-        loss = self._loss_last = float(values[0])
-        if math.isfinite(loss) and not loss >= self._loss_best:
-            self._loss_best = loss
-
-    def _frame(self, family: str, schema: str, values: np.ndarray) -> Frame:
-        """Return a frame of the current step; a second one of a family counts its sequence on."""
-        step, seq = self._seqs.get(family, (-1, 0))
-        seq = seq + 1 if step == self.steps else 1
-        self._seqs[family] = (self.steps, seq)
-        rank, attempt = self._training.rank, self.sender.attempt
-        return Frame(family, rank, attempt, self.steps, time.time(), schema, values, seq)
-
     def _watch_lrs(self, lrs: Sequence[float]) -> None:
         for place, (schedule, lr) in enumerate(zip(self._schedules, lrs, strict=True)):
             change = schedule.observe(self.steps, lr)
@@ -336,24 +307,6 @@ class Recorder:
                 optimizer, group = self._throughput.place(place)
                 body = {"optimizer": optimizer, "group": group, "from": change.before}
                 self.event("lr", {**body, "to": change.after, "phase": change.phase})
-
-    def _release(self) -> None:
-        """Let the frames of the last step go: everything of it has come by now."""
-        self._transfer.poll()
-        held, self._held = self._held, Held()
-        items = held.in_order()
-        if not items:
-            return
-        self._transfer.put(items)
-        now = time.time()
-        if now - self._told_at >= TELL_SECONDS:
-            self._told_at = now
-            self.sender.emit(self._news(now))
-
-    def _news(self, now: float) -> dict[str, Json]:
-        progress = {"step": self.steps, "loss": self._loss_last, "loss_best": self._loss_best}
-        heartbeat = {str(self._training.rank): now}
-        return {"heartbeat": heartbeat, "progress": progress, "overhead": self.overhead}
 
     def restart_clock(self) -> None:
         """Count the time of the coming step from now."""
@@ -363,32 +316,17 @@ class Recorder:
         """Leave a pause (a validation) out of the time of the coming step."""
         self._last_end += seconds
 
-    # -- what a plain loop calls ----------------------------------------------------------------
-
-    def step(self, loss: Any, batch_size: int | None = None, batch: Any = None) -> None:
-        """Record a step of a plain loop; call after `optimizer.step()`.
-
-        Args:
-            loss: the step's loss, a tensor or a number.
-            batch_size: samples in the step, over all its micro-batches; None counts the batch.
-            batch: what `loss_fn(model, batch)` takes; needed for curvature alone.
-        """
-        if self.finished:
-            return
-        with self.guard("recorder"):
-            tensor = loss if isinstance(loss, torch.Tensor) else torch.tensor(float(loss))
-            samples = batch_size_of(batch) if batch_size is None else int(batch_size)
-            self.forward_done(tensor, samples or 0, batch)
-        self.end_step()
-        self.before_step()
+    # -- beside the steps ------------------------------------------------------------------------
 
     def validate(self, metrics: Mapping[str, Any], *, epoch: float = math.nan) -> None:
         """Record the user's own validation metrics, at the count of steps done."""
+        if self.finished:
+            return
         with self.guard("validation"):
             schema, values = validation_sample(metrics, epoch)
-            if all(schema.hash != known.hash for known in self._schemas):
-                self._enlist(schema)
-            self._held.others.append(Pending(self._frame("validation", schema.hash, values)))
+            self._journal.enlist(schema)
+            frame = self._journal.frame("validation", schema.hash, values)
+            self._journal.keep([Pending(frame)])
             if self._listen:  # in a plain loop nobody tells when the validation began
                 self.restart_clock()
 
@@ -401,18 +339,14 @@ class Recorder:
 
     def event(self, kind: str, body: Mapping[str, Json] | None = None) -> None:
         """Send an event of this step; it counts after the frames of the step."""
-        self._held.events.append(self._event(kind, body))
-
-    def _event(self, kind: str, body: Mapping[str, Json] | None) -> Event:
-        attempt = self.sender.attempt if self.begun else 1
-        return Event(kind, self.steps, attempt, self._training.rank, time.time(), dict(body or {}))
+        if not self.finished:
+            self._journal.event(kind, body)
 
     # -- ending ---------------------------------------------------------------------------------
 
     def finish(self, reason: str = "end of training") -> None:
         """End the recording: remove every hook, send what is left, print the verdict."""
-        self._end("finished", "finished", {"reason": reason}, reason)
-        if self.begun and self.options.verdict:
+        if self._end("finished", "finished", {"reason": reason}, reason) and self.options.verdict:
             with self.guard("verdict"):
                 from .verdict import print_verdict
 
@@ -423,40 +357,21 @@ class Recorder:
         body = {"type": type(error).__name__, "message": str(error)[:2000]}
         self._end("failed", "exception", body, f"{body['type']}: {body['message']}"[:300])
 
-    def _end(self, how: str, kind: str, body: dict[str, Json], reason: str) -> None:
+    def _end(self, how: str, kind: str, body: dict[str, Json], reason: str) -> bool:
+        """Let go of everything, once; returns whether there is a run that ended here."""
         if self.finished:
-            return
-        self.finished = True
+            return False
         with self.guard("recorder"):
             self._sampling.detach()
             self._tap.close()
             for handle in self._handles:
                 handle.remove()
-        if not self.begun:
-            return
-        with self.guard("recorder"):
-            self.event(kind, body)
-            self._release()
-            self._transfer.poll(wait=True)
-        with self.guard("recorder"):
-            now = time.time()
-            ended = {"attempt": self.sender.attempt, "how": how, "t": now, "reason": reason}
-            self.sender.emit({**self._news(now), "ended": ended})
-            self.sender.close(5.0)
-
-    def __enter__(self) -> Recorder:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is None:
-            self.finish()
-        else:
-            self.fail(error)
+        if self.begun:
+            with self.guard("recorder"):
+                self.event(kind, body)
+                self._journal.close(how, reason)
+        self.finished = True
+        return self.begun
 
     @property
     def overhead(self) -> dict[str, Any]:
@@ -467,5 +382,6 @@ class Recorder:
         """
         budget = self._budget
         probes = {name: claim.seconds for name, claim in budget.claims.items()}
-        probes |= {"throughput": budget.fixed_seconds, "sender": self.sender.cpu_seconds}
+        sender = self.sender.cpu_seconds if self.begun else 0.0
+        probes |= {"throughput": budget.fixed_seconds, "sender": sender}
         return {"share": budget.overhead, "seconds": budget.spent, "probes": probes}

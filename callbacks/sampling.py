@@ -118,7 +118,7 @@ class Sampling:
             probe.name,
             weight=probe.weight * (DEAR_WEIGHT if probe.dear else 1),
             dear=probe.dear,
-            first=step + (max(20, probe.first) if probe.dear else probe.first),
+            first=step + probe.first,
             every=probe.every,
             least=probe.least,
         )

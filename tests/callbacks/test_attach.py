@@ -155,6 +155,27 @@ def test_a_step_after_the_end_is_ignored_and_finishing_twice_tells_once(tmp_path
     assert [e.kind for e in store.events(recorder.run_id)].count("finished") == 1
 
 
+def test_finishing_twice_prints_one_verdict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorder, _, _ = train(tmp_path, verdict=True)
+    recorder.finish()
+    assert capsys.readouterr().out.count("otoscope report") == 1
+
+
+def test_the_environment_names_the_run_and_a_second_process_is_a_new_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTOSCOPE_RUN_ID", "given-01")
+    first, _, _ = train(tmp_path)
+    second, _, _ = train(tmp_path)
+    assert first.run_id == second.run_id == "given-01"
+    assert second.sender.attempt == 2
+    monkeypatch.setenv("OTOSCOPE_RUN_ID", "Not an id")
+    with pytest.raises(ConfigError, match="a run id must match"):
+        train(tmp_path)
+
+
 def test_a_model_without_activations_or_parameters_to_train_is_no_error(tmp_path: Path) -> None:
     model = torch.nn.Sequential(torch.nn.Flatten())
     weight = torch.nn.Parameter(torch.ones(3))
@@ -174,6 +195,7 @@ def test_a_model_without_activations_or_parameters_to_train_is_no_error(tmp_path
         for e in store.events(recorder.run_id)
         if e.kind == "probe_off"
     }
+    assert store.events(recorder.run_id)[0].kind == "started"
     assert "no parameters that are trained" in off["gradients"]
     assert "no activation modules" in off["activations"]
     series = store.read(recorder.run_id, "train")
