@@ -179,9 +179,11 @@ class Lab:
             hook.remove()
         columns, values = [], []
         for name, out in seen.items():
+            channels = 1 if out.ndim == 4 else out.ndim - 1
+            highest = out.transpose(channels, -1).flatten(0, -2).amax(0)
             for quantity, value in (
-                ("dead", float((out.amax(0) <= 0).sum())),
-                ("units", out.shape[-1]),
+                ("dead", float((highest <= 0).sum())),
+                ("units", len(highest)),
                 ("samples", 512),
             ):
                 columns.append(Column.of(quantity, layer=name))
