@@ -43,15 +43,31 @@
 
   o.byId = (id) => document.getElementById(id);
 
-  /** Replace what an element holds, only when `key` differs from last time: keeps focus and selection. */
+  const FOCUSABLE = "a, button, input, select, textarea, summary, [tabindex]";
+
+  /**
+   * Replace what an element holds, only when `key` differs from last time. Focus and what was folded out
+   * stay where they are; while text in it is selected, or a button says "Copied", it is left alone.
+   */
   o.fill = function (element, key, make) {
     const text = typeof key === "string" ? key : JSON.stringify(key);
-    if (element.otoscopeKey === text) return false;
+    if (element.otoscopeKey === text || inUse(element)) return false;
     element.otoscopeKey = text;
+    const focused = [...element.querySelectorAll(FOCUSABLE)].indexOf(document.activeElement);
+    const open = [...element.querySelectorAll("details")].map((item) => item.open);
     const made = make();
     element.replaceChildren(...[made].flat(Infinity).filter((child) => child !== null && child !== undefined));
+    element.querySelectorAll("details").forEach((item, i) => { item.open = Boolean(open[i]); });
+    const heir = focused < 0 ? null : element.querySelectorAll(FOCUSABLE)[focused];
+    if (heir) heir.focus({ preventScroll: true });
     return true;
   };
+
+  function inUse(element) {
+    const selection = document.getSelection();
+    const selected = selection && !selection.isCollapsed && element.contains(selection.anchorNode);
+    return selected || element.querySelector("[data-label]") !== null;
+  }
 
   o.copy = async function (text, button) {
     let done = true;
@@ -63,7 +79,10 @@
     const before = button.dataset.label || button.textContent;
     button.dataset.label = before;
     button.textContent = done ? "Copied" : "Not copied";
-    setTimeout(() => { button.textContent = before; }, 1500);
+    setTimeout(() => {
+      button.textContent = before;
+      delete button.dataset.label;
+    }, 1500);
   };
 
   function copyTheOldWay(text) {

@@ -125,7 +125,8 @@
 
     function show(changed) {
       drawHead(model);
-      if (changed.judged) drawJudgement();
+      drawJudgement(); // a card that was in use at the last answer is still to be drawn
+      if (changed.judged) redrawMarks();
       if (!changed.data) return;
       o.redraw(loss.canvas);
       heatmap.update();
@@ -149,6 +150,9 @@
       o.fill(o.byId("findings"), [roots, roots.map((f) => model.told(f))], () =>
         roots.map((finding, index) => o.findingCard(finding, { index, count: roots.length }, model, act)));
       o.fill(o.byId("judged"), [model.judged, model.notJudged, model.run.overhead], () => o.judgedCard(model));
+    }
+
+    function redrawMarks() {
       o.redraw(loss.canvas);
       heatmap.update(); // the layers' past ends where a finding begins
       strips.update();

@@ -255,6 +255,33 @@ def test_what_a_person_decides_is_sent_and_shown(home, look, store):
     assert kinds == ["lr", "acknowledged", "snoozed", "normal"]
 
 
+def test_a_new_judgement_takes_neither_focus_nor_selection_nor_what_was_folded_out(home, look):
+    run = live_run(home)
+    page = look(f"/run/{RUN}").page
+    snooze = page.get_by_role("button", name="Snooze")
+    snooze.focus()
+
+    changed = too_high(RUN)
+    changed.why = "Changed meanwhile."
+    run.train(5).judged(changed)
+    expect(page.locator(".finding")).to_contain_text("Changed meanwhile.")
+    expect(snooze).to_be_focused()
+
+    page.locator(".finding h2").click(click_count=3)
+    changed.why = "Changed again."
+    run.train(5).judged(changed)
+    expect(page.locator("#run-head")).to_contain_text("step 910")
+    assert "Learning rate too high" in page.evaluate("getSelection().toString()")
+    page.evaluate("getSelection().removeAllRanges()")
+    expect(page.locator(".finding")).to_contain_text("Changed again.")
+
+    page.get_by_role("button", name="Acknowledge").click()
+    page.locator("summary", has_text="What was said").click()
+    changed.why = "Changed at last."
+    run.train(5).judged(changed)
+    expect(page.get_by_text("Changed at last.")).to_be_visible()
+
+
 def test_a_run_is_renamed_and_deleted_in_the_dialog(home, look, store):
     live_run(home)
     page = look("/", expected=("400",)).page
