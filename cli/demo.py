@@ -62,7 +62,8 @@ def demo(
                 open_page(stack)
         try:
             outcome = play(fault, seed, stack, stop, say)
-        except StoppedError:
+        except StoppedError as error:
+            click.echo(str(error), err=True)
             context.exit(1 if once else 0)
         show(outcome, as_json=as_json)
         if not once:
