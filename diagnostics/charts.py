@@ -98,12 +98,14 @@ def heatmap(
     top, bottom = 8, 26
     height = top + cell * len(shown) + bottom
     scale = (WIDTH - left - RIGHT) / max(span[1] - span[0], 1)
+    usual = float(np.median(np.diff(edges)))
     paths: dict[str, list[str]] = {}
     for row in range(len(shown)):
         y = top + row * cell
         for column in range(z.shape[0]):
             x = left + (edges[column] - span[0]) * scale
-            w = (edges[column + 1] - edges[column]) * scale
+            # where nothing was sampled for long, the picture stays empty
+            w = min(edges[column + 1] - edges[column], 3 * usual) * scale
             paths.setdefault(_level(z[column, row]), []).append(
                 f"M{x:.1f} {y}h{w + 0.3:.1f}v{cell - 1}h{-w - 0.3:.1f}z"
             )

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from ..store import ConfigError, Event, Finding, Frame, Meta, Schema
+from ..store import Event, Finding, Frame, Meta, Schema
 from ..store.schemas import Json, dumps
 from .engine import Engine
 from .facts import Facts
 from .log import GRID, Log
 from .rule import Context, Rule, Verdict, unknown
 from .rules import RULES
-from .thresholds import Thresholds, known_key, load, switched_off
+from .settings import ANSWERS, Settings, whole
+from .thresholds import Thresholds, switched_off
 from .windows import KEPT_STEPS, History, Window
 
 VERSION = 1
-ANSWERS = ("acknowledged", "normal", "snoozed")
 
 
 @dataclass(slots=True)
@@ -35,17 +35,6 @@ class Place:
     why_since: str = ""
     events: str = "0-0"
     points: int = 0
-
-
-@dataclass
-class Settings:
-    """What a person set while the run trained: thresholds, profile, what is to be quiet."""
-
-    profile: str = ""
-    overrides: dict[str, Json] = field(default_factory=dict)
-    acknowledged: list[str] = field(default_factory=list)
-    normal: list[str] = field(default_factory=list)
-    snoozed: dict[str, int] = field(default_factory=dict)
 
 
 class Fold:
@@ -142,9 +131,9 @@ class Fold:
         self.log.add_events(event for event in events if event.kind not in ANSWERS)
         answers = [event for event in events if event.kind in ANSWERS]
         for event in answers:
-            self._heed(event)
+            self.settings.heed(event)
         if answers:
-            self._mark()
+            self.settings.mark(self.engine.findings)
         self.log.add_frames(frames, done=(self.place.attempt, self.place.step))
 
     def judge(
@@ -193,7 +182,7 @@ class Fold:
     def thresholds(self, rule: str) -> Thresholds:
         """Return a rule's numbers, with what was overridden."""
         if rule not in self._thresholds:
-            self._thresholds[rule] = load(rule, self.settings.overrides)
+            self._thresholds[rule] = self.settings.thresholds(rule)
         return self._thresholds[rule]
 
     def knows_its_schemas(self) -> bool:
@@ -225,7 +214,7 @@ class Fold:
         self.facts.learn(self.history, before, window, self.thresholds("lr_too_high"))
         for rule in self.rules:
             self._apply(rule, window)
-        self._mark()
+        self.settings.mark(self.engine.findings)
 
     def _apply(self, rule: Rule, window: Window) -> None:
         numbers, entry = self.thresholds(rule.id), self.engine.entry(rule.id)
@@ -263,7 +252,7 @@ class Fold:
         if event.kind == "lr" and event.attempt == self.place.attempt:
             self._restart(event.step, "the learning rate changed its course")
         elif event.kind == "gap" and event.attempt == self.place.attempt:
-            self._restart(_whole(event.body.get("to"), event.step), "samples were lost")
+            self._restart(whole(event.body.get("to"), event.step), "samples were lost")
         elif event.kind == "excluded":
             self._restart(event.step, f"rank {event.body.get('rank')} left")
         elif event.kind == "checkpoint":
@@ -274,45 +263,13 @@ class Fold:
             self.engine.quieten(numbers, event.step)
         elif event.kind == "profile":
             self.settings.profile = str(event.body.get("task", self.settings.profile))
-        elif event.kind == "override" and known_key(str(event.body.get("key"))):
-            self._override(str(event.body["key"]), event.body.get("value"))
-
-    def _heed(self, event: Event) -> None:
-        finding = str(event.body.get("finding"))
-        if event.kind == "snoozed":
-            self.settings.snoozed[finding] = _whole(event.body.get("until_step"), 0)
-        elif finding not in self.settings.acknowledged:
-            self.settings.acknowledged.append(finding)
-        if event.kind == "normal":
-            self.settings.normal.append(finding)
+        elif event.kind == "override":
+            self.settings.override(str(event.body.get("key")), event.body.get("value"))
+            self._thresholds.clear()
 
     def _restart(self, step: int, why: str) -> None:
         self.place.since, self.place.why_since = max(self.place.since, step), why
         self.engine.restart_windows(f"{why} at step {step:,}: windows begin anew")
-
-    def _override(self, key: str, value: Json) -> None:
-        """Lay a number over a rule's own; None takes it back, what is no number is let be."""
-        overrides = {name: item for name, item in self.settings.overrides.items() if name != key}
-        if value is not None:
-            overrides[key] = value
-        try:
-            load(key.partition(".")[0], overrides)
-        except ConfigError:
-            return
-        self.settings.overrides = overrides
-        self._thresholds.clear()
-
-    def _mark(self) -> None:
-        settings = self.settings
-        for finding in self.engine.findings:
-            known = {finding.id, finding.rule}
-            finding.acknowledged = bool(known & set(settings.acknowledged))
-            finding.snoozed_until_step = settings.snoozed.get(finding.id)
-
-
-def _whole(value: Json, otherwise: int) -> int:
-    """Return a whole number out of an event's body, which anyone may have written."""
-    return int(value) if isinstance(value, (int, float)) else otherwise
 
 
 def fold(
