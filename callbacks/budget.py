@@ -20,6 +20,10 @@ LOAN_STEPS = 250
 DEAR_STEPS = 60.0
 """Guess, in steps, of what a dear probe's sample costs before one was taken."""
 
+EARLY_SAMPLES = 5
+EARLY_WAIT = 20
+"""A cheap probe's first samples are no further apart than this, where the account allows them."""
+
 LONGEST_WAIT = 1000
 """Steps after which a probe that the budget has no room for asks again."""
 
@@ -128,7 +132,8 @@ class Budget:
         """
         self.elapsed += seconds
         if not self.step_seconds > 0:
-            self.step_seconds, self._fixed = seconds, max(fixed, 1e-9)
+            # the first step loads code and is no measure; a step costs some 30 µs of our own
+            self.step_seconds, self._fixed = seconds, max(min(fixed, 50e-6), 1e-9)
             self.fixed_seconds += fixed
             return
         self.fixed_seconds += min(fixed, 2 * self._fixed)
@@ -157,9 +162,10 @@ class Budget:
         if math.isnan(claim.cost) or not self.step_seconds > 0:
             return claim.least
         allowed = self.allowances().get(name, 0.0) * self.step_seconds
-        if allowed <= 0:
-            return LONGEST_WAIT
-        return max(claim.least, min(100_000, math.ceil(claim.cost / allowed - 1e-3)))
+        steps = math.ceil(claim.cost / allowed - 1e-3) if allowed > 0 else LONGEST_WAIT
+        # the first costs are those of a warm-up: ask again soon, the account holds the total
+        most = EARLY_WAIT if claim.samples < EARLY_SAMPLES and not claim.dear else 100_000
+        return max(claim.least, min(most, steps))
 
     def due(self, step: int) -> list[str]:
         """Return the probes that sample in a step, at most one dear one."""

@@ -99,6 +99,14 @@ def test_an_expensive_first_sample_does_not_starve_the_probe() -> None:
     assert len(sampled["gradients"]) > 0.8 * (3000 * 0.01 * 0.02 - 0.03) / 0.001
 
 
+def test_a_slow_first_step_starves_nobody() -> None:
+    budget = default(0.02)
+    budget.stepped(0.5, 0.05)
+    sampled = replay(budget, 1000, step=0.05, fixed=3e-5, costs=MLP, warm=30.0)
+    assert len([step for step in sampled["norm"] if step > 100]) >= 800
+    assert len(sampled["gradients"]) >= 100
+
+
 def test_nothing_is_left_for_probes_where_every_step_costs_the_budget() -> None:
     budget = default(0.02)
     sampled = replay(budget, 5000, step=0.001, fixed=5e-5, costs=MLP)
