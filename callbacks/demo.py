@@ -44,7 +44,7 @@ def probes() -> list[Probe]:
     return [
         Gradients(every=1),
         Activations(every=2),
-        Curvature(every=100, samples=32),
+        Curvature(first=1, every=100, samples=32),
         System(),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Sequence
@@ -31,7 +32,8 @@ class Curvature(Probe):
     takes at most `products` Hessian products on the Hessian and as many on the preconditioned one,
     and three besides: one for the last sample's top vector, whose eigenvalue a gradient that has
     lost that direction would hide, one for the spread over the batches, one for batch sharpness. A
-    product costs about three gradients of the pool.
+    product costs about three gradients of the pool. Measured are the weights that the step began
+    with, the same that its recorded loss belongs to: those behind it may already be spoiled.
 
     Columns: `lambda_1` … `lambda_k`, `bound_1` …, `lambda_min`, `lambda_spread` (largest less smallest
     Rayleigh quotient of the top vector over the batches), `batch_sharpness` (mean over batches of
@@ -44,18 +46,22 @@ class Curvature(Probe):
     samples: int = 128
     products: int = 0
     """Products for one Lanczos run; 0 is 8 for k = 1 and 4 more for each further value."""
+    first: int = 20
+    """Step of the first sample. At step 1 it is the curvature of the initialization, all that a
+    learning rate far too high leaves to measure."""
+    _began_with: list[Tensor] = field(default_factory=list, init=False, repr=False)
     _training: Training | None = field(default=None, init=False, repr=False)
     _last_top: Tensor | None = field(default=None, init=False, repr=False)
     _failures: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.k < 1 or self.samples < 1 or self.products < 0:
+        if min(self.k, self.samples, self.first) < 1 or self.products < 0:
             raise ConfigError(
-                "k and samples must be at least 1 and products not negative, got "
-                f"k={self.k}, samples={self.samples}, products={self.products}"
+                "k, samples and first must be at least 1 and products not negative, got "
+                f"k={self.k}, samples={self.samples}, first={self.first}, products={self.products}"
             )
         self.products = max(self.k, self.products or 4 + 4 * self.k)
-        self.family, self.dear, self.first = "curvature", True, 20
+        self.family, self.dear = "curvature", True
 
     def attach(self, training: Training) -> Sequence[Column]:
         """Return the columns; raise ProbeOffError where curvature cannot be measured here."""
@@ -69,6 +75,17 @@ class Curvature(Probe):
         bounds = [Column.of(f"bound_{i}") for i in range(1, self.k + 1)]
         units = {"pool_samples": "samples", "seconds": "s"}
         return values + bounds + [Column.of(name, unit=units.get(name, "")) for name in _AFTER]
+
+    def arm(self, step: int) -> None:
+        """Remember the weights that the step begins with."""
+        if self._training is not None:
+            with contextlib.suppress(ProbeOffError):  # `sample` says why
+                parameters = trained_parameters(self._training)
+                self._began_with = [p.detach().clone() for p in parameters]
+
+    def disarm(self) -> None:
+        """Let go of the remembered weights."""
+        self._began_with = []
 
     def sample(self, step: int) -> list[float]:
         """Measure on the batches at hand; NaN where it failed for now, with the count kept."""
@@ -90,6 +107,8 @@ class Curvature(Probe):
             measured = {}
         else:
             self._failures = 0
+        finally:
+            self.disarm()
         measured["seconds"] = time.perf_counter() - began
         return [measured.get(name, math.nan) for name in self._names()]
 
@@ -109,6 +128,10 @@ class Curvature(Probe):
         parameters = trained_parameters(training)
         with undisturbed(model):
             _quieten_dropout(model)
+            if len(self._began_with) == len(parameters):
+                with torch.no_grad():  # `undisturbed` puts the weights back
+                    for parameter, before in zip(parameters, self._began_with, strict=True):
+                        parameter.copy_(before)
             hessian = Hessian([partial(loss_fn, model, batch) for batch in batches], parameters)
             try:
                 found = self._read(hessian, training)

@@ -196,6 +196,24 @@ def test_each_batch_is_cut_to_the_samples_asked_for():
     assert fit.sample(Curvature(samples=8))["pool_samples"] == 32
 
 
+def test_the_weights_that_the_step_began_with_are_measured_and_those_behind_it_kept():
+    fit = Fit()
+    expected = fit.sample(Curvature())
+    probe = Curvature()
+    columns = [c.name for c in probe.attach(fit.training())]
+    probe.arm(20)
+    for p in fit.model.parameters():
+        p.data.mul_(3.0)
+    after = [p.detach().clone() for p in fit.model.parameters()]
+
+    measured = dict(zip(columns, probe.sample(20), strict=True))
+
+    assert measured["lambda_1"] == expected["lambda_1"]
+    assert all(torch.equal(a, p) for a, p in zip(after, fit.model.parameters(), strict=True))
+    again = dict(zip(columns, probe.sample(21), strict=True))  # not armed: the weights as they are
+    assert again["lambda_1"] != expected["lambda_1"]
+
+
 def test_sampling_changes_nothing_of_the_run():
     fit = Fit()
     for p in fit.model.parameters():
