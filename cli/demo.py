@@ -61,6 +61,8 @@ def demo(
             if not (no_browser or once):
                 open_page(stack)
         try:
+            if stop.is_set():
+                raise StoppedError("the demo was ended while it started")
             outcome = play(fault, seed, stack, stop, say)
         except StoppedError as error:
             click.echo(str(error), err=True)
@@ -111,7 +113,13 @@ def _port() -> int:
 def play(fault: str, seed: int, stack: Stack, stop: Event, say: Callable[[str], None]) -> Outcome:
     """Run the demonstration with a progress bar a training."""
     with bars() as progress:
-        speak = progress.console.print if not progress.disable else say
+
+        def speak(line: str) -> None:
+            if progress.disable:
+                say(line)
+            else:  # above the bars, which would else be drawn into it
+                progress.console.print(line, markup=False, highlight=False)
+
         demonstration = Demonstration(
             fault,
             seed,
@@ -119,7 +127,7 @@ def play(fault: str, seed: int, stack: Stack, stop: Event, say: Callable[[str], 
             page=stack.page,
             check=stack.check,
             stop=stop,
-            say=lambda line: speak(line),
+            say=speak,
             move=_mover(progress),
         )
         return demonstration.run()
