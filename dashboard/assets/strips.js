@@ -35,7 +35,7 @@
         ? `Not measured yet: ${this.layers.quantity.title} of the layers.`
         : count === 0 ? "No layer matches the filter."
         : count > rows.length ? `${rows.length} most unusual of ${count} layers; the filter finds the others.` : "");
-      this.range = o.settings["strip-scale"] === "one" ? range(rows.flatMap((row) => row.values)) : null;
+      this.range = o.settings["strip-scale"] === "one" ? range(rows.flatMap((row) => extremes(row, 0, row.values.length - 1))) : null;
       const names = rows.map((row) => row.layer);
       if (names.join("\n") !== this.names) {
         this.names = names.join("\n");
@@ -66,7 +66,7 @@
       const value = o.h("span", { class: "dim" });
       const badge = o.h("span", { class: "badge quiet", hidden: true }, "unusual");
       const box = o.h("div", { class: "strip" },
-        o.h("div", { class: "row tight" }, o.h("span", { class: "strip-name", title: name }, name), badge, o.h("span", { class: "space" }), value),
+        o.h("div", { class: "row tight" }, o.h("span", { class: "strip-name", title: name }, o.h("bdi", {}, name)), badge, o.h("span", { class: "space" }), value),
         o.h("div", { class: "plot" }, canvas, cursor));
       const cell = { box, canvas, cursor, value, badge, row: null };
       o.panel(canvas, () => this.draw(cell));
@@ -81,9 +81,10 @@
       const table = this.layers.table, row = cell.row;
       if (!table || !row) return;
       const { context, width } = o.canvas(cell.canvas, HEIGHT);
+      this.width = width;
       const { values: xs, label } = o.horizontal(table, this.model.started());
       const [first, last] = this.model.window(table);
-      const [low, high] = this.range || range(row.values.slice(first, last + 1));
+      const [low, high] = this.range || range(extremes(row, first, last));
       const y = o.scale(low, high, HEIGHT - BOTTOM, TOP);
       const [from, to] = this.model.span(table);
       cell.x = o.scale(from, to, LEFT, width - RIGHT);
@@ -118,6 +119,10 @@
           bucket.n += 1;
         }
       }
+      context.save();
+      context.beginPath();
+      context.rect(LEFT, 0, this.width - LEFT - RIGHT, HEIGHT - BOTTOM);
+      context.clip();
       context.fillStyle = colours.raw;
       for (const [pixel, bucket] of buckets) {
         context.fillRect(pixel - 0.5, y(bucket.high), 1.5, Math.max(1, y(bucket.low) - y(bucket.high)));
@@ -132,6 +137,7 @@
         started = true;
       }
       context.stroke();
+      context.restore();
     }
 
     marks(context, cell, table, xs, width, colours) {
@@ -164,6 +170,8 @@
       }
     }
   };
+
+  const extremes = (row, first, last) => [...row.low.slice(first, last + 1), ...row.high.slice(first, last + 1)];
 
   function range(values) {
     const low = o.quantile(values, 0.002), high = o.quantile(values, 0.998);
