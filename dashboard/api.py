@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Flask, Response, request
 
-from ..store import ConfigError, Event, OtoscopeError, StoreError
+from ..store import ConfigError, Event, OtoscopeError, RunInfo, StoreError
 from ..store.keys import checked_run_id
 from .cursor import LONGEST
 from .delta import Query, delta
@@ -71,7 +71,7 @@ def add_routes(server: Flask, shelf: Shelf, prefix: str) -> None:
 
     @server.post(f"{api}/<run>/events")
     def _event(run: str) -> Response:
-        event = event_of(body_of_request(), shelf.store().run(checked_run_id(run)).step)
+        event = event_of(body_of_request(), shelf.store().run(checked_run_id(run)))
         shelf.store().home.add_event(run, event)
         shelf.forget()
         return reply({"event": event.to_json()}, 201)
@@ -107,17 +107,17 @@ def body_of_request() -> dict[str, Any]:
     return body
 
 
-def event_of(body: dict[str, Any], step: int) -> Event:
+def event_of(body: dict[str, Any], run: RunInfo) -> Event:
     """Return the event that a person's action becomes: what the fold obeys and replay repeats.
 
     Raises ConfigError for a kind that a page may not send, or a body without what it needs.
     """
-    kind = body.get("kind")
+    kind, step = body.get("kind"), run.step
     if kind not in ACTIONS:
         raise ConfigError(f"kind must be one of {', '.join(ACTIONS)}, got {str(kind)[:40]!r}")
     if kind == "note":
         text = _text(body.get("text"), "text", TEXT)
-        return Event("note", step=step, t=time.time(), body={"text": text})
+        return Event("note", step, run.attempt, t=time.time(), body={"text": text})
     told: dict[str, Any] = {"finding": _text(body.get("finding"), "finding", 500)}
     if kind == "snoozed":
         until = body.get("until_step")
@@ -126,7 +126,7 @@ def event_of(body: dict[str, Any], step: int) -> Event:
                 f"until_step must be a step after the present one ({step}), got {until!r}"
             )
         told["until_step"] = until
-    return Event(kind, step=step, t=time.time(), body=told)
+    return Event(kind, step, run.attempt, t=time.time(), body=told)
 
 
 def labels_of(body: dict[str, Any]) -> dict[str, Any]:

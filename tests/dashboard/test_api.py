@@ -57,8 +57,9 @@ def test_a_body_over_a_megabyte_is_refused_unread(client, home):
     assert answer.status_code == 413 and "megabyte" in answer.get_json()["error"]
 
 
-def test_an_action_becomes_an_event_that_the_fold_obeys(client, home, store):
+def test_an_action_becomes_an_event_of_the_present_attempt(client, home, store):
     MadeRun(home, RUN).train(30).judged(too_high(RUN))
+    home.begin_attempt(RUN)
     finding = too_high(RUN).id
 
     for body in (
@@ -71,6 +72,7 @@ def test_an_action_becomes_an_event_that_the_fold_obeys(client, home, store):
     events = store.events(RUN)
     assert [event.kind for event in events] == ["acknowledged", "snoozed", "normal"]
     assert {event.body["finding"] for event in events} == {finding}
+    assert {event.attempt for event in events} == {2}
     assert events[1].body["until_step"] == 500 and {event.step for event in events} == {30}
 
 
