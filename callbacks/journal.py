@@ -21,16 +21,23 @@ TELL_SECONDS = 1.0
 class Journal:
     """Keeps what a step brought until the next begins, then hands it to the sender.
 
-    Schemas and events may come before it is opened: they leave when it is. `overhead` is asked
-    for whenever news are told.
+    Schemas and events may come before it is opened: they leave when it is. `overhead` and `pace`
+    (seconds of a step) are asked for whenever news are told.
     """
 
     sender: Sender
 
-    def __init__(self, overhead: Callable[[], dict[str, Any]], rank: int = 0) -> None:
+    def __init__(
+        self,
+        overhead: Callable[[], dict[str, Any]],
+        rank: int = 0,
+        *,
+        pace: Callable[[], float] = lambda: math.nan,
+    ) -> None:
         self.step = 0
         self.is_open = False
         self._overhead = overhead
+        self._pace = pace
         self._rank = rank
         self._schemas: dict[str, Schema] = {}
         self._held = Held()
@@ -108,8 +115,12 @@ class Journal:
         if not items:
             return
         self._transfer.put(items)
+        self.alive()
+
+    def alive(self) -> None:
+        """Tell that the run goes on, also where it makes no steps (in a long validation)."""
         now = time.time()
-        if now - self._told_at >= TELL_SECONDS:
+        if self.is_open and now - self._told_at >= TELL_SECONDS:
             self._told_at = now
             self.sender.emit(self._news(now))
 
@@ -120,6 +131,7 @@ class Journal:
                 "step": self.step,
                 "loss": self._loss_last,
                 "loss_best": self._loss_best,
+                "step_seconds": self._pace(),
             },
             "overhead": self._overhead(),
         }

@@ -246,6 +246,10 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         self._paused = time.perf_counter()
 
+    def on_validation_batch_end(self, trainer: Any, *args: Any, **kwargs: Any) -> None:
+        if self.recorder is not None:
+            self.recorder.alive()
+
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         recorder = self.recorder
         if recorder is None or trainer.sanity_checking:

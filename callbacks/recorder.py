@@ -84,7 +84,7 @@ class Recorder:
         self.guard = guard or Guard(options.strict)
         self.finished = False
         self._first = 0
-        self._journal = Journal(lambda: self.overhead)
+        self._journal = Journal(lambda: self.overhead, pace=lambda: self._budget.step_seconds)
         self._model = model
         self._optimizers = list(optimizers)
         self._listen = listen
@@ -231,6 +231,11 @@ class Recorder:
         self._samples += samples
         if batch is not None:
             self._sampling.keep_batch(batch, self.steps + 1)
+
+    def alive(self) -> None:
+        """Tell that the run goes on although it makes no steps: call from a long validation."""
+        with self.guard("recorder"):
+            self._journal.alive()
 
     def _on_stepped(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         begun = time.perf_counter()
