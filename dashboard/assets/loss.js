@@ -113,7 +113,7 @@
       let high = Math.max(o.quantile(kept, 0.995), ...(mean.length ? [o.quantile(mean, 0.999)] : []));
       // a spike or a divergence must not flatten the rest: the axis ends at a wide fence, or above the start
       const third = o.quantile(kept, 0.75), fence = third + 8 * (third - o.quantile(kept, 0.25));
-      if (!log) high = Math.min(high, Math.max(fence, 1.3 * o.quantile(kept.slice(0, 10), 1)));
+      if (!log) high = Math.min(high, Math.max(fence, 1.3 * o.median(kept.slice(0, 3))));
       if (!Number.isFinite(low) || !Number.isFinite(high)) { low = log ? 0.1 : 0; high = 1; }
       if (log) { low /= 1.1; high *= 1.1; } else {
         const pad = (high - low || Math.abs(high) || 1) * 0.06;
