@@ -42,6 +42,20 @@ def shown(findings: Sequence[Finding], step: int) -> list[Finding]:
     ]
 
 
+def put_aside(findings: Sequence[Finding], step: int) -> list[Finding]:
+    """Return the findings that still stand, but that a person acknowledged or snoozed."""
+    hidden = caused_ids(findings)
+    open_ = {finding.id for finding in shown(findings, step)}
+    return [
+        finding
+        for finding in findings
+        if finding.state == "firing"
+        and finding.severity != "info"
+        and finding.id not in hidden
+        and finding.id not in open_
+    ]
+
+
 def action(finding: Finding) -> str:
     """Return the one thing to do, in words: "set 0.034 (0.031–0.037)"."""
     advice = finding.recommendation
@@ -80,8 +94,13 @@ def sentence(
     if state == "not_judged":
         why = next(iter(not_judged.values()), "no samples yet")
         return f"Not judged yet (step {step:,}): {why}."
-    passed = f"{count(len(judged), 'check')} passed"
-    return f"Healthy so far (step {step:,}): {passed}{_missing(not_judged)}."
+    aside = put_aside(findings, step)
+    quiet = [rule for rule in judged if rule not in {finding.rule for finding in aside}]
+    passed = f"{count(len(quiet), 'check')} passed{_missing(not_judged)}"
+    if aside:
+        names = "; ".join(_lowered(finding.title) for finding in aside)
+        return f"Nothing new (step {step:,}): {passed}. Put aside: {names}."
+    return f"Healthy so far (step {step:,}): {passed}."
 
 
 def run_json(

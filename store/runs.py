@@ -42,17 +42,19 @@ def run_info(
     now: float,
 ) -> RunInfo:
     """Return one row of the list of runs; what a person set comes before what the run said."""
+    step = int(meta.progress.get("step") or 0)
     open_ = {"critical": 0, "warning": 0, "info": 0}
     hidden = {name for finding in findings for name in finding.caused}
     for finding in findings:
-        if finding.state == "firing" and finding.id not in hidden:
+        aside = finding.acknowledged or (finding.snoozed_until_step or 0) > step
+        if finding.state == "firing" and finding.id not in hidden and not aside:
             open_[finding.severity] += 1
     return RunInfo(
         id=run,
         name=str(labels.get("name") or meta.name or run),
         status=status_of(meta, labels, now),
         attempt=meta.attempt,
-        step=int(meta.progress.get("step") or 0),
+        step=step,
         max_steps=meta.max_steps,
         started=meta.started,
         last_seen=last_seen(meta),

@@ -49,8 +49,12 @@ def test_a_run_of_which_nothing_is_known_is_not_called_healthy() -> None:
 def test_what_was_acknowledged_or_snoozed_or_caused_asks_for_no_action() -> None:
     root = finding(caused=["plateau:run:1:20"], acknowledged=True)
     effect = finding(id="plateau:run:1:20", rule="plateau")
-    assert sentence([root, effect], ["plateau"], {}, 40).startswith("Healthy so far")
-    assert sentence([finding(snoozed_until_step=100)], ["plateau"], {}, 40).startswith("Healthy")
+    said = sentence([root, effect], ["plateau", root.rule], {}, 40)
+    assert said.startswith("Nothing new (step 40): 1 check passed. Put aside: ")
+    assert root.title[1:] in said
+    assert sentence([finding(snoozed_until_step=100)], ["plateau"], {}, 40).startswith(
+        "Nothing new"
+    )
     assert sentence([finding(snoozed_until_step=100)], ["plateau"], {}, 101).startswith(
         "Needs action"
     )

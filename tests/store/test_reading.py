@@ -6,7 +6,17 @@ import math
 
 import numpy as np
 import pytest
-from otoscope.store import Column, Event, Frame, MemoryHome, Schema, Store, UnknownRunError
+from otoscope.store import (
+    Column,
+    Event,
+    Finding,
+    Frame,
+    Judgement,
+    MemoryHome,
+    Schema,
+    Store,
+    UnknownRunError,
+)
 
 RUN = "reading-01"
 TRAIN = Schema(
@@ -214,3 +224,19 @@ def test_runs_are_listed_with_what_a_person_set_before_what_the_run_said(home: M
         RUN, "baseline", 40, 0.5, 0.4,
     )  # fmt: skip
     assert (info.tags, info.notes) == (["a"], "first")
+
+
+def test_a_finding_that_was_put_aside_is_not_counted_as_open(home: MemoryHome) -> None:
+    home.write_meta(RUN, {"progress": {"step": 50}})
+    findings = [
+        Finding(name, RUN, 1, "plateau", "warning", "firing", "run", 1, 2, "Stuck", **aside)
+        for name, aside in {
+            "open": {},
+            "seen": {"acknowledged": True},
+            "later": {"snoozed_until_step": 60},
+            "again": {"snoozed_until_step": 40},
+        }.items()
+    ]
+    assert home.acquire(RUN, "me", 5000)
+    assert home.commit(RUN, "me", 5000, None, Judgement("c", {}, findings))
+    assert Store(home).run(RUN).open == {"critical": 0, "warning": 2, "info": 0}
