@@ -9,12 +9,15 @@
 
   o.verdict = function (model) {
     const state = STATES[model.state] || STATES.not_judged;
-    // the sentence may begin with the state's own words; they are not said twice
+    // the sentence begins with the state's own words ("Nothing new" where findings were put
+    // aside); they are not said twice
     const spoken = String(model.verdict || "").trim();
-    const rest = spoken.replace(new RegExp(`^(${state.word}|Not judged)\\s*[:.]?\\s*`, "i"), "");
+    const opening = spoken.match(new RegExp(`^(${state.word}|Not judged yet|Not judged|Nothing new)\\s*[:.]?\\s*`, "i"));
+    const word = opening ? opening[1] : state.word;
+    const rest = opening ? spoken.slice(opening[0].length) : spoken;
     const worst = model.state === "needs_action" && !model.marked().some((f) => f.severity === "critical") ? "warning" : null;
     return o.h("div", { class: `verdict ${model.state || "not_judged"} ${worst || ""}` },
-      o.icon(worst || state.icon), o.h("strong", {}, state.word), o.h("span", {}, o.rich(rest)));
+      o.icon(worst || state.icon), o.h("strong", {}, word), o.h("span", {}, o.rich(rest)));
   };
 
   o.severity = (name) => o.h("span", { class: `badge ${name}` }, o.icon(name), name);
