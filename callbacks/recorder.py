@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ..store import Sink
+from ..store import ConfigError, Sink
 from ..store.connecting import open_sink
 from ..store.identity import new_run_id
 from ..store.keys import checked_run_id
@@ -226,11 +226,16 @@ class Recorder:
 
     def forward_done(self, loss: torch.Tensor | None, samples: int, batch: Any = None) -> None:
         """Take one micro-batch: its loss (undivided), its count of samples, the batch itself."""
-        if loss is not None:
-            self._losses.append(loss.detach())
         self._samples += samples
         if batch is not None:
             self._sampling.keep_batch(batch, self.steps + 1)
+        if loss is not None:
+            if loss.numel() != 1 or loss.is_complex():
+                raise ConfigError(
+                    f"the loss must be one real number, got {loss.dtype} of shape "
+                    f"{tuple(loss.shape)}; give its mean to step(loss)"
+                )
+            self._losses.append(loss.detach())
 
     def alive(self) -> None:
         """Tell that the run goes on although it makes no steps: call from a long validation."""
@@ -359,7 +364,7 @@ class Recorder:
 
     def fail(self, error: BaseException) -> None:
         """Note the user's exception and let go of everything."""
-        body = {"type": type(error).__name__, "message": str(error)[:2000]}
+        body = {"type": type(error).__name__, "message": _message(error)[:2000]}
         self._end("failed", "exception", body, f"{body['type']}: {body['message']}"[:300])
 
     def _end(self, how: str, kind: str, body: dict[str, Json], reason: str) -> bool:
@@ -390,3 +395,10 @@ class Recorder:
         sender = self.sender.cpu_seconds if self.begun else 0.0
         probes |= {"throughput": budget.fixed_seconds, "sender": sender}
         return {"share": budget.overhead, "seconds": budget.spent, "probes": probes}
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:  # the user's own __str__; nobody else guards it
+        return f"(its message cannot be made: {type(broken).__name__})"

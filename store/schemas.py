@@ -401,7 +401,9 @@ def dumps(value: Json) -> str:
     >>> dumps({"b": 1, "a": float("nan")})
     '{"a":null,"b":1}'
     """
-    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    # half a surrogate pair (in a file name, in a module's name) is no UTF-8 and would stop a run
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def _from_mapping(cls: type[_T], body: Mapping[str, Json]) -> _T:

@@ -13,6 +13,7 @@ from torch import nn
 
 from ...store import Column
 from ..measures.activations import activation_kind, dead_units, saturated_share, unit_dimension
+from .hooks import StayingHook
 from .probe import Probe, ProbeOffError, Training, clock
 
 ENOUGH_SAMPLES = 512
@@ -89,14 +90,16 @@ class Activations(Probe):
         watched.low, watched.high = _bounds(module)
         watched.inplace = bool(getattr(module, "inplace", False))
         self._watched.append(watched)
-        self._handles.append(module.register_forward_hook(self._activation_hook(watched)))
+        self._handles.append(
+            module.register_forward_hook(StayingHook(self._activation_hook(watched)))
+        )
         names = [*ACTIVATION, *(("units", "dead") if watched.fires else ())]
         return [Column.of(name, layer=path) for name in names]
 
     def _watch_output(self, path: str, module: nn.Module) -> list[Column]:
         watched = _Watched(path, len(self._watched), None)
         self._watched.append(watched)
-        self._handles.append(module.register_forward_hook(self._output_hook(watched)))
+        self._handles.append(module.register_forward_hook(StayingHook(self._output_hook(watched))))
         return [Column.of(name, layer=path) for name in (*OUTPUT, "absmax")]
 
     def _output_hook(self, watched: _Watched):

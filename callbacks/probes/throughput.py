@@ -79,8 +79,11 @@ class Throughput(Probe):
         return next(i for i, o in enumerate(self._training.optimizers) if o is optimizer), group
 
     def lrs(self) -> list[float]:
-        """Return the learning rate of every parameter group."""
-        return [float(optimizer.param_groups[j]["lr"]) for optimizer, j in self._groups]
+        """Return the learning rate of every parameter group, NaN for one that was taken away."""
+        return [
+            float(groups[j]["lr"]) if j < len(groups := optimizer.param_groups) else NAN
+            for optimizer, j in self._groups
+        ]
 
     def values(self, step: Step, lrs: Sequence[float]) -> tuple[np.ndarray, list[torch.Tensor]]:
         """Return the vector of a step, and what of it is still on the device, for `fill`."""
