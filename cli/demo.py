@@ -67,7 +67,7 @@ def demo(
         except StoppedError as error:
             click.echo(str(error), err=True)
             context.exit(1 if once else 0)
-        show(outcome, as_json=as_json)
+        show(outcome, as_json=as_json, served=stack.foreign or not once)
         if not once:
             say(f"\nThe page stays at {stack.page} until Ctrl-C. Now a run of your own:\n\n{PASTE}")
             stack.watch()
@@ -144,8 +144,8 @@ def _mover(progress: Progress) -> Callable[[str, int, int | None], None]:
     return move
 
 
-def show(outcome: Outcome, *, as_json: bool) -> None:
-    """Print what came of it: JSON, or the three runs side by side."""
+def show(outcome: Outcome, *, as_json: bool, served: bool) -> None:
+    """Print what came of it: JSON, or the three runs side by side; `served` while the page stays."""
     if as_json:
         print_json(outcome.to_json())
         return
@@ -170,4 +170,8 @@ def show(outcome: Outcome, *, as_json: bool) -> None:
         Text("mended", style="bold green") if outcome.mended else Text("not mended", "bold red")
     )
     console().print(Text(f"{100 * outcome.gap_closed:.0f} % of the gap closed: ").append(verdict))
-    console().print(f"See {outcome.url}")
+    console().print(
+        f"See {outcome.url}"
+        if served
+        else "The runs are kept; `otoscope up` shows them on its page."
+    )

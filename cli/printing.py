@@ -82,9 +82,13 @@ def print_run(run: dict[str, Any]) -> None:
     out = console()
     out.print(Text(f"{run['run']}", style="bold"), Text(f"  {run.get('state', '')}", style="dim"))
     out.print(Text(str(run.get("verdict") or "no verdict yet")))
-    for finding in run.get("findings", []):
+    findings = run.get("findings", [])
+    titles = {finding["id"]: finding["title"] for finding in findings}
+    caused = {name for finding in findings for name in finding.get("caused", [])}
+    roots = [finding for finding in findings if finding["id"] not in caused]
+    for finding in roots:
         out.print()
-        _print_finding(out, finding)
+        _print_finding(out, finding, titles)
     out.print()
     judged, not_judged = run.get("judged", []), run.get("not_judged", {})
     out.print(Text("Judged: " + (", ".join(judged) or "nothing"), style="dim"))
@@ -92,7 +96,8 @@ def print_run(run: dict[str, Any]) -> None:
         out.print(Text(f"Not judged: {rule}: {why}", style="dim"))
 
 
-def _print_finding(out: Console, finding: dict[str, Any]) -> None:
+def _print_finding(out: Console, finding: dict[str, Any], titles: dict[str, str]) -> None:
+    """Print one finding; what it caused goes away with it and is named in one line, as on the page."""
     state = "" if finding.get("state") == "firing" else f" ({finding.get('state')})"
     head = severity_text(finding["severity"])
     head.append(f"  {finding['title']}{state}", style="bold")
@@ -107,7 +112,7 @@ def _print_finding(out: Console, finding: dict[str, Any]) -> None:
         ("Why", finding.get("why", "")),
         ("May be normal", finding.get("may_be_normal", "")),
         ("Not measured", ", ".join(finding.get("not_measured", []))),
-        ("Caused", ", ".join(finding.get("caused", []))),
+        ("Caused", "; ".join(titles.get(name, name) for name in finding.get("caused", []))),
     ]
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 2))
     table.add_column(style="dim", no_wrap=True)

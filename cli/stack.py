@@ -87,6 +87,11 @@ class Stack:
         return stack
 
     @property
+    def foreign(self) -> bool:
+        """Whether another process runs these parts: they outlive this one."""
+        return self._lock is None
+
+    @property
     def page(self) -> str:
         """Address of the page."""
         return f"http://{LOOPBACK}:{self.port}"

