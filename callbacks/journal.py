@@ -12,6 +12,7 @@ import numpy as np
 from ..store import Event, Frame, Schema
 from ..store.schemas import Json
 from .sender import Sender
+from .spark import Spark
 from .transfer import Fill, Held, Pending, Transfer
 
 TELL_SECONDS = 1.0
@@ -44,6 +45,7 @@ class Journal:
         self._seqs: dict[str, tuple[int, int]] = {}
         self._told_at = 0.0
         self._loss_last = self._loss_best = math.nan
+        self._spark = Spark()
 
     def open(
         self,
@@ -96,6 +98,7 @@ class Journal:
             if arrays:
                 fill(values, arrays)
             loss = self._loss_last = float(values[0])
+            self._spark.add(loss)
             if math.isfinite(loss) and not loss >= self._loss_best:
                 self._loss_best = loss
 
@@ -132,6 +135,7 @@ class Journal:
                 "loss": self._loss_last,
                 "loss_best": self._loss_best,
                 "step_seconds": self._pace(),
+                "spark": self._spark.means(),
             },
             "overhead": self._overhead(),
         }

@@ -17,6 +17,9 @@ from .shelf import Shelf
 RUNS = 5000
 """Rows of the list of runs."""
 
+CURVES = 300
+"""Rows that come with their small curve and the obstacles; older ones are seen rarely."""
+
 ACTIONS = ("acknowledged", "snoozed", "normal", "note")
 TEXT = 4000
 """Characters of a note; names are cut at 200, tags at 50."""
@@ -57,6 +60,8 @@ def add_routes(server: Flask, shelf: Shelf, prefix: str) -> None:
         for info in rows[:RUNS]:
             row = info.to_json()
             row["age_seconds"] = round(max(0.0, now - info.last_seen), 1)
+            if len(listed) >= CURVES:
+                row["spark"], row["obstacles"] = [], {}
             listed.append(row)
         return reply({"runs": listed, "left_out": max(0, len(rows) - RUNS)})
 

@@ -35,6 +35,11 @@ DIGITS = 6
 LAYER_DIGITS = 3
 """Caps of one answer: a run of 200 layers stays near 300 kB (compressed)."""
 
+MOST_SAMPLES = 8_192
+MOST_NUMBERS = 2_000_000
+"""Samples, and numbers in them, that one answer reads of a stream: 8 MB, and 0.3 s of reading. Of
+a longer one it reads evenly spread samples."""
+
 JUDGEMENT = ("state", "verdict", "obstacles", "judged", "not_judged", "findings")
 
 UNSHOWN = ("epoch",)
@@ -68,6 +73,8 @@ class _Part:
     family: str
     columns: tuple[str, ...]
     layers: tuple[str | None, ...]
+    width: int
+    """Numbers in a recorded sample."""
 
 
 def delta(
@@ -155,7 +162,7 @@ def _parts(schemas: Iterable[Schema], query: Query) -> list[_Part]:
             names += [written(quantity, layer) for layer in found]
             layers += found
         if names:
-            parts.append(_Part(family, tuple(names), tuple(layers)))
+            parts.append(_Part(family, tuple(names), tuple(layers), len(columns)))
     return parts
 
 
@@ -205,7 +212,13 @@ def _series(
     points = min(query.layer_points, LAYER_CELLS // count) if of_layers else query.points
     start = None if last is None else last + 1
     rows = store.read(
-        run, part.family, list(part.columns), start=start, stop=watermark, points=points
+        run,
+        part.family,
+        list(part.columns),
+        start=start,
+        stop=watermark,
+        points=points,
+        most=max(points, min(MOST_SAMPLES, MOST_NUMBERS // part.width)),
     )
     if len(rows) == 0:
         return None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, html
 
+from ..diagnostics import catalogue
 from .delta import QUANTITIES
 
 QUANTITY_NAMES = {
@@ -37,7 +39,12 @@ def layout(prefix: str) -> Any:
             ],
             header={"height": 52},
             id="shell",
-            **_named({"data-prefix": prefix}),
+            **_named(
+                {
+                    "data-prefix": prefix,
+                    "data-rules": json.dumps({rule.id: rule.name for rule in catalogue()}),
+                }
+            ),
         ),
         defaultColorScheme="auto",
         theme={
@@ -98,7 +105,7 @@ def _run() -> list[Any]:
             [
                 html.Div(id="run-head"),
                 html.Div(className="space"),
-                _segments("x", ["Step", "Time"], "step", "Horizontal axis"),
+                _segments("x", ["Step", "Time", "Samples"], "step", "Horizontal axis"),
                 html.Div(id="run-tools"),
             ],
             className="row",

@@ -48,6 +48,7 @@ class Card:
     meta: Meta
     labels: dict[str, Json]
     findings: list[Finding]
+    obstacles: dict[str, Json] = field(default_factory=dict)
 
 
 class Sink(Protocol):
@@ -132,6 +133,21 @@ class Home(Sink, Protocol):
         count: int | None = None,
     ) -> list[Frame]:
         """Return frames in order: those behind the id `after`, with start ≤ step ≤ stop."""
+        ...
+
+    def spread(
+        self,
+        run: str,
+        stream: StreamName,
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+        count: int,
+    ) -> list[Frame]:
+        """Return what `frames` returns, or of more than about `count` every n-th step's and the last.
+
+        n is a power of two and the steps are its multiples, so that ranks give the same ones.
+        """
         ...
 
     def latest(self, run: str, stream: StreamName, count: int = 1) -> list[Frame]:

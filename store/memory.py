@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -14,6 +14,7 @@ from .frames import checked, decode_id
 from .home import FIRST_EVENT, Card, Judgement
 from .keys import checked_run_id
 from .schemas import Event, Frame, Json, Meta, Schema, StreamName
+from .spreading import spread_steps
 
 MERGED = ("heartbeat", "clock_offset")
 """Fields of Meta that are merged rank by rank."""
@@ -66,10 +67,12 @@ class MemoryHome:
 
     def cards(self) -> list[Card]:
         with self._lock:
-            return [
-                Card(run, self.meta(run), self.labels(run), self.judgement(run).findings)
-                for run, _ in self.run_ids()
-            ]
+            cards: list[Card] = []
+            for run, _ in self.run_ids():
+                kept = self.judgement(run)
+                labels = self.labels(run)
+                cards.append(Card(run, self.meta(run), labels, kept.findings, kept.obstacles))
+            return cards
 
     def delete(self, run: str) -> None:
         with self._lock:
@@ -159,6 +162,23 @@ class MemoryHome:
             if count is not None:
                 high = min(high, low + count)
             return entry.streams.get(stream, [])[low:high]
+
+    def spread(
+        self,
+        run: str,
+        stream: StreamName,
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+        count: int,
+    ) -> list[Frame]:
+        found = self.frames(run, stream, start=start, stop=stop)
+        if len(found) <= count:
+            return found
+        ids = [frame.id for frame in found]
+        steps = spread_steps(found[0].step, found[-1].step, count)
+        places = {bisect_left(ids, (step, 0)) for step in steps} | {len(ids) - 1}
+        return [found[place] for place in sorted(places)]
 
     def latest(self, run: str, stream: StreamName, count: int = 1) -> list[Frame]:
         with self._lock:

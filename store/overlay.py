@@ -41,10 +41,12 @@ def to_block(
 ) -> Block:
     """Return one rank's frames as a table of the asked columns; what a frame lacks is NaN.
 
-    Of several frames of one step the last counts. Frames of an unknown schema are left out.
+    Of several frames of one step the last counts. Frames of an unknown schema, or with more or
+    fewer numbers than theirs has columns, are left out.
     """
     names = [column.name for column in recorded]
-    frames = [frame for frame in frames if frame.schema in schemas]
+    widths = {name: len(schema.columns) for name, schema in schemas.items()}
+    frames = [frame for frame in frames if widths.get(frame.schema) == len(frame.values)]
     if not frames:
         return empty_block(names)
     values = np.full((len(frames), len(names)), np.nan, np.float32)

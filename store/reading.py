@@ -36,15 +36,16 @@ class Store:
         """Return every run, the last seen first."""
         now = self._clock()
         return [
-            run_info(card.run, card.meta, card.labels, card.findings, now)
+            run_info(card.run, card.meta, card.labels, card.findings, card.obstacles, now)
             for card in self.home.cards()
         ]
 
     def run(self, run: str) -> RunInfo:
         """Return one run's row; raises UnknownRunError."""
         meta = self.home.meta(run)
-        findings = self.home.judgement(run).findings
-        return run_info(run, meta, self.home.labels(run), findings, self._clock())
+        kept = self.home.judgement(run)
+        labels = self.home.labels(run)
+        return run_info(run, meta, labels, kept.findings, kept.obstacles, self._clock())
 
     def resolve(self, text: str) -> str:
         """Return the run that a person means by an id, an unambiguous beginning, or a name.
@@ -95,6 +96,7 @@ class Store:
         points: int = 1000,
         rank: int | None = None,
         attempt: int | None = None,
+        most: int | None = None,
     ) -> Series:
         """Return samples of a family: attempts overlaid, ranks combined, quantities derived.
 
@@ -111,13 +113,15 @@ class Store:
             rank: one rank alone, under its plain column names; None combines the ranks as the
                 schema says (`each` gives `name@<rank>`).
             attempt: one attempt alone; None overlays them, the later attempt wins a step.
+            most: read at most about so many samples of a stream, evenly spread; `low` and `high`
+                are then the extremes of what was read. None reads them all.
         """
         if points < 1:
             raise ValueError(f"points must be at least 1, got {points}")
         streams = self._streams(run, family, rank, attempt)
         schemas = self.home.schemas(run) if streams else {}
         chosen = select(family, [s for s in schemas.values() if s.family == family], columns)
-        blocks = self._blocks(run, streams, schemas, chosen, start, stop, rank is not None)
+        blocks = self._blocks(run, streams, schemas, chosen, start, stop, rank is not None, most)
         return reduce_to(chosen.derive(overlay_attempts(blocks)), points)
 
     def _streams(
@@ -140,6 +144,7 @@ class Store:
         start: int | None,
         stop: int | None,
         plain: bool,
+        most: int | None,
     ) -> list[Block]:
         """Return one block of recorded columns an attempt, in the order of the attempts."""
         blocks: list[Block] = []
@@ -147,7 +152,10 @@ class Store:
             ranks: dict[int, Block] = {}
             for stream in streams:
                 if stream.attempt == number:
-                    frames = self.home.frames(run, stream, start=start, stop=stop)
+                    if most is None:
+                        frames = self.home.frames(run, stream, start=start, stop=stop)
+                    else:
+                        frames = self.home.spread(run, stream, start=start, stop=stop, count=most)
                     ranks[stream.rank] = to_block(frames, schemas, chosen.recorded)
             blocks.append(combine_ranks(ranks, chosen.recorded, plain=plain))
         return blocks

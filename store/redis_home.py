@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import json
+import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import redis
@@ -17,14 +18,18 @@ from redis.retry import Retry
 
 from . import keys
 from .addresses import checked_url, redacted
-from .errors import StoreError, StoreFullError, StoreUnavailableError, UnknownRunError
+from .errors import OtoscopeError, StoreError, StoreFullError, StoreUnavailableError, UnknownRunError
 from .frames import checked, decode, decode_id, encode, encode_id
 from .home import CARD_FIELDS, FIRST_EVENT, Card, Judgement
 from .memory import MERGED, once
 from .schemas import Event, Finding, Frame, Json, Meta, Schema, StreamName, dumps
+from .spreading import spread_steps
 
 CARDS_AT_ONCE = 250
 """Runs read in one round trip for the list of runs."""
+
+SPREAD_AT_ONCE = 1000
+"""Steps looked up in one round trip, where a stream is read at some of its steps alone."""
 
 RESENT_EVENTS = 10_000
 """How many of the last events are looked through for one that is sent again."""
@@ -111,12 +116,14 @@ class RedisHome:
                     pipe.hmget(keys.meta(run), fields)
                     pipe.hgetall(keys.labels(run))
                     pipe.hgetall(keys.findings(run))
+                    pipe.get(keys.obstacles(run))
                 answers = pipe.execute()
             for i, run in enumerate(part):
-                values, labels, findings = answers[3 * i : 3 * i + 3]
+                values, labels, findings, obstacles = answers[4 * i : 4 * i + 4]
                 rows = {f.encode(): v for f, v in zip(fields, values, strict=True) if v is not None}
                 if rows:
-                    found.append(Card(run, _meta(rows), _labels(labels), _findings(findings)))
+                    kept = json.loads(obstacles) if obstacles else {}
+                    found.append(Card(run, _meta(rows), _labels(labels), _findings(findings), kept))
         return found
 
     def delete(self, run: str) -> None:
@@ -159,7 +166,11 @@ class RedisHome:
     def schemas(self, run: str) -> dict[str, Schema]:
         with self._translated():
             rows = self._client.hgetall(keys.schema(run))
-        return {_text(name): Schema.from_json(text) for name, text in rows.items()}
+        found: dict[str, Schema] = {}
+        for name, text in rows.items():
+            with suppress(KeyError, TypeError, ValueError, OtoscopeError):  # no schema of ours
+                found[_text(name)] = Schema.from_json(text)
+        return found
 
     def append(
         self,
@@ -201,7 +212,11 @@ class RedisHome:
     def streams(self, run: str) -> list[StreamName]:
         with self._translated():
             members = self._client.smembers(keys.streams(run))
-        return sorted(keys.stream_of_member(_text(member)) for member in members)
+        found: list[StreamName] = []
+        for member in members:
+            with suppress(ValueError):  # no stream of ours
+                found.append(keys.stream_of_member(_text(member)))
+        return sorted(found)
 
     def frames(
         self,
@@ -221,14 +236,44 @@ class RedisHome:
             return []
         with self._translated():
             rows = self._client.xrange(keys.raw(run, stream), min=low, max=high, count=count)
-        return [_frame(stream, row) for row in rows]
+        return _frames(stream, rows)
+
+    def spread(
+        self,
+        run: str,
+        stream: StreamName,
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+        count: int,
+    ) -> list[Frame]:
+        key, high = keys.raw(run, stream), "+" if stop is None else f"{stop}"
+        with self._translated():
+            first = self._client.xrange(key, min=max(start or 0, 0), max=high, count=1)
+            last = self._client.xrevrange(key, min=max(start or 0, 0), max=high, count=1)
+            length = self._client.xlen(key)
+        ends = [decode_id(rows[0][0])[0] for rows in (first, last) if rows]
+        if length <= count or not ends or ends[1] - ends[0] < count:
+            return self.frames(run, stream, start=start, stop=stop)
+        steps = spread_steps(*ends, count)
+        found: dict[tuple[int, int], Frame] = {}
+        for begin in range(0, len(steps), SPREAD_AT_ONCE):
+            with self._translated():
+                pipe = self._client.pipeline(transaction=False)
+                for step in steps[begin : begin + SPREAD_AT_ONCE]:
+                    pipe.xrange(key, min=max(step, ends[0]), max=high, count=1)
+                answers = pipe.execute()
+            for frame in _frames(stream, [row for rows in answers for row in rows]):
+                found[frame.id] = frame
+        found |= {frame.id: frame for frame in _frames(stream, last)}
+        return [found[place] for place in sorted(found)]
 
     def latest(self, run: str, stream: StreamName, count: int = 1) -> list[Frame]:
         if count < 1:
             return []
         with self._translated():
             rows = self._client.xrevrange(keys.raw(run, stream), count=count)
-        return [_frame(stream, row) for row in reversed(rows)]
+        return _frames(stream, list(reversed(rows)))
 
     # -- events and labels --------------------------------------------------------------------
 
@@ -237,7 +282,11 @@ class RedisHome:
     ) -> list[tuple[str, Event]]:
         with self._translated():
             rows = self._client.xrange(keys.events(run), min=f"({after}", count=count)
-        return once([(_text(place), Event.from_json(json.loads(row[b"e"]))) for place, row in rows])
+        found: list[tuple[str, Event]] = []
+        for place, row in rows:
+            with suppress(KeyError, TypeError, ValueError, AttributeError):  # no event of ours
+                found.append((_text(place), Event.from_json(json.loads(row[b"e"]))))
+        return once(found)
 
     def add_event(self, run: str, event: Event) -> str:
         with self._translated():
@@ -246,7 +295,11 @@ class RedisHome:
     def _recent_event_ids(self, run: str) -> set[str]:
         with self._translated():
             rows = self._client.xrevrange(keys.events(run), count=RESENT_EVENTS)
-        return {json.loads(row[b"e"])["id"] for _, row in rows}
+        found: set[str] = set()
+        for _, row in rows:
+            with suppress(KeyError, TypeError, ValueError):  # no event of ours
+                found.add(json.loads(row[b"e"])["id"])
+        return found
 
     def labels(self, run: str) -> dict[str, Json]:
         with self._translated():
@@ -269,7 +322,8 @@ class RedisHome:
             pipe = self._client.pipeline(transaction=True)
             pipe.get(keys.cursor(run)).get(keys.state(run)).get(keys.obstacles(run))
             cursor, state, obstacles, rows = pipe.hgetall(keys.findings(run)).execute()
-        body = json.loads(state) if state else {}
+        kept = _json(state) if state else None
+        body = kept if isinstance(kept, dict) else {}
         order = {name: i for i, name in enumerate(body.get("findings", []))}
         found = _findings(rows)
         found.sort(key=lambda item: (order.get(item.id, len(order)), item.id))
@@ -363,20 +417,41 @@ def _text(value: bytes | str) -> str:
 
 
 def _labels(rows: Mapping[bytes, bytes]) -> dict[str, Json]:
-    return {_text(key): json.loads(value) for key, value in rows.items()}
+    known = {_text(key): _json(value) for key, value in rows.items()}
+    return {key: value for key, value in known.items() if value is not None}
 
 
 def _findings(rows: Mapping[bytes, bytes]) -> list[Finding]:
-    return [Finding.from_json(json.loads(text)) for text in rows.values()]
+    found: list[Finding] = []
+    for text in rows.values():
+        with suppress(TypeError, ValueError, AttributeError):  # no finding of ours
+            found.append(Finding.from_json(json.loads(text)))
+    return found
+
+
+def _json(text: bytes) -> Json:
+    """Return what a JSON text holds, None where it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def _reason(error: BaseException) -> str:
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
-def _frame(stream: StreamName, row: tuple[bytes, dict[bytes, bytes]]) -> Frame:
-    place, body = row
-    return decode(stream, *decode_id(place), body[b"h"], body[b"t"], body[b"v"])
+def _frames(stream: StreamName, rows: Sequence[Any]) -> list[Frame]:
+    """Return the frames of a stream's entries; what is no frame is left out.
+
+    Anybody who may write to the server can put an entry into a stream, and one odd entry must not
+    hide a run.
+    """
+    found: list[Frame] = []
+    for place, body in rows:
+        with suppress(KeyError, ValueError, struct.error):
+            found.append(decode(stream, *decode_id(place), body[b"h"], body[b"t"], body[b"v"]))
+    return found
 
 
 def _refusals(results: Sequence[Any]) -> int:
@@ -404,7 +479,7 @@ def _meta(rows: Mapping[bytes, bytes]) -> Meta:
     body: dict[str, Json] = {}
     for raw_key, raw_value in rows.items():
         key, _, rank = _text(raw_key).partition(":")
-        value = json.loads(raw_value)
+        value = _json(raw_value)
         if key in MERGED:
             body.setdefault(key, {})[rank] = value
         else:

@@ -39,6 +39,7 @@ def run_info(
     meta: Meta,
     labels: Mapping[str, Json],
     findings: Sequence[Finding],
+    obstacles: Mapping[str, Json],
     now: float,
 ) -> RunInfo:
     """Return one row of the list of runs; what a person set comes before what the run said."""
@@ -65,6 +66,8 @@ def run_info(
         tags=list(labels.get("tags", meta.tags)),
         notes=str(labels.get("notes", meta.notes)),
         parent=meta.parent,
+        spark=[_number(value) for value in meta.progress.get("spark") or []],
+        obstacles=dict(obstacles),
     )
 
 

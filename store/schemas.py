@@ -273,7 +273,7 @@ class Meta:
     `optimizers`: [{name, lr, betas, momentum, nesterov, weight_decay}]; `parameters`:
     [{name, layer, kind: weight|bias|norm|embedding, ndim, numel, requires_grad}]; `heartbeat`:
     {rank: epoch s of its last sample}; `clock_offset`: {rank: seconds}. `attempt` is the latest.
-    `progress`: {step, loss, loss_best}; `ended`: {attempt, how: finished|failed, t, reason} or
+    `progress`: {step, loss, loss_best, step_seconds, spark}; `ended`: {attempt, how: finished|failed, t, reason} or
     None while it trains; `overhead`: {share, seconds, probes: {name: seconds}}.
     """
 
@@ -321,7 +321,11 @@ Status = Literal["live", "stale", "lost", "finished", "failed"]
 
 @dataclass(slots=True)
 class RunInfo:
-    """One row of the list of runs. `open` counts unresolved findings by severity."""
+    """One row of the list of runs. `open` counts unresolved findings by severity.
+
+    `spark`: at most 48 means of the loss from the first step to the last, for a small curve;
+    `obstacles`: as the daemon committed them.
+    """
 
     id: str
     name: str
@@ -338,6 +342,8 @@ class RunInfo:
     tags: list[str]
     notes: str
     parent: str | None
+    spark: list[float] = field(default_factory=list)
+    obstacles: dict[str, Json] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Json]:
         """Return the row as a JSON object."""
@@ -407,5 +413,31 @@ def dumps(value: Json) -> str:
 
 
 def _from_mapping(cls: type[_T], body: Mapping[str, Json]) -> _T:
-    known = {item.name for item in fields(cls)}  # type: ignore[arg-type]
-    return cls(**{key: value for key, value in body.items() if key in known})
+    """Return the dataclass, without the keys that it has no field for or whose value does not fit.
+
+    What lies in a store may have been written by anybody: one odd value must not hide a run.
+    """
+    kinds = {item.name: str(item.type) for item in fields(cls)}  # type: ignore[arg-type]
+    return cls(**{k: v for k, v in body.items() if k in kinds and _fits(v, kinds[k])})
+
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "str": str,
+    "int": int,
+    "float": (int, float, str),  # infinities are strings
+    "bool": bool,
+    "list": list,
+    "dict": dict,
+}
+
+
+def _fits(value: Json, kind: str) -> bool:
+    """Tell whether a value is what a field's annotation says, as far as its outermost type.
+
+    >>> _fits(3, "int | None"), _fits(None, "int | None"), _fits("3", "int"), _fits([], "dict[str, float]")
+    (True, True, False, False)
+    """
+    if value is None:
+        return "None" in kind or kind in ("Json", "float")
+    known = _KINDS.get(kind.partition("[")[0].partition(" ")[0])
+    return known is None or isinstance(value, known)

@@ -62,12 +62,36 @@
     return scale;
   };
 
-  /** The horizontal values of a table and how its ticks read: steps, or minutes since the start. */
-  o.horizontal = function (table, started) {
+  /** The horizontal values of a table and how its ticks read: steps, time since the start, samples. */
+  o.horizontal = function (table, model) {
+    if (o.settings.x === "samples") {
+      const seen = samplesSeen(table.steps, model.tables.train);
+      if (seen) return { values: seen, label: o.large };
+    }
     if (o.settings.x !== "time") return { values: table.steps, label: o.step };
-    const zero = started || table.times[0] || 0;
+    const zero = model.started() || table.times[0] || 0;
     return { values: table.times.map((t) => t - zero), label: (s) => o.age(s) };
   };
+
+  /** Samples trained on up to each step, from the counts in `train`; null where there are none. */
+  function samplesSeen(steps, train) {
+    const counts = train && train.column("samples");
+    if (!counts || !counts.some((n) => n > 0)) return null;
+    const sums = [];
+    let total = 0, last = counts.find((n) => n > 0);
+    counts.forEach((count, i) => {
+      if (count > 0) last = count;
+      // a reduced row stands for all steps since the row before it
+      total += last * (train.steps[i] - (i ? train.steps[i - 1] : 0));
+      sums.push(total);
+    });
+    let at = 0;
+    return steps.map((step) => {
+      while (at < train.steps.length - 1 && train.steps[at] < step) at++;
+      const here = train.steps[at], size = counts[at] > 0 ? counts[at] : last;
+      return sums[at] + (step - here) * size;
+    });
+  }
 
   o.drawAxisX = function (context, scale, low, high, bottom, width, label) {
     const colours = o.colours();

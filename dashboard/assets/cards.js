@@ -127,7 +127,7 @@
       o.h("div", { class: "row tight" }, o.h("h2", {}, "Judged"), o.h("span", { class: "space" }),
         o.h("span", { class: "dim" }, Number.isFinite(share) ? `costs ${o.percent(share)} of this run` : "cost not measured yet")),
       o.h("p", { class: "dim" }, model.judged.length
-        ? `${o.many(model.judged.length, "check")} judged: ${model.judged.map(o.words).join(", ")}.` : "Nothing could be judged yet."),
-      missing.length ? o.h("p", {}, "Not judged: ", missing.map(([rule, why]) => `${o.words(rule)} (${why})`).join(" · ")) : null);
+        ? `${o.many(model.judged.length, "check")} judged: ${model.judged.map(o.rule).join(", ")}.` : "Nothing could be judged yet."),
+      missing.length ? o.h("p", {}, "Not judged: ", missing.map(([rule, why]) => `${o.rule(rule)} (${why})`).join(" · ")) : null);
   };
 })((window.otoscope = window.otoscope || {}));

@@ -36,6 +36,27 @@
     return svg;
   };
 
+  /** A small curve of a few numbers; gaps where they are no numbers. Null for fewer than two. */
+  o.spark = function (values, label) {
+    const known = values.map(o.toNumber).filter(Number.isFinite);
+    if (known.length < 2) return null;
+    const low = Math.min(...known), size = Math.max(...known) - low || 1;
+    const width = 80, height = 20;
+    let text = "", pen = "M";
+    values.forEach((value, i) => {
+      const y = o.toNumber(value);
+      if (!Number.isFinite(y)) { pen = "M"; return; }
+      text += `${pen}${((i / (values.length - 1)) * (width - 2) + 1).toFixed(1)} ${(height - 2 - ((y - low) / size) * (height - 4)).toFixed(1)}`;
+      pen = "L";
+    });
+    const svg = document.createElementNS(SVG, "svg");
+    for (const [key, value] of Object.entries({ class: "spark", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label })) svg.setAttribute(key, value);
+    const path = document.createElementNS(SVG, "path");
+    path.setAttribute("d", text);
+    svg.append(path);
+    return svg;
+  };
+
   /** Text whose `names in backticks` are code, with a capital at its beginning. */
   o.rich = function (text) {
     return String(text).split("`").map((part, i) => (i % 2 ? o.h("code", {}, part) : i === 0 ? o.capital(part) : part));

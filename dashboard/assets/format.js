@@ -29,6 +29,14 @@
 
   o.step = (value) => (Number.isFinite(value) ? Math.round(value).toLocaleString("en-US") : "–");
 
+  /** A large count: 950, 12.5 k, 1.2 M. */
+  o.large = function (value) {
+    const size = Math.abs(value);
+    if (size < 1e4) return o.step(value);
+    const [unit, name] = size < 1e6 ? [1e3, "k"] : size < 1e9 ? [1e6, "M"] : [1e9, "G"];
+    return `${o.number(value / unit)} ${name}`;
+  };
+
   o.percent = function (share, digits = 2) {
     const x = 100 * o.toNumber(share);
     return Number.isNaN(x) ? "–" : o.number(x, digits) + " %";
@@ -41,6 +49,14 @@
     if (s < 3600) return `${Math.floor(s / 60)} m ${s % 60} s`;
     if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} m`;
     return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
+  };
+
+  /** Epoch seconds -> "20 Nov, 23:04", in the reader's own time; the year where it is another one. */
+  o.moment = function (seconds) {
+    if (!(seconds > 0)) return "–";
+    const then = new Date(1000 * seconds);
+    const year = then.getFullYear() === new Date().getFullYear() ? {} : { year: "numeric" };
+    return then.toLocaleString("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", ...year });
   };
 
   /** A proposed value as it would be typed: 0.034, [0.9, 0.95], {"std": 0.08}. */

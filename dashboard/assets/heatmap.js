@@ -47,7 +47,7 @@
       const rowHeight = Math.max(2, Math.min(18, Math.floor(TALLEST / rows.length)));
       const height = TOP + rowHeight * rows.length + BOTTOM;
       const { context, width } = o.canvas(this.canvas, height);
-      const { values: xs, label } = o.horizontal(table, this.model.started());
+      const { values: xs, label } = o.horizontal(table, this.model);
       const [first, last] = this.model.window(table);
       const [low, high] = this.model.span(table);
       this.x = o.scale(low, high, this.left, width - RIGHT);
@@ -173,14 +173,14 @@
         row: Math.max(0, Math.min(this.layers.rows.length - 1, at.row + move[0])),
         at: Math.max(0, Math.min(table.steps.length - 1, at.at + move[1])),
       };
-      this.model.point(o.horizontal(table, this.model.started()).values[this.cell.at], this);
+      this.model.point(o.horizontal(table, this.model).values[this.cell.at], this);
     }
 
     point(value) {
       const table = this.layers.table;
       this.cursor.hidden = value === null || !this.x || !table;
       if (this.cursor.hidden) { this.readout.textContent = ""; return; }
-      const { values: xs } = o.horizontal(table, this.model.started());
+      const { values: xs } = o.horizontal(table, this.model);
       const i = o.nearest(xs, value);
       this.cursor.style.left = this.x(xs[i]) + "px";
       this.cursor.style.height = TOP + this.rowHeight * this.layers.rows.length + "px";

@@ -4,6 +4,8 @@
   const PERIOD = 1500; // ms
   const SLOWEST = 15000; // ms between tries while the store is away
 
+  /** What a check looks at, as the verdict names it: lr_too_high -> "learning rate". */
+  o.rule = (id) => JSON.parse(o.byId("shell").dataset.rules || "{}")[id] || o.words(id);
   o.prefix = () => o.byId("shell").dataset.prefix || "/";
 
   /** Fetch JSON; throws an error with `status` (0: no answer at all) and the server's own words. */

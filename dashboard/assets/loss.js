@@ -53,7 +53,7 @@
       event.preventDefault();
       const at = this.at === undefined ? table.steps.length - 1 : this.at + move;
       this.at = Math.max(0, Math.min(table.steps.length - 1, at));
-      this.model.point(o.horizontal(table, this.model.started()).values[this.at], this);
+      this.model.point(o.horizontal(table, this.model).values[this.at], this);
     }
 
     showBand(a, b) {
@@ -65,8 +65,8 @@
     /** The step at a horizontal value, which is a step itself or a time. */
     stepAt(value) {
       const table = this.model.tables.train;
-      if (o.settings.x !== "time") return value;
-      const { values } = o.horizontal(table, this.model.started());
+      if (o.settings.x === "step") return value;
+      const { values } = o.horizontal(table, this.model);
       const i = values.findIndex((v) => v >= value);
       return table.steps[i < 0 ? table.steps.length - 1 : i];
     }
@@ -78,7 +78,7 @@
       this.empty.hidden = Boolean(raw && table.steps.length);
       if (!this.empty.hidden) return;
       const log = o.settings.yscale === "log";
-      const { values: xs, label } = o.horizontal(table, this.model.started());
+      const { values: xs, label } = o.horizontal(table, this.model);
       const [first, last] = this.model.window(table);
       const smooth = o.smooth(table.steps, raw, Number(o.settings.smoothing));
       const [low, high] = this.model.span(table);
@@ -93,11 +93,11 @@
       this.drawFindings(context, table, xs);
       const colours = o.colours();
       const smoothed = Number(o.settings.smoothing) > 0;
+      this.drawBest(context, table, smooth, y, width, first, last);
       this.drawSpread(context, xs, table, y, colours);
       this.line(context, xs, raw, y, smoothed ? colours.raw : colours.line, 1);
       if (smoothed) this.line(context, xs, smooth, y, colours.line, 2);
       this.drawValidation(context, table, xs, y);
-      this.drawBest(context, table, smooth, y, width, first, last);
       context.restore();
       this.drawEvents(context, table, xs);
       const range = o.settings.range ? `, steps ${o.step(table.steps[first])} to ${o.step(table.steps[last])}` : "";
@@ -191,7 +191,8 @@
       context.lineTo(width - RIGHT, at);
       context.stroke();
       context.setLineDash([]);
-      const text = `best ${o.number(smooth[best])}, step ${o.step(table.steps[best])}`;
+      const name = Number(o.settings.smoothing) > 0 ? "lowest smoothed" : "lowest";
+      const text = `${name} ${o.number(smooth[best])}, step ${o.step(table.steps[best])}`;
       const size = context.measureText(text).width;
       const above = at - 20 > TOP;
       context.globalAlpha = 0.8;
@@ -267,7 +268,7 @@
       const table = this.model.tables.train;
       this.cursor.hidden = value === null || !this.x;
       if (this.cursor.hidden) { this.readout.textContent = ""; return; }
-      const { values: xs } = o.horizontal(table, this.model.started());
+      const { values: xs } = o.horizontal(table, this.model);
       const i = nearest(xs, value);
       this.cursor.style.left = this.x(xs[i]) + "px";
       this.cursor.style.height = HEIGHT - BOTTOM + "px";

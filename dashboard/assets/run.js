@@ -93,13 +93,13 @@
     span(table) {
       const shown = this.tables.train && this.tables.train.steps.length ? this.tables.train : table;
       const [first, last] = this.window(shown);
-      const { values } = o.horizontal(shown, this.started());
+      const { values } = o.horizontal(shown, this);
       return [values[first], Math.max(values[last], values[first] + 1)];
     }
 
     /** The horizontal value of a step. */
     place(table, xs, step) {
-      return o.settings.x === "time" ? xs[o.nearest(table.steps, step)] : step;
+      return o.settings.x === "step" ? step : xs[o.nearest(table.steps, step)];
     }
 
     /** Show one cursor in every chart. */
@@ -146,7 +146,8 @@
     function drawJudgement() {
       const roots = model.roots();
       o.fill(o.byId("verdict"), [model.state, model.verdict, model.marked().map((f) => f.severity)], () => o.verdict(model));
-      o.fill(o.byId("obstacles"), model.obstacles, () => o.obstacleCards(model.obstacles));
+      const ended = ["finished", "failed"].includes(model.run.status);
+      o.fill(o.byId("obstacles"), [model.obstacles, ended], () => o.obstacleCards(model.obstacles, ended));
       o.fill(o.byId("findings"), [roots, roots.map((f) => model.told(f))], () =>
         roots.map((finding, index) => o.findingCard(finding, { index, count: roots.length }, model, act)));
       o.fill(o.byId("judged"), [model.judged, model.notJudged, model.run.overhead], () => o.judgedCard(model));
@@ -224,7 +225,8 @@
     o.fill(o.byId("run-head"), [run.name, run.id, run.status, facts, since, run.error, run.tags], () => [
       o.h("div", { class: "row tight" }, o.h("h1", {}, run.name), o.status(run.status),
         run.tags.map((tag) => o.h("span", { class: "chip" }, tag))),
-      o.h("div", { class: "dim" }, facts.filter(Boolean).join(" · ") + " · ", late ? o.h("strong", { class: "late" }, since) : since),
+      o.h("div", { class: "dim" }, facts.filter(Boolean).join(" · ") + " · ", late ? o.h("strong", { class: "late" }, since) : since,
+        " · ", o.h("code", { title: "The run's id, for the command line" }, run.id)),
       run.error ? o.h("p", { class: "error" }, o.icon("critical"), o.h("code", {}, `${run.error.type}: ${run.error.message}`)) : null,
       run.step === 0 && run.status === "live" ? o.h("p", { class: "dim" }, "The run has begun; its first sample is on the way.") : null,
     ]);

@@ -10,7 +10,9 @@
     { key: "step", name: "Step", of: (run) => -run.step },
     { key: "loss", name: "Loss", of: (run) => o.toNumber(run.loss_last) },
     { key: "best", name: "Best", of: (run) => o.toNumber(run.loss_best) },
+    { key: "obstacles", name: "Obstacles", of: (run) => -Math.max(0, ...Object.values(run.obstacles || {}).map((part) => (part.measured ? o.toNumber(part.value) || 0 : 0))) },
     { key: "ranks", name: "Ranks", of: (run) => -run.world_size },
+    { key: "started", name: "Started", of: (run) => -run.started },
     { key: "seen", name: "Last seen", of: (run) => run.age_seconds },
   ];
 
@@ -103,9 +105,11 @@
       cell("Status", o.status(run.status)),
       cell("Findings", open.length ? open.map((name) => o.h("span", { class: `badge ${name}` }, o.icon(name), `${run.open[name]} ${name}`)) : o.h("span", { class: "dim" }, "none")),
       cell("Step", o.step(run.step) + (run.max_steps > 0 ? ` of ${o.step(run.max_steps)}` : "")),
-      cell("Loss", o.number(run.loss_last)),
+      cell("Loss", o.spark(run.spark || [], `Loss of ${run.name} from the first step to the last`), " ", o.number(run.loss_last)),
       cell("Best", o.number(run.loss_best)),
+      cell("Obstacles", o.obstacleBars(run.obstacles)),
       cell("Ranks", o.step(run.world_size)),
+      cell("Started", o.moment(run.started)),
       cell("Last seen", `${o.age(run.age_seconds)} ago`),
       o.h("td", {}, edit));
   }

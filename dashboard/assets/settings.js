@@ -6,7 +6,7 @@
     "strip-scale": "own", filter: "", theme: "auto",
   };
   const CHOICES = {
-    x: ["step", "time"], yscale: ["linear", "log"], smoothing: ["0", "0.8", "0.9", "0.98"],
+    x: ["step", "time", "samples"], yscale: ["linear", "log"], smoothing: ["0", "0.8", "0.9", "0.98"],
     quantity: ["gradient", "update", "saturated", "dead", "output"],
     colour: ["relative", "absolute"], "strip-scale": ["own", "one"], theme: ["auto", "light", "dark"],
   };

@@ -8,21 +8,38 @@
     { key: "noise", name: "Noise", value: (v) => `${o.percent(1 - 1 / v)} of a step`, share: (v) => 1 - 1 / v },
   ];
 
-  o.obstacleCards = function (obstacles) {
+  /** How large an obstacle is: {number, part 0..1, level}; null where it was not measured. */
+  function sized(found, share) {
+    const number = found ? o.toNumber(found.value) : NaN;
+    if (!found || !found.measured || !Number.isFinite(number)) return null;
+    const part = Math.max(0.02, Math.min(1, share(number)));
+    return { number, part, level: part > 0.6 ? "high" : part > 0.3 ? "middle" : "low" };
+  }
+
+  const bar = (size, title) => o.h("div", { class: `bar ${size ? size.level : "none"}`, title, "aria-hidden": "true" },
+    size ? o.h("span", { style: { width: 100 * size.part + "%" } }) : null);
+
+  /** The three obstacles as small bars, with their words for those who do not see them. */
+  o.obstacleBars = function (obstacles) {
+    return o.h("div", { class: "bars" }, OBSTACLES.map(({ key, name, value, share }) => {
+      const size = sized((obstacles || {})[key], share);
+      const words = `${name}: ${size ? value(size.number) : "not measured"}`;
+      return [bar(size, words), o.h("span", { class: "offscreen" }, words + "; ")];
+    }).flat());
+  };
+
+  o.obstacleCards = function (obstacles, ended) {
     return OBSTACLES.map(({ key, name, value, share }) => {
       const found = (obstacles || {})[key];
-      const number = found ? o.toNumber(found.value) : NaN;
-      const measured = Boolean(found && found.measured && Number.isFinite(number));
-      const part = measured ? Math.max(0.02, Math.min(1, share(number))) : 0;
-      const level = part > 0.6 ? "high" : part > 0.3 ? "middle" : "low";
-      if (!measured) {
-        return o.h("section", { class: "card obstacle unknown" }, o.h("h2", {}, name), o.h("span", { class: "dim" }, "Not yet measured"));
+      const size = sized(found, share);
+      if (!size) {
+        return o.h("section", { class: "card obstacle unknown" }, o.h("h2", {}, name), o.h("span", { class: "dim" }, ended ? "Not measured" : "Not yet measured"));
       }
       return o.h("section", { class: "card obstacle" },
         o.h("div", { class: "row tight" }, o.h("h2", {}, name), o.h("span", { class: "space" }),
           o.h("span", { class: "dim" }, found.trend || "")),
-        o.h("div", { class: "big" }, value(number)),
-        o.h("div", { class: `bar ${level}`, "aria-hidden": "true" }, o.h("span", { style: { width: 100 * part + "%" } })),
+        o.h("div", { class: "big" }, value(size.number)),
+        bar(size, null),
         o.h("p", { class: "dim" }, o.capital(found.sentence || "")),
         found.levers && found.levers.length ? o.h("p", { class: "dim" }, `Lowered by ${found.levers.join(", ")}`) : null);
     });
@@ -64,8 +81,8 @@
     const before = o.median(kept.slice(0, half).map((row) => row[1]));
     const after = o.median(kept.slice(half).map((row) => row[1]));
     const change = (after - before) / Math.abs(before);
-    const span = o.step(kept[kept.length - 1][0] - kept[0][0]);
-    return Number.isFinite(change) ? `${change > 0 ? "+" : ""}${o.percent(change)} in ${span} steps` : "";
+    const span = o.step(kept[kept.length - 1][0] - kept[0][0] + 1);
+    return Number.isFinite(change) ? `${change > 0 ? "+" : ""}${o.percent(change)} over the last ${span} steps` : "";
   }
 
   function edge(table) {
@@ -80,7 +97,7 @@
     const shares = model.worst;
     if (!shares.dead && !shares.saturated) return ["Dead units, at most", "–", "not measured yet"];
     const saturated = shares.saturated ? `saturated at most ${o.percent(shares.saturated.value)}` : "";
-    if (!shares.dead) return ["Saturated, at most", o.percent(shares.saturated.value), shares.saturated.layer];
+    if (!shares.dead) return ["Saturated, at most", o.percent(shares.saturated.value), `in ${shares.saturated.layer}`];
     const where = shares.dead.value > 0 ? `in ${shares.dead.layer}` : "";
     return ["Dead units, at most", o.percent(shares.dead.value), [where, saturated].filter(Boolean).join(" · ")];
   }

@@ -82,7 +82,7 @@
       if (!table || !row) return;
       const { context, width } = o.canvas(cell.canvas, HEIGHT);
       this.width = width;
-      const { values: xs, label } = o.horizontal(table, this.model.started());
+      const { values: xs, label } = o.horizontal(table, this.model);
       const [first, last] = this.model.window(table);
       const [low, high] = this.range || range(extremes(row, first, last));
       const y = o.scale(low, high, HEIGHT - BOTTOM, TOP);
@@ -158,7 +158,7 @@
     point(value) {
       const table = this.layers.table;
       if (!table) return;
-      const xs = value === null ? null : o.horizontal(table, this.model.started()).values;
+      const xs = value === null ? null : o.horizontal(table, this.model).values;
       const i = xs ? o.nearest(xs, value) : -1;
       for (const cell of this.cells.values()) {
         cell.cursor.hidden = i < 0 || !cell.x;

@@ -95,6 +95,8 @@ def test_a_live_run_shows_verdict_finding_and_charts(home, look, theme, width):
     ):  # fmt: skip
         expect(card).to_contain_text(words)
     expect(page.locator("#judged")).to_contain_text("costs 1.4 % of this run")
+    expect(page.locator("#judged")).to_contain_text("exploding gradients, finite numbers, plateau")
+    expect(page.locator("#run-head code")).to_have_text(RUN)
     expect(page.locator("#judged")).to_contain_text("curvature: first sample near step 2,000")
     expect(page.locator("#obstacles")).to_contain_text("Not yet measured")
     for selector in ("#loss canvas", "#heatmap canvas", ".strip canvas"):
@@ -182,6 +184,8 @@ def test_a_finished_run_and_one_that_has_not_begun(home, look):
     fresh = look("/run/fresh-1").page
 
     expect(done.locator("#run-head .badge")).to_have_text("finished")
+    expect(done.locator("#obstacles")).to_contain_text("Not measured")
+    expect(done.locator("#obstacles")).not_to_contain_text("yet")
     expect(fresh.locator("#run-head")).to_contain_text("no step yet")
     expect(fresh.locator("#verdict")).to_contain_text("Not judged yet")
     expect(fresh.locator("#heatmap")).to_contain_text("Not measured yet")
@@ -192,6 +196,18 @@ def test_an_unknown_run_gets_a_page_of_its_own(look):
 
     expect(page.locator("#run-page")).to_contain_text("No such run")
     expect(page.locator("#run-page a")).to_have_attribute("href", "/")
+
+
+def test_a_long_event_is_not_torn_over_two_columns(home, look):
+    run = MadeRun(home, RUN).train(100)
+    run.event("note", text="steps are so short that following each of them is dear; " * 3)
+    run.train(100).end("finished")
+
+    page = look(f"/run/{RUN}").page
+
+    item = page.locator(".marks li").first
+    expect(item).to_contain_text("Note at step 100")
+    assert item.evaluate("(item) => item.getClientRects().length") == 1
 
 
 @pytest.mark.parametrize("width", [1440, 390])
@@ -220,6 +236,45 @@ def test_runs_are_searched_sorted_and_opened(home, look, width):
     page.locator("tbody a", has_text="resnet-cifar").click()
 
     expect(page.locator("#verdict")).to_contain_text("Needs action")
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_a_run_in_the_list_shows_its_curve_and_its_obstacles(home, look, width):
+    live_run(home)
+    spark = [2.3, 1.1, None, 0.5]
+    home.write_meta(RUN, {"progress": {"step": 900, "loss": 0.5, "loss_best": 0.4, "spark": spark}})
+    kept = home.judgement(RUN)
+    before, kept.cursor = kept.cursor, "with obstacles"
+    kept.obstacles = {
+        "conditioning": {"value": 28.0, "measured": True},
+        "noise": {"measured": False},
+    }
+    assert home.acquire(RUN, "made", 1000)
+    assert home.commit(RUN, "made", 1000, before, kept)
+
+    page = look("/", width=width).page
+
+    curve = page.locator("tbody .spark path")
+    # a gap where the loss was no number: two lines of their own
+    expect(curve).to_have_attribute("d", re.compile(r"^M[\d. ]+L[\d. ]+M[\d. ]+$"))
+    bars = page.locator("tbody .bars")
+    expect(bars).to_contain_text("Conditioning: 28 steps")
+    expect(bars).to_contain_text("Noise: not measured")
+    expect(bars.locator(".bar.none")).to_have_count(2)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize(("axis", "last"), [("step", 900), ("samples", 900 * 64)])
+def test_the_axis_counts_steps_or_samples(home, look, axis, last):
+    live_run(home)
+    page = look(f"/run/{RUN}?x={axis}").page
+    wait_for_paint(page, "#loss canvas")
+    model = "otoscope.model"
+    end = page.evaluate(f"otoscope.horizontal({model}.tables.train, {model}).values.at(-1)")
+    assert end == last
+    layers = page.evaluate(f"otoscope.horizontal({model}.tables.gradients, {model}).values")
+    steps = page.evaluate(f"{model}.tables.gradients.steps")
+    assert layers == [step * last / 900 for step in steps]
 
 
 def test_hostile_names_stay_text_everywhere(home, look):

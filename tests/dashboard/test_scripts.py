@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import shutil
 from collections.abc import Iterator
 
@@ -47,6 +48,16 @@ def page() -> Iterator[Page]:
 )
 def test_numbers_read_as_a_person_writes_them(page, value, text):
     assert page.evaluate("v => otoscope.number(v)", value) == text
+
+
+def test_a_moment_names_the_year_only_where_it_is_another_one(page):
+    now, then = page.evaluate(
+        "() => [Date.now() / 1000, new Date(2001, 1, 3, 4, 5) / 1000].map(otoscope.moment)"
+    )
+
+    assert then == "3 Feb 2001, 04:05"
+    assert re.fullmatch(r"\d{1,2} \w{3,4}, \d\d:\d\d", now)
+    assert page.evaluate("() => otoscope.moment(0)") == "–"
 
 
 @pytest.mark.parametrize(
