@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import struct
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-import redis
 from redis import exceptions
-from redis.backoff import NoBackoff
-from redis.connection import AbstractConnection
-from redis.retry import Retry
 
 from . import keys
-from .addresses import checked_url, redacted
-from .errors import OtoscopeError, StoreError, StoreFullError, StoreUnavailableError, UnknownRunError
+from .errors import OtoscopeError, UnknownRunError
 from .frames import checked, decode, decode_id, encode, encode_id
 from .home import CARD_FIELDS, FIRST_EVENT, Card, Judgement
 from .memory import MERGED, once
+from .redis_client import RedisClient
 from .schemas import Event, Finding, Frame, Json, Meta, Schema, StreamName, dumps
 from .spreading import spread_steps
 
@@ -35,74 +30,24 @@ RESENT_EVENTS = 10_000
 """How many of the last events are looked through for one that is sent again."""
 
 
-class RedisHome:
+class RedisHome(RedisClient):
     """Runs in Redis. Holds no connection until it is asked; safe to share between threads.
 
     `timeout` bounds every call in seconds. There are no retries inside: who calls decides.
     """
 
     def __init__(self, url: str, *, timeout: float = 5.0) -> None:
-        self.url = checked_url(url)
-        self._client: Any = redis.Redis.from_url(
-            self.url,
-            protocol=2,
-            socket_timeout=timeout,
-            socket_connect_timeout=min(timeout, 2.0),
-            # the defaults retry ten times: a refused connection blocked for 3.6 s
-            retry=Retry(NoBackoff(), 0),
-            health_check_interval=0,
-            **_unnamed(),
-        )
+        super().__init__(url, timeout=timeout)
         self._announced: set[tuple[str, StreamName]] = set()
-
-    # -- the server ---------------------------------------------------------------------------
-
-    def ping(self) -> None:
-        with self._translated():
-            self._client.ping()
-
-    def close(self) -> None:
-        self._client.close()
-
-    def server_info(self) -> dict[str, Json]:
-        """Return the server's INFO: version, memory in bytes, eviction policy."""
-        with self._translated():
-            return dict(self._client.info())
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        where = redacted(self.url)
-        try:
-            yield
-        except exceptions.OutOfMemoryError as error:
-            raise StoreFullError(
-                f"the Redis server at {where} refuses writes: its memory is full; raise maxmemory, "
-                "or delete old runs on the page"
-            ) from error
-        except exceptions.AuthenticationError as error:
-            raise StoreError(
-                f"the Redis server at {where} refuses the user or the password; "
-                "put both into the URL: redis://user:password@host:6379/0"
-            ) from error
-        except exceptions.NoPermissionError as error:
-            raise StoreError(
-                f"the Redis user at {where} lacks a permission ({error}); "
-                "docs/operations.md lists what callback, daemon and page need"
-            ) from error
-        except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
-            raise StoreUnavailableError(
-                f"no answer from the Redis server at {where} ({_reason(error)}); "
-                "start it, or start one of your own with `otoscope up`"
-            ) from error
-        except exceptions.RedisError as error:
-            raise StoreError(f"the Redis server at {where} answered: {error}") from error
 
     # -- runs ---------------------------------------------------------------------------------
 
     def run_ids(self) -> list[tuple[str, float]]:
         with self._translated():
             rows = self._client.zrevrange(keys.runs(), 0, -1, withscores=True)
-        return sorted(((_text(run), seen) for run, seen in rows), key=lambda row: (-row[1], row[0]))
+        found = [(_text(run), seen) for run, seen in rows]
+        found = [row for row in found if keys.RUN_ID.match(row[0])]
+        return sorted(found, key=lambda row: (-row[1], row[0]))
 
     def cards(self) -> list[Card]:
         runs = [run for run, _ in self.run_ids()]
@@ -122,7 +67,7 @@ class RedisHome:
                 values, labels, findings, obstacles = answers[4 * i : 4 * i + 4]
                 rows = {f.encode(): v for f, v in zip(fields, values, strict=True) if v is not None}
                 if rows:
-                    kept = json.loads(obstacles) if obstacles else {}
+                    kept = _object(obstacles)
                     found.append(Card(run, _meta(rows), _labels(labels), _findings(findings), kept))
         return found
 
@@ -322,16 +267,15 @@ class RedisHome:
             pipe = self._client.pipeline(transaction=True)
             pipe.get(keys.cursor(run)).get(keys.state(run)).get(keys.obstacles(run))
             cursor, state, obstacles, rows = pipe.hgetall(keys.findings(run)).execute()
-        kept = _json(state) if state else None
-        body = kept if isinstance(kept, dict) else {}
+        body = _object(state)
         order = {name: i for i, name in enumerate(body.get("findings", []))}
         found = _findings(rows)
         found.sort(key=lambda item: (order.get(item.id, len(order)), item.id))
         return Judgement(
             cursor=None if cursor is None else _text(cursor),
-            state=body.get("state", {}),
+            state=body["state"] if isinstance(body.get("state"), dict) else {},
             findings=found,
-            obstacles=json.loads(obstacles) if obstacles else {},
+            obstacles=_object(obstacles),
         )
 
     def acquire(self, run: str, token: str, milliseconds: int) -> bool:
@@ -401,19 +345,8 @@ _PARTS = (
 )
 
 
-def _unnamed() -> dict[str, None]:
-    """Return the options that keep the client from telling the server its own name and version.
-
-    It would look its version up in the installed packages at the first connection, in the sender's
-    thread: with Lightning's import hooks that held the GIL, and a training step, for 0.4 s.
-    """
-    known = inspect.signature(AbstractConnection.__init__).parameters
-    names = ("driver_info",) if "driver_info" in known else ("lib_name", "lib_version")
-    return dict.fromkeys(names)
-
-
 def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _labels(rows: Mapping[bytes, bytes]) -> dict[str, Json]:
@@ -437,8 +370,10 @@ def _json(text: bytes) -> Json:
         return None
 
 
-def _reason(error: BaseException) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+def _object(text: bytes | None) -> dict[str, Json]:
+    """Return the object that a JSON text holds, an empty one where it is none."""
+    kept = _json(text) if text else None
+    return kept if isinstance(kept, dict) else {}
 
 
 def _frames(stream: StreamName, rows: Sequence[Any]) -> list[Frame]:
