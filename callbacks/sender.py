@@ -172,6 +172,17 @@ class Sender:
                 time.sleep(min(self._pause, 0.2))
         if self._queue or self._unsent or self._backlog.frames:
             self._to_disk()
+            self._tell_what_is_left()
+
+    def _tell_what_is_left(self) -> None:
+        if self._unsent is not None or self._queue:  # the disk did not take it either
+            while self._queue and self._unsent is not None:
+                rest = self._next_batch()
+                self._unsent.frames += rest.frames
+            lost = len(self._unsent.frames) if self._unsent else 0
+            self.dropped_frames += lost
+            log.error("run %s: %d samples are lost: %s", self.run, lost, self.last_error)
+        if self._backlog.frames:
             register_recording(self.spool)
             log.warning(
                 "run %s: the store did not take everything (%s); what is left waits in %s, and "

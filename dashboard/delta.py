@@ -227,7 +227,7 @@ def _series(
         "columns": list(part.columns),
         "layers": list(part.layers),
         "steps": rows.steps[keep].tolist(),
-        "times": np.round(rows.times[keep], 3).tolist(),
+        "times": np.round(np.nan_to_num(rows.times[keep], posinf=0, neginf=0), 3).tolist(),
     }
     names = {name: place for place, name in enumerate(rows.columns)}
     places = [names.get(name, -1) for name in part.columns]

@@ -198,9 +198,14 @@ class Daemon:
 
     def _begin(self, run: str) -> _Watched:
         judgement = self.home.judgement(run)
-        fold = Fold(run, self.home.meta(run), self.home.schemas(run))
+        meta, schemas = self.home.meta(run), self.home.schemas(run)
+        fold = Fold(run, meta, schemas)
         if judgement.cursor is not None:
-            fold.restore(judgement.state, judgement.findings)
+            try:
+                fold.restore(judgement.state, judgement.findings)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                _log.warning("run %s is judged anew, its state cannot be read: %r", run, error)
+                fold = Fold(run, meta, schemas)
         reader = Reader(self.home, fold)
         watched = _Watched(fold, reader, judgement.cursor)
         self._runs[run] = watched

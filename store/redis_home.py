@@ -200,7 +200,7 @@ class RedisHome(RedisClient):
         ends = [decode_id(rows[0][0])[0] for rows in (first, last) if rows]
         if length <= count or not ends or ends[1] - ends[0] < count:
             return self.frames(run, stream, start=start, stop=stop)
-        steps = spread_steps(*ends, count)
+        steps = spread_steps(ends[0], ends[1], count)
         found: dict[tuple[int, int], Frame] = {}
         for begin in range(0, len(steps), SPREAD_AT_ONCE):
             with self._translated():

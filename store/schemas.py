@@ -312,8 +312,26 @@ class Meta:
 
     @classmethod
     def from_json(cls, body: Mapping[str, Json]) -> Meta:
-        """Read what `to_json` wrote; unknown keys are ignored."""
-        return _from_mapping(cls, body)
+        """Read what `to_json` wrote; unknown keys, and values that cannot be, are ignored."""
+        meta = _from_mapping(cls, body)
+        meta.started = meta.started if _is_number(meta.started) else 0.0
+        meta.heartbeat = {k: t for k, t in meta.heartbeat.items() if _is_number(t)}
+        meta.clock_offset = {k: t for k, t in meta.clock_offset.items() if _is_number(t)}
+        meta.progress = {k: v for k, v in meta.progress.items() if _is_progress(v)}
+        meta.optimizers = [item for item in meta.optimizers if isinstance(item, dict)]
+        meta.parameters = [item for item in meta.parameters if isinstance(item, dict)]
+        meta.tags = [str(tag) for tag in meta.tags]
+        return meta
+
+
+def _is_number(value: Json) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_progress(value: Json) -> bool:
+    if isinstance(value, list):
+        return all(_is_progress(item) for item in value)
+    return value is None or _is_number(value) or value in ("Infinity", "-Infinity")
 
 
 Status = Literal["live", "stale", "lost", "finished", "failed"]

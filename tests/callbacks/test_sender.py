@@ -292,3 +292,19 @@ def test_flush_waits_until_everything_was_written(tmp_path: Path) -> None:
     assert sender.flush()
     assert steps(home) == list(range(1, 101))
     assert sender.close()
+
+
+def test_what_neither_server_nor_disk_took_by_the_end_is_said_to_be_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = Flaky()
+    home.refuse = StoreUnavailableError("nobody answers")
+    (tmp_path / "file").write_text("")
+    sender = started(home, tmp_path / "file" / RUN)
+    for step in range(1, 31):
+        sender.emit(frame(step))
+    assert sender.close(deadline=0.3)
+    assert sender.dropped_frames == 30
+    assert "30 samples are lost" in caplog.text
+    assert "takes it in" not in caplog.text
+    assert recordings() == []

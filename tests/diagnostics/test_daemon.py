@@ -147,8 +147,14 @@ def test_a_finished_run_still_takes_an_acknowledgement(faulty: Lab, tmp_path: Pa
 def test_a_run_that_cannot_be_judged_does_not_stop_the_others(
     faulty: Lab, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    home = MemoryHome()
-    home.write_meta("broken-01", {"name": "broken", "optimizers": "nonsense"})
+    class Broken(MemoryHome):
+        def schemas(self, run: str) -> dict[str, Schema]:
+            if run == "broken-01":
+                raise ArithmeticError("planted")
+            return super().schemas(run)
+
+    home = Broken()
+    home.write_meta("broken-01", {"name": "broken"})
     home.add_schema("broken-01", LOSS)
     values = np.array([1.0, 1.0], dtype=np.float32)
     frames = [Frame("train", 0, 1, s, 1e9, LOSS.hash, values) for s in range(1, 31)]
