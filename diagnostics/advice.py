@@ -9,7 +9,7 @@ from ..store import Recommendation
 from ..store.schemas import Json
 from .rule import Context
 from .windows import Window
-from .words import number, rounded
+from .words import number, percent, rounded
 
 CLASSES = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}
 
@@ -57,38 +57,106 @@ class Rate:
 
 
 def stable_rate(window: Window, context: Context, rate: float) -> Rate:
-    """Return the rate that the loss can take: by curvature, else by the size of the steps.
+    """Return the rate that the loss can take, from the best that is known.
 
-    min(lr/2, 0.9·lr/edge_ratio); the range is the same formula at the smallest and largest
-    curvature over the pool of batches. Where no sample shows a step over the edge (none was
-    taken, or the net had collapsed by then and is flat), the largest early step is brought down
-    to `proposed_update` of the weights, at most to `thumb` of the rate.
+    In this order: the rate before it was raised; by curvature, min(lr/2, 0.9·lr/edge_ratio), with
+    the same formula at the smallest and largest curvature over the pool of batches as its range;
+    the rate at which the attempt's first step is as long as that of runs that train; else `thumb`
+    of the rate. Curvature of a net that was damaged by then is left out, and so is a value that
+    the first step contradicts.
     """
-    facts, numbers = context.facts, context.rates
-    at = facts.edge_lr if math.isfinite(facts.edge_lr) else rate
-    by_curvature = 0.9 * at / facts.edge_peak if facts.edge_peak > 1 else math.nan
-    if math.isfinite(by_curvature):
-        value = min(rate / 2, by_curvature)
-        plain = context.optimizer_name.lower() == "sgd" and not context.optimizer.get("momentum")
-        formula = (
-            f"1.8 / largest eigenvalue = 1.8 / {number(facts.edge_lambda)}"
-            if plain and value < rate / 2
-            else f"smaller of half the rate and 0.9 × {number(at)} / {number(facts.edge_peak)} "
-            "(largest eigenvalue over the edge of stability)"
+    if raised(window, context, rate):
+        before = context.facts.lr_at_best
+        return Rate(
+            rounded(before),
+            None,
+            "from your run",
+            f"the rate at which the loss was lowest, {number(before)}",
         )
-        return Rate(rounded(value), _spread(rate, by_curvature, context), "derived", formula)
-    factor = numbers["thumb"]
-    peak, aim = (
-        facts.update_sound,
-        numbers["adaptive_update" if context.adaptive else "proposed_update"],
+    first = _by_first_step(context, rate)
+    curved = _by_curvature(context, rate)
+    if curved is not None and (first is None or _agree(curved.value, first.value, context)):
+        return curved
+    return first or _by_thumb(context, rate)
+
+
+def raised(window: Window, context: Context, rate: float) -> bool:
+    """Tell whether the learning rate was raised at once, far over any at which the loss fell."""
+    facts = context.facts
+    return (
+        window.since > context.start
+        and facts.lr_at_best > 0
+        and rate > context.rates["raised"] * facts.lr_at_best
     )
-    if peak > 0:
-        factor = min(factor, aim / peak)
+
+
+def first_step(context: Context) -> float:
+    """Return how far the first step's rate moves the weights in the long run, NaN if unknown.
+
+    With momentum m a step grows to 1/(1 - m) of the first one; Nesterov's first is 1 + m of it.
+    """
+    size = context.facts.update_first
+    momentum = context.optimizer.get("momentum")
+    if isinstance(momentum, (int, float)) and 0 < momentum < 1:
+        size /= 1 - momentum
+        if context.optimizer.get("nesterov"):
+            size /= 1 + momentum
+    return size
+
+
+def sound_step(context: Context) -> float:
+    """Return the size of a first step in runs that train, as a share of the weights."""
+    return context.rates["adaptive_update" if context.adaptive else "proposed_update"]
+
+
+def _by_first_step(context: Context, rate: float) -> Rate | None:
+    size, at = first_step(context), context.facts.update_first_lr
+    aim = sound_step(context)
+    if not (size > 0 and at > 0) or at * aim / size >= rate * context.rates["thumb"]:
+        return None
+    value = max(at * aim / size, rate * context.rates["lowest"])
+    formula = (
+        f"{number(at)} × {number(aim)} / {number(size)}: the first step at {number(at)} moves the "
+        f"weights by {percent(size)}, in runs that train by about {percent(aim)}"
+    )
+    return Rate(rounded(value), None, "rule of thumb", formula)
+
+
+def _by_curvature(context: Context, rate: float) -> Rate | None:
+    facts = context.facts
+    if not facts.edge_peak > 1:
+        return None
+    at = facts.edge_lr if math.isfinite(facts.edge_lr) else rate
+    stable = 0.9 * at / facts.edge_peak
+    value = min(rate / 2, stable)
+    if value < rate * context.rates["lowest"]:
+        return None
+    plain = context.optimizer_name.lower() == "sgd" and not context.optimizer.get("momentum")
+    formula = (
+        f"1.8 / largest eigenvalue = 1.8 / {number(facts.edge_lambda)}"
+        if plain and value < rate / 2
+        else f"smaller of half the rate and 0.9 × {number(at)} / {number(facts.edge_peak)} "
+        "(largest eigenvalue over the edge of stability)"
+    )
+    return Rate(rounded(value), _spread(rate, stable, context), "derived", formula)
+
+
+def _agree(derived: float, thumb: float, context: Context) -> bool:
+    """Tell whether two ways to a rate come to the same, roughly."""
+    most = context.rates["contradicts"]
+    return thumb / most <= derived <= thumb * most
+
+
+def _by_thumb(context: Context, rate: float) -> Rate:
+    factor, peak, aim = context.rates["thumb"], context.facts.update_sound, sound_step(context)
+    if not aim / peak < factor:
+        return Rate(
+            rounded(rate * factor), None, "rule of thumb", f"{number(rate)} × {number(factor)}"
+        )
+    factor = max(aim / peak, context.rates["thumb_least"])
     formula = (
         f"{number(rate)} × {number(factor)}: the largest step was {number(100 * peak)} % of the "
         f"weights, {number(100 * aim)} % is sound"
-        if peak > 0
-        else f"{number(rate)} × {number(factor)}"
     )
     return Rate(rounded(rate * factor), None, "rule of thumb", formula)
 

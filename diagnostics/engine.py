@@ -8,7 +8,7 @@ from typing import Any
 
 from ..store import Evidence, Finding, Recommendation
 from ..store.schemas import Json, plain
-from .inhibition import REACH, caused_ids, gather, hang, parents
+from .inhibition import HOLD, REACH, caused_ids, gather, hang, parents
 from .rule import Case, Verdict
 from .thresholds import Thresholds
 
@@ -19,7 +19,10 @@ KEPT_FINDINGS = 200
 
 @dataclass
 class Entry:
-    """Where one rule stands. `recent` holds 1 for a breach and 0 for none, the last n of them."""
+    """Where one rule stands. `recent` holds 1 for a breach and 0 for none, the last n of them.
+
+    `held`: the step since which it would fire but for a root cause that is pending.
+    """
 
     state: str = "unknown"
     why: str = "no sample yet"
@@ -30,6 +33,7 @@ class Entry:
     known: int | None = None
     breached: int | None = None
     calm: int = 0
+    held: int | None = None
     quiet_until: int = 0
     finding: str | None = None
     case: dict[str, Json] | None = None
@@ -81,15 +85,17 @@ class Engine:
         entry.recent = [*entry.recent, int(hit)][-thresholds.n :]
         if entry.state in ("firing", "clearing"):
             self._hold_or_clear(entry, verdict, thresholds, step)
-        elif sum(entry.recent) >= thresholds.k and step >= entry.quiet_until:
+        elif (
+            sum(entry.recent) >= thresholds.k or (hit and verdict.certain)
+        ) and step >= entry.quiet_until:
             self._fire_unless_held(rule, entry, thresholds, attempt, step)
         else:
-            entry.state = "pending" if any(entry.recent) else "fine"
+            entry.state, entry.held = ("pending" if any(entry.recent) else "fine"), None
 
     def restart_windows(self, why: str) -> None:
         """Forget what is pending: the windows begin anew. What is firing stays, as stale."""
         for entry in self.entries.values():
-            entry.recent, entry.calm = [], 0
+            entry.recent, entry.calm, entry.held = [], 0, None
             self._not_known(entry, why)
 
     def begin_attempt(self) -> None:
@@ -128,7 +134,7 @@ class Engine:
         if finding is not None:
             finding.stale = True
             return
-        entry.state, entry.recent = "unknown", []
+        entry.state, entry.recent, entry.held = "unknown", [], None
 
     def _remember(self, entry: Entry, verdict: Verdict, step: int) -> None:
         case = verdict.case
@@ -145,8 +151,10 @@ class Engine:
         if rule == "non_finite":
             self._promote(causes, attempt, entry.onset, step)
         elif any(self.entries[cause].state == "pending" for cause in causes):
-            entry.state = "pending"  # a root cause is about to be named or ruled out
-            return
+            entry.held = step if entry.held is None else entry.held
+            if step - entry.held < HOLD:
+                entry.state = "pending"  # a root cause is about to be named or ruled out
+                return
         self._fire(rule, entry, thresholds.severity, attempt, step)
 
     def _promote(self, causes: list[str], attempt: int, onset: int, step: int) -> None:
@@ -177,7 +185,7 @@ class Engine:
         _say(finding, case)
         self.findings = [item for item in self.findings if item.id != finding.id]
         self.findings = [*self.findings, finding][-KEPT_FINDINGS:]
-        entry.state, entry.calm, entry.finding = "firing", 0, finding.id
+        entry.state, entry.calm, entry.held, entry.finding = "firing", 0, None, finding.id
         hang(self.findings, finding)
         if finding.id not in caused_ids(self.findings):
             gather(self.findings, finding)

@@ -25,22 +25,27 @@ class Facts:
 
     `loss_start`: median of the first five losses, or the first one where it is lower. `loss_best`: the lowest median of 50 losses.
     `loss_peak`: the largest loss. `grad_start`: median gradient norm of the first 20 steps.
-    `update_peak`: largest update ratio (median over layers); `update_sound`: the same among samples
-    before the loss blew up. `bursts_step`: the last point with lone spikes in the last 100 losses.
+    `update_first`: update ratio of the attempt's first step (median over layers, against the
+    weights before it), NaN where that step was not sampled; its learning rate beside it.
+    `update_peak`: largest update ratio; `update_sound`: the same among samples before the loss blew
+    up. `lr_at_best`: largest learning rate up to the step of `loss_best`. `bursts_step`: the last point with lone spikes in the last 100 losses.
     `edge_peak`: largest edge ratio of
     a sample with a positive eigenvalue; its eigenvalue and spread beside it. `dead_start`: share
     of dead units per layer at the first sample. `lr_peak`: largest learning rate of the attempt.
     """
 
+    first_step: int = 1
     first_losses: list[float] = field(default_factory=list)
     first_norms: list[float] = field(default_factory=list)
     loss_start: float = math.nan
     loss_best: float = math.nan
     loss_best_step: int = 0
+    lr_at_best: float = math.nan
     loss_peak: float = math.nan
     loss_peak_step: int = 0
     grad_start: float = math.nan
-    update_start: float = math.nan
+    update_first: float = math.nan
+    update_first_lr: float = math.nan
     update_peak: float = math.nan
     update_peak_step: int = 0
     update_sound: float = math.nan
@@ -71,11 +76,14 @@ class Facts:
                 setattr(facts, key, special[value] if scalar else value)
         return facts
 
-    def forget_attempt(self) -> None:
+    def begin_attempt(self, first_step: int) -> None:
         """Let go of what a new attempt measures anew; how the run began stays."""
+        self.first_step = first_step
         fresh = Facts()
         for name in (
-            "update_start",
+            "update_first",
+            "update_first_lr",
+            "lr_at_best",
             "update_peak",
             "update_sound",
             "edge_peak",
@@ -93,8 +101,8 @@ class Facts:
         `numbers` are those of `lr_too_high`, which say what a lone spike of the loss is.
         """
         self._learn_losses(history, before, window)
-        self._learn_layers(history, before, window)
-        self._learn_curvature(history, before, window)
+        self._learn_layers(history, before, window, numbers["torn"])
+        self._learn_curvature(history, before, window, numbers["torn"])
         losses = window.samples("train", "loss", count=100).finite.values
         floor = numbers["spike_of_start"] * abs(self.loss_start)
         if len(lone_spikes(losses, numbers["spike"], floor)) >= numbers["spikes"]:
@@ -116,29 +124,30 @@ class Facts:
             top = int(np.argmax(new.values))
             if not new.values[top] <= self.loss_peak:
                 self.loss_peak, self.loss_peak_step = float(new.values[top]), int(new.steps[top])
+        rates = window.samples("train", "lr", span=window.step - before).finite.values
+        if len(rates):
+            self.lr_peak = float(np.nanmax([self.lr_peak, rates.max()]))
         block = window.samples("train", "loss", count=BLOCK).finite
         if len(block) >= BLOCK // 2:
             median = float(np.median(block.values))
             if not median >= self.loss_best:
                 self.loss_best, self.loss_best_step = median, window.step
+                self.lr_at_best = self.lr_peak
         norms = np.sqrt(history.column("train", "grad_sq", before, window.step).values)
         norms = norms[np.isfinite(norms)]
         if len(self.first_norms) < 20 and len(norms):
             self.first_norms += norms[: 20 - len(self.first_norms)].tolist()
             self.grad_start = float(np.median(self.first_norms))
-        rates = window.samples("train", "lr", span=window.step - before).finite.values
-        if len(rates):
-            self.lr_peak = float(np.nanmax([self.lr_peak, rates.max()]))
 
-    def _learn_layers(self, history: History, before: int, window: Window) -> None:
+    def _learn_layers(self, history: History, before: int, window: Window, torn: float) -> None:
         step = window.step
         steps, ratios = update_ratios(history, before, step)
         for at, ratio in zip(steps.tolist(), ratios.tolist(), strict=True):
-            if math.isnan(self.update_start):
-                self.update_start = ratio
+            if at == self.first_step:
+                self._learn_first_step(history, at, ratio)
             if not ratio <= self.update_peak:
                 self.update_peak, self.update_peak_step = ratio, at
-            if not ratio <= self.update_sound and self._sane(window, at):
+            if not ratio <= self.update_sound and self._sane(window, at, torn):
                 self.update_sound = ratio
         dead = history.layers("activations", "dead", before, step)
         units = history.layers("activations", "units", before, step)
@@ -152,7 +161,16 @@ class Facts:
                 if layer not in self.dead_start and len(known):
                     self.dead_start[layer] = float(known[0])
 
-    def _learn_curvature(self, history: History, before: int, window: Window) -> None:
+    def _learn_first_step(self, history: History, at: int, ratio: float) -> None:
+        """Remember the first step against the weights before it, which were not measured.
+
+        A step that has nothing to do with the weights adds to them at a right angle.
+        """
+        rates = history.column("train", history.first_column("train", "lr") or "lr", at - 1, at)
+        self.update_first = ratio / math.sqrt(max(1 - ratio**2, 1e-3))
+        self.update_first_lr = float(rates.values[0]) if len(rates) else math.nan
+
+    def _learn_curvature(self, history: History, before: int, window: Window, torn: float) -> None:
         values = history.column("curvature", "lambda_1", before, window.step)
         edges = history.column("curvature", "edge_ratio", before, window.step)
         spread = history.column("curvature", "lambda_spread", before, window.step)
@@ -163,7 +181,7 @@ class Facts:
             edge = float(edges.values[i]) if i < len(edges) else math.nan
             if (
                 top > 0
-                and self._sane(window, int(values.steps[i]))
+                and self._sane(window, int(values.steps[i]), torn)
                 and edge > (self.edge_peak if math.isfinite(self.edge_peak) else 0.0)
             ):
                 self.edge_peak, self.edge_step, self.edge_lambda = edge, int(values.steps[i]), top
@@ -172,8 +190,12 @@ class Facts:
                 at = rates.values[rates.steps <= values.steps[i]]
                 self.edge_lr = float(at[-1]) if len(at) else math.nan
 
-    def _sane(self, window: Window, step: int) -> bool:
+    def _sane(self, window: Window, step: int, torn: float) -> bool:
         """Tell whether loss and units were whole: the curvature of a broken net misleads."""
+        if step == self.first_step:
+            return True  # measured at the weights that the run began with
+        if self.update_peak > torn and self.update_peak_step < step:
+            return False
         losses = window.samples("train", "loss")
         behind = losses.values[losses.steps <= step][-FIRST_LOSSES:]
         calm = bool(len(behind) and np.median(behind) <= SANE * self.loss_start)

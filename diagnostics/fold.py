@@ -199,7 +199,7 @@ class Fold:
         self.place.step = self.place.start = self.place.since = first - 1
         self.place.why_since = "a new attempt began"
         self.history = History()
-        self.facts.forget_attempt()
+        self.facts.begin_attempt(first)
         self.engine.begin_attempt()
 
     def _judge_point(self, point: int) -> None:

@@ -14,7 +14,7 @@ CAUSES: dict[str, tuple[str, ...]] = {
         "plateau",
         "vanishing_gradients",
     ),
-    "exploding_gradients": ("non_finite", "dead_units"),
+    "exploding_gradients": ("non_finite", "dead_units", "plateau"),
     "dead_units": ("vanishing_gradients", "plateau"),
     "vanishing_gradients": ("plateau",),
 }
@@ -22,6 +22,9 @@ CAUSES: dict[str, tuple[str, ...]] = {
 
 REACH = 200
 """Steps: what began so long before its root cause was seen may still be caused by it."""
+
+HOLD = 100
+"""Steps that an effect waits for its pending root cause, and no longer: that one may want for samples."""
 
 LONG_REACH = {"lr_too_high": 2000}
 """Units die within a few steps of too high a rate, long before the loss tells."""

@@ -34,13 +34,14 @@ class Verdict:
     """What a rule made of a window.
 
     `strength` is the effect over its threshold: 1 is at the threshold, below `clear` of
-    rules.toml it counts towards clearing.
+    rules.toml it counts towards clearing. `certain`: one sample tells all, no other is waited for.
     """
 
     kind: Literal["unknown", "fine", "breach"]
     why: str = ""
     strength: float = 0.0
     case: Case | None = None
+    certain: bool = False
 
 
 def unknown(why: str) -> Verdict:
@@ -53,9 +54,9 @@ def fine(strength: float = 0.0) -> Verdict:
     return Verdict("fine", strength=min(strength, 0.999))
 
 
-def breach(strength: float, case: Case) -> Verdict:
+def breach(strength: float, case: Case, *, certain: bool = False) -> Verdict:
     """Return the verdict of a rule that was breached."""
-    return Verdict("breach", strength=max(strength, 1.0), case=case)
+    return Verdict("breach", strength=max(strength, 1.0), case=case, certain=certain)
 
 
 ADAPTIVE = ("adam", "adamw", "nadam", "radam", "adamax", "lamb", "adafactor", "lion")

@@ -72,8 +72,12 @@ def action(finding: Finding) -> str:
         return f"set {advice.parameter} ({count(len(proposed), 'value')})"
     low_high = f" ({interval(*advice.range)})" if advice.range else ""
     if advice.parameter == "lr" and finding.rule == "lr_too_high":
-        return f"set {_value(proposed)}{low_high}"
-    return f"set {advice.parameter} = {_value(proposed)}{low_high}"
+        return f"set {_value(proposed)}{low_high or _basis(advice.basis)}"
+    return f"set {advice.parameter} = {_value(proposed)}{low_high or _basis(advice.basis)}"
+
+
+def _basis(basis: str) -> str:
+    return f" ({basis})" if basis == "rule of thumb" else ""
 
 
 def run_state(findings: Sequence[Finding], judged: Sequence[str], step: int) -> str:

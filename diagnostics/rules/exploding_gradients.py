@@ -100,7 +100,7 @@ def _lone_losses(losses: Samples, squares: Samples, context: Context) -> _Seen |
     if len(spikes) < numbers["spikes"]:
         return None
     before = np.sqrt(squares.values[squares.steps < steps[spikes[0]]])
-    if len(before) < numbers["few_norms"]:
+    if not len(before):
         return None
     return _Seen(steps[spikes], values[spikes], before, floor, False, of_loss=True)
 
@@ -200,6 +200,8 @@ def _largest_shares(window: Window) -> tuple[list[str], list[float]]:
 def _clip(seen: _Seen, context: Context, onset: int) -> Recommendation:
     numbers = context.thresholds
     norms = seen.before[-int(numbers["clip_samples"]) :]
+    if len(norms) < numbers["few_norms"]:
+        return _clip_by_few(norms, context, onset)
     value = float(np.quantile(norms, numbers["clip_quantile"]))
     low, high = (float(q) for q in np.quantile(norms, [0.75, 0.95]))
     return Recommendation(
@@ -214,4 +216,21 @@ def _clip(seen: _Seen, context: Context, onset: int) -> Recommendation:
         effect="steps of a usual size stay as they are, the bursts are cut to that size",
         verify=f"the loss is back under its value of step {onset:,} within 200 steps",
         risk="where the norm grows because the model learns, training slows down",
+    )
+
+
+def _clip_by_few(norms: np.ndarray, context: Context, onset: int) -> Recommendation:
+    times = context.thresholds["few_times"]
+    value = rounded(times * float(norms.max()))
+    return Recommendation(
+        parameter="gradient_clip_val",
+        current=context.meta.gradient_clip_val,
+        proposed=value,
+        basis="rule of thumb",
+        formula=f"{number(times)} × {number(float(norms.max()))}, the largest of the "
+        f"{count(len(norms), 'norm')} that were measured before the onset",
+        snippet=f"trainer = Trainer(gradient_clip_val={value:g})",
+        effect="the bursts are cut to about the size of a usual step",
+        verify=f"the loss is back under its value of step {onset:,} within 200 steps",
+        risk="so few norms tell little of what is usual: too low a value slows training down",
     )

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...store import Evidence, Recommendation
-from ..advice import current_rate, optimizer_snippet
-from ..facts import update_ratios
+from ...store.schemas import Json
+from ..advice import current_rate, first_step, optimizer_snippet, sound_step
+from ..initialization import as_code, he_normal
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import Window
 from ..words import listing, number, percent, rounded
@@ -53,8 +54,8 @@ def judge(window: Window, context: Context) -> Verdict:
         return fine()
     if trend.improvement >= numbers.fire:
         return fine(numbers.fire / trend.improvement)
-    ratio = _median_ratio(window)
-    slow = ratio < numbers["ratio_low"]
+    ratio = _largest_ratio(window)
+    slow = ratio < numbers["ratio_low"] and not context.facts.update_peak > numbers["ratio_moved"]
     if abs(trend.z) >= numbers["z"] and not slow:
         return fine(0.5)
     frozen = _frozen(window, context)
@@ -98,24 +99,38 @@ def _schedule(window: Window, context: Context) -> str | None:
     return None
 
 
-def _median_ratio(window: Window) -> float:
-    _, ratios = update_ratios(window.history, window.since, window.step)
-    return float(np.median(ratios[-10:])) if len(ratios) else math.nan
+def _largest_ratio(window: Window) -> float:
+    """Return how far the layer moves that moves most, NaN where no layer was measured.
+
+    The median over layers is small, too, where gradients vanish or units are dead: no learning
+    rate helps there.
+    """
+    updates = window.layers("gradients", "update_sq", count=10, group="weight")
+    weights = window.layers("gradients", "weight_sq", count=10, group="weight")
+    if not len(updates) or updates.layers != weights.layers:
+        return math.nan
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        ratios = np.sqrt(updates.values / np.where(weights.values > 0, weights.values, np.nan))
+    known = ratios[np.isfinite(ratios).any(axis=1)]
+    return float(np.median(np.nanmax(known, axis=1))) if len(known) else math.nan
 
 
 def _frozen(window: Window, context: Context) -> list[str]:
     """Return the layers whose weights should train and did not move at all."""
     numbers = context.thresholds
-    updates = window.layers("gradients", "update_sq", span=numbers.span, group="weight")
-    if len(updates) < numbers["frozen_samples"]:
+    updates = window.layers("gradients", "update_sq", group="weight")
+    gradients = window.layers("gradients", "grad_sq", group="weight")
+    if not len(updates) or gradients.layers != updates.layers:
         return []
-    if updates.steps[-1] - updates.steps[0] < numbers["frozen_steps"]:
-        return []
-    gradients = window.layers("gradients", "grad_sq", span=numbers.span, group="weight")
-    if gradients.layers != updates.layers:
-        return []
-    # a gradient of zero does not move weights either: that is a dead net, not a frozen layer
-    still = (updates.values == 0).all(axis=0) & (gradients.values > 0).any(axis=0)
+    # no optimizer has these: their gradients are not looked at
+    unknown_gradient = np.isnan(gradients.values).all(axis=0)
+    often = len(updates) >= numbers["frozen_samples"]
+    if not often or updates.steps[-1] - updates.steps[0] < numbers["frozen_steps"]:
+        wanted = unknown_gradient
+    else:
+        # a gradient of zero does not move weights either: that is a dead net, not a frozen layer
+        wanted = unknown_gradient | (gradients.values > 0).any(axis=0)
+    still = (updates.values == 0).all(axis=0) & wanted
     trained = {
         str(entry["layer"])
         for entry in context.meta.parameters
@@ -145,7 +160,7 @@ def _case(window: Window, context: Context, trend: Trend, ratio: float, frozen: 
     if math.isfinite(ratio):
         because.append(
             Evidence(
-                f"steps of {number(100 * ratio)} % of the weights",
+                f"steps of at most {number(100 * ratio)} % of a layer's weights",
                 "gradients",
                 "update_ratio",
                 window.step,
@@ -186,10 +201,13 @@ def _advice(
     rate = current_rate(window, context)
     if frozen:
         return f"Stuck: {listing(frozen, 2)} should train and never moves", _thaw(context, frozen)
-    if ratio < numbers["ratio_low"] and not context.standing("dead_units", "vanishing_gradients"):
-        return "Stuck: the learning rate is too low to move the weights", _raise(
-            context, rate, ratio
-        )
+    slow = 0 < ratio < numbers["ratio_low"]
+    moved = context.facts.update_peak > numbers["ratio_moved"]
+    if slow and not moved and not context.standing("dead_units", "vanishing_gradients"):
+        return "Stuck: the learning rate is too low to move the weights", _raise(context, rate)
+    drawn = he_normal(context)
+    if ratio == 0 and not context.facts.update_peak > 0 and drawn:
+        return "Stuck: no gradient reaches any weight", _draw_anew(drawn)
     value = rounded(rate * numbers["thumb"])
     return "Stuck: the loss stands still far above zero", Recommendation(
         parameter="lr",
@@ -223,23 +241,39 @@ def _thaw(context: Context, frozen: list[str]) -> Recommendation:
     )
 
 
-def _raise(context: Context, rate: float, ratio: float) -> Recommendation:
+def _draw_anew(drawn: dict[str, dict[str, Json]]) -> Recommendation:
+    return Recommendation(
+        parameter="weight_init",
+        current={layer: {"kind": "as drawn"} for layer in drawn},
+        proposed=drawn,
+        basis="rule of thumb",
+        formula="standard deviation sqrt(2 / fan-in), biases of zero: half of the units fire on "
+        "any sample",
+        snippet=as_code(drawn),
+        effect="weights get a gradient from the first step on",
+        verify="the first layers move in the next sample, and the loss falls",
+        risk="starts again from the first step; weights that were loaded would be lost",
+    )
+
+
+def _raise(context: Context, rate: float) -> Recommendation:
     numbers, edge = context.thresholds, context.facts.edge_peak
-    wanted = numbers["ratio_aim"] / ratio if ratio > 0 else math.inf
-    if math.isfinite(edge) and edge > 0:
-        most, reason = 0.5 / edge, "half of what the curvature allows"
-    else:
-        most, reason = numbers["raise_most"], "the most without a curvature sample"
-    factor = max(min(wanted, most), 1.0)
+    size, at = first_step(context), context.facts.update_first_lr
+    factor, reason = numbers["raise_most"], "the most while the first step was not measured"
+    if size > 0 and at > 0:
+        aim = numbers["raise_share"] * sound_step(context)
+        factor = max(at * aim / size / rate, 1.0)
+        reason = f"the first step would move the weights by {percent(aim)}"
+    derived = edge > 0 and 0.5 / edge < factor
+    if derived:
+        factor, reason = max(0.5 / edge, 1.0), "half of what the curvature allows"
     value = rounded(rate * factor)
-    by_curvature = factor < wanted and math.isfinite(edge)
     return Recommendation(
         parameter="lr",
         current=rate,
         proposed=value,
-        basis="derived" if by_curvature else "rule of thumb",
-        formula=f"{number(rate)} × {number(factor)}: steps of {percent(numbers['ratio_aim'])} of the "
-        f"weights, at most {reason}",
+        basis="derived" if derived else "rule of thumb",
+        formula=f"{number(rate)} × {number(factor)}: {reason}",
         snippet=optimizer_snippet(context, value),
         effect=f"steps {number(factor)} times longer",
         verify="the loss falls by more than 2 % in 200 steps; else it is judged again",

@@ -1,0 +1,42 @@
+"""Initialization: weights to draw anew, with the deviation that their fan-in asks for."""
+
+from __future__ import annotations
+
+import math
+
+from ..store.schemas import Json
+from .rule import Context
+
+
+def he_normal(context: Context) -> dict[str, dict[str, Json]]:
+    """Return `weight_init` of every layer but the last: He's deviation, biases of zero.
+
+    The fan-in is the count of weights over that of biases; layers without a bias, and those with
+    several weights (recurrent ones), are left as they are. Source: He et al. 2015.
+    """
+    weights: dict[str, list[int]] = {}
+    biases: dict[str, list[int]] = {}
+    for entry in context.meta.parameters:
+        layer, numel = str(entry.get("layer")), int(entry.get("numel") or 0)
+        if entry.get("kind") == "weight" and int(entry.get("ndim") or 0) > 1:
+            weights.setdefault(layer, []).append(numel)
+        elif entry.get("kind") == "bias" and int(entry.get("ndim") or 0) == 1:
+            biases.setdefault(layer, []).append(numel)
+    proposed: dict[str, dict[str, Json]] = {}
+    for layer in list(weights)[:-1]:
+        outputs = biases.get(layer, [])
+        if len(weights[layer]) == len(outputs) == 1 and outputs[0] > 0:
+            std = math.sqrt(2 * outputs[0] / weights[layer][0])
+            proposed[layer] = {"kind": "kaiming_normal", "std": float(f"{std:.3g}")}
+    return proposed
+
+
+def as_code(proposed: dict[str, dict[str, Json]]) -> str:
+    """Return the lines that draw layers anew."""
+    lines = []
+    for layer, value in proposed.items():
+        lines.append(
+            f'torch.nn.init.normal_(model.get_submodule("{layer}").weight, std={value["std"]:g})'
+        )
+        lines.append(f'torch.nn.init.zeros_(model.get_submodule("{layer}").bias)')
+    return "\n".join(lines)
