@@ -15,6 +15,11 @@
     const opening = spoken.match(new RegExp(`^(${state.word}|Not judged yet|Not judged|Nothing new)\\s*[:.]?\\s*`, "i"));
     const word = opening ? opening[1] : state.word;
     const rest = opening ? spoken.slice(opening[0].length) : spoken;
+    if (model.state === "healthy" && model.run.status === "failed") {
+      // an error ended it: green would hide that, and no rule of ours looks for the error's cause
+      return o.h("div", { class: "verdict failed" }, o.icon("critical"), o.h("strong", {}, "Failed"),
+        o.h("span", {}, "with the error above; no fault was found before it ", o.rich(rest)));
+    }
     const worst = model.state === "needs_action" && !model.marked().some((f) => f.severity === "critical") ? "warning" : null;
     return o.h("div", { class: `verdict ${model.state || "not_judged"} ${worst || ""}` },
       o.icon(worst || state.icon), o.h("strong", {}, word), o.h("span", {}, o.rich(rest)));
@@ -125,7 +130,7 @@
     const missing = Object.entries(model.notJudged || {});
     return o.h("section", { class: "card judged" },
       o.h("div", { class: "row tight" }, o.h("h2", {}, "Judged"), o.h("span", { class: "space" }),
-        o.h("span", { class: "dim" }, Number.isFinite(share) ? `costs ${o.percent(share)} of this run` : "cost not measured yet")),
+        o.h("span", { class: "dim" }, share > 0 ? `costs ${o.percent(share)} of this run` : "cost not measured yet")),
       o.h("p", { class: "dim" }, model.judged.length
         ? `${o.many(model.judged.length, "check")} judged: ${model.judged.map(o.rule).join(", ")}.` : "Nothing could be judged yet."),
       missing.length ? o.h("p", {}, "Not judged: ", missing.map(([rule, why]) => `${o.rule(rule)} (${why})`).join(" · ")) : null);

@@ -39,6 +39,9 @@
         else this.tables[family] = new o.Table(part);
         if (this.tables[family].full) this.cursor = "";
       }
+      // progress is told once in a while: a run that was killed has often trained further than it told
+      const trained = this.tables.train && this.tables.train.steps;
+      if (trained && trained.length) this.run.step = Math.max(this.run.step, trained[trained.length - 1]);
       this.events.push(...answer.events);
       const judged = "findings" in answer;
       if (judged) {
@@ -145,7 +148,7 @@
 
     function drawJudgement() {
       const roots = model.roots();
-      o.fill(o.byId("verdict"), [model.state, model.verdict, model.marked().map((f) => f.severity)], () => o.verdict(model));
+      o.fill(o.byId("verdict"), [model.state, model.verdict, model.run.status, model.marked().map((f) => f.severity)], () => o.verdict(model));
       const ended = ["finished", "failed"].includes(model.run.status);
       o.fill(o.byId("obstacles"), [model.obstacles, ended], () => o.obstacleCards(model.obstacles, ended));
       o.fill(o.byId("findings"), [roots, roots.map((f) => model.told(f))], () =>

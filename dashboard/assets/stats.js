@@ -46,8 +46,10 @@
   };
 
   o.statCards = function (model) {
+    const ended = ["finished", "failed"].includes(model.run.status);
+    const said = (note) => (note && ended ? note.replace("not measured yet", "not measured") : note) || "\u00a0";
     return facts(model).map(([name, value, note]) =>
-      o.h("div", { class: "stat" }, o.h("span", { class: "dim" }, name), o.h("strong", {}, value), o.h("span", { class: "dim" }, note || "\u00a0")));
+      o.h("div", { class: "stat" }, o.h("span", { class: "dim" }, name), o.h("strong", {}, value), o.h("span", { class: "dim" }, said(note))));
   };
 
   function facts(model) {
@@ -68,7 +70,7 @@
     found.push(worst(model));
     found.push(["Throughput", throughput(train), "samples a second"]);
     const cost = model.run.overhead && model.run.overhead.share;
-    found.push(["Otoscope costs", Number.isFinite(cost) ? o.percent(cost) : "–",
+    found.push(["Otoscope costs", cost > 0 ? o.percent(cost) : "–",
       Number.isFinite(model.run.budget) ? `allowed ${o.percent(model.run.budget)}` : ""]);
     return found;
   }
@@ -82,7 +84,7 @@
     const after = o.median(kept.slice(half).map((row) => row[1]));
     const change = (after - before) / Math.abs(before);
     const span = o.step(kept[kept.length - 1][0] - kept[0][0] + 1);
-    return Number.isFinite(change) ? `${change > 0 ? "+" : ""}${o.percent(change)} over the last ${span} steps` : "";
+    return Number.isFinite(change) ? `${change > 0 ? "+" : ""}${o.percent(change)} in ${span} steps` : "";
   }
 
   function edge(table) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -166,11 +167,29 @@ def test_a_stale_run_is_greyed_and_says_since_when(home, look, width, theme):
     assert "grayscale" in page.locator("#loss canvas").evaluate("c => getComputedStyle(c).filter")
 
 
+def test_a_killed_run_shows_the_steps_that_it_trained_though_it_did_not_tell_them(home, look):
+    run = MadeRun(home, RUN).train(300)
+    told = {"progress": {}, "overhead": {"share": 0.0}, "heartbeat": {"0": time.time() - 100}}
+    home.write_meta(RUN, told)
+    run.judged()
+
+    page = look(f"/run/{RUN}").page
+
+    expect(page.locator("#run-head")).to_contain_text("last step 300")
+    expect(page.locator("#run-head")).not_to_contain_text("no step yet")
+    expect(page.locator("#judged")).to_contain_text("cost not measured yet")
+
+
 def test_a_failed_run_shows_its_exception(home, look):
     run = MadeRun(home, RUN).train(100)
     run.event("exception", type="RuntimeError", message="CUDA out of memory <b>").end("failed")
+    run.judged()
 
     page = look(f"/run/{RUN}").page
+
+    # and the banner is not the green one, though no rule found a fault
+    expect(page.locator("#verdict .failed")).to_contain_text("no fault was found before it")
+    expect(page.locator("#verdict .healthy")).to_have_count(0)
 
     expect(page.locator("#run-head .badge")).to_have_text("failed")
     expect(page.locator("#run-head")).to_contain_text("RuntimeError: CUDA out of memory <b>")
