@@ -104,7 +104,10 @@ def add_routes(server: Flask, shelf: Shelf, prefix: str) -> None:
 
 def body_of_request() -> dict[str, Any]:
     """Return the JSON object of a request; raises ConfigError where it is anything else."""
-    body = request.get_json(silent=True)
+    try:
+        body = request.get_json(silent=True)
+    except RecursionError:  # brackets within brackets, a thousand deep
+        body = None
     if not isinstance(body, dict):
         raise ConfigError(
             "the request's body must be a JSON object with content type application/json"

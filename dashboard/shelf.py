@@ -12,7 +12,8 @@ LIST_SECONDS = 1.0
 ANSWER_SECONDS = 0.5
 """How long a list of runs, or an answer to the same question, may be given again: many viewers of
 one run hold the same cursor, and cost one reading."""
-ANSWERS = 256
+ANSWERS_BYTES = 16 << 20
+"""What is kept of answers at a time: a whole run is 0.6 MB, a tick 1 kB."""
 
 
 class Shelf:
@@ -53,9 +54,13 @@ class Shelf:
             return kept[1]
         made = make()
         with self._lock:
-            if len(self._answers) >= ANSWERS:
-                self._answers.clear()
-            self._answers[question] = (now, made)
+            self._answers = {
+                asked: kept
+                for asked, kept in self._answers.items()
+                if now - kept[0] < ANSWER_SECONDS
+            }
+            if sum(len(kept[1]) for kept in self._answers.values()) + len(made) <= ANSWERS_BYTES:
+                self._answers[question] = (now, made)
         return made
 
     def forget(self) -> None:

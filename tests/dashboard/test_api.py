@@ -2,6 +2,7 @@
 
 import pytest
 from otoscope.dashboard import create_app
+from otoscope.dashboard.shelf import ANSWERS_BYTES, Shelf
 from otoscope.store import (
     ConfigError,
     MemoryHome,
@@ -45,6 +46,7 @@ def test_changes_need_a_json_object(client, home, verb):
         (b'{"kind": "normal"}', "text/plain"),
         (b"[1]", "application/json"),
         (b"{", "application/json"),
+        (b"[" * 100_000, "application/json"),
     ):
         assert client.post(url, data=data, content_type=kind).status_code == 400
 
@@ -221,3 +223,10 @@ def test_errors_never_hold_a_traceback(client):
     for path in ("/api/runs/nope/delta", "/api/runs/UPPER/delta", "/api/runs/x/delta?quantity=y"):
         assert b"Traceback" not in client.get(path).data
     assert UnknownRunError.__name__ not in client.get("/api/runs/nope/delta").text
+
+
+def test_what_is_kept_of_answers_is_bounded():
+    shelf = Shelf(lambda: Store(MemoryHome()), clock=lambda: 0.0)
+    for number in range(100):
+        assert len(shelf.answer(number, lambda: bytes(1 << 20))) == 1 << 20
+    assert sum(len(kept[1]) for kept in shelf._answers.values()) <= ANSWERS_BYTES
