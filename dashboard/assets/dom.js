@@ -40,7 +40,9 @@
   o.spark = function (values, label) {
     const known = values.map(o.toNumber).filter(Number.isFinite);
     if (known.length < 2) return null;
-    const low = Math.min(...known), size = Math.max(...known) - low || 1;
+    const high = Math.max(...known);
+    // the curve of a loss that stands still is flat: two per cent of it are drawn over the whole height
+    const size = Math.max(high - Math.min(...known), 0.02 * Math.abs(high)) || 1, low = high - size;
     const width = 80, height = 20;
     let text = "", pen = "M";
     values.forEach((value, i) => {

@@ -21,10 +21,13 @@
     return x.toLocaleString("en-US", { maximumFractionDigits: Math.min(places, 8) }).replace("-", "−");
   };
 
-  /** A number beside an axis: short, also where it is small. */
-  o.tick = function (value) {
-    return value !== 0 && Math.abs(value) < 1e-3
-      ? value.toExponential(1).replace(".0e", "e").replace(/-/g, "−") : o.number(value);
+  /** Numbers beside an axis: short, also where they are small, and with as many digits as tell them apart. */
+  o.tickTexts = function (values) {
+    const written = (digits) => values.map((value) => (value !== 0 && Math.abs(value) < 1e-3
+      ? value.toExponential(Math.max(1, digits - 2)).replace(/\.?0+e/, "e").replace(/-/g, "−") : o.number(value, digits)));
+    let texts = written(3);
+    for (let digits = 4; digits <= 8 && new Set(texts).size < texts.length; digits++) texts = written(digits);
+    return texts;
   };
 
   o.step = (value) => (Number.isFinite(value) ? Math.round(value).toLocaleString("en-US") : "–");

@@ -2,7 +2,7 @@
 (function (o) {
   "use strict";
   const HEIGHT = 250, LEFT = 52, RIGHT = 12, TOP = 18, BOTTOM = 24;
-  const MARKED = { lr: "learning rate", resumed: "resumed", gap: "gap in the record", excluded: "rank left out",
+  const MARKED = { __proto__: null, lr: "learning rate", resumed: "resumed", gap: "gap in the record", excluded: "rank left out",
     stalled: "stalled", probe_off: "probe switched off", action: "setting changed", exception: "exception",
     finished: "finished", note: "note", override: "threshold changed", profile: "profile changed" };
 
@@ -133,14 +133,15 @@
       context.textAlign = "right";
       context.textBaseline = "middle";
       context.lineWidth = 1;
-      for (const tick of log ? o.logTicks(...y.ends) : o.ticks(...y.ends, 5)) {
+      const ticks = log ? o.logTicks(...y.ends) : o.ticks(...y.ends, 5), texts = o.tickTexts(ticks);
+      ticks.forEach((tick, i) => {
         const at = Math.round(y(tick)) + 0.5;
         context.beginPath();
         context.moveTo(LEFT, at);
         context.lineTo(width - RIGHT, at);
         context.stroke();
-        context.fillText(o.tick(tick), LEFT - 6, at);
-      }
+        context.fillText(texts[i], LEFT - 6, at);
+      });
       if (y.beyond > 1.2 * y.ends[1]) {
         context.textAlign = "left";
         context.fillText(`↑ up to ${o.number(y.beyond, 2)}`, LEFT + 4, TOP);

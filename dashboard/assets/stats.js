@@ -3,7 +3,7 @@
   "use strict";
   const OBSTACLES = [
     { key: "non_linearity", name: "Non-linearity", value: (v) => `${o.number(v, 2)} step${v === 1 ? "" : "s"} ahead`, share: (v) => 1 / (1 + v) },
-    { key: "conditioning", name: "Conditioning", value: (v) => `${o.number(v, 2)} steps`, share: (v) => Math.min(1, Math.log10(Math.max(1, v)) / 2) },
+    { key: "conditioning", name: "Conditioning", value: (v) => o.number(v, 2) === "1" ? "1 step" : `${o.number(v, 2)} steps`, share: (v) => Math.min(1, Math.log10(Math.max(1, v)) / 2) },
     // the value is 1 + B_noise/B, the steps that one noiseless step takes; shown as the wasted share
     { key: "noise", name: "Noise", value: (v) => `${o.percent(1 - 1 / v)} of a step`, share: (v) => 1 - 1 / v },
   ];
@@ -104,14 +104,12 @@
     return ["Dead units, at most", o.percent(shares.dead.value), [where, saturated].filter(Boolean).join(" · ")];
   }
 
-  /** Samples of all ranks in a step over the time from step to step. */
+  /** Samples of all ranks over the time that the last rows took, breaks between steps and all. */
   function throughput(train) {
     const samples = train && train.column("samples");
     if (!samples || samples.length < 3) return "–";
-    const from = Math.max(0, train.steps.length - 101);
-    const seconds = train.times.slice(from + 1).map((time, i) =>
-      (time - train.times[from + i]) / (train.steps[from + 1 + i] - train.steps[from + i]));
-    const size = o.median(samples.slice(-100)), time = o.median(seconds);
+    const last = train.steps.length - 1, from = Math.max(0, last - 100);
+    const size = o.median(samples.slice(-100)), time = (train.times[last] - train.times[from]) / (train.steps[last] - train.steps[from]);
     return time > 0 && size > 0 ? o.number(size / time, 3) : "–";
   }
 })((window.otoscope = window.otoscope || {}));

@@ -93,13 +93,14 @@
       context.strokeStyle = colours.grid;
       context.textAlign = "right";
       context.textBaseline = "middle";
-      for (const tick of o.ticks(low, high, 2)) {
+      const ticks = o.ticks(low, high, 2), texts = o.tickTexts(ticks);
+      ticks.forEach((tick, i) => {
         context.beginPath();
         context.moveTo(LEFT, Math.round(y(tick)) + 0.5);
         context.lineTo(width - RIGHT, Math.round(y(tick)) + 0.5);
         context.stroke();
-        context.fillText(o.tick(tick), LEFT - 4, y(tick));
-      }
+        context.fillText(texts[i], LEFT - 4, y(tick));
+      });
       o.drawAxisX(context, cell.x, from, to, HEIGHT - BOTTOM - 2, width - LEFT, label);
       this.envelope(context, cell, xs, row, y, first, last, colours);
       this.marks(context, cell, table, xs, width, colours);

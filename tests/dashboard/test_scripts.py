@@ -173,6 +173,48 @@ def test_what_follows_a_fault_is_no_part_of_the_past(page):
     assert abs(z[10]) < 1 and z[250] > 10
 
 
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([0, 0.5, 1], ["0", "0.5", "1"]),
+        ([2.302, 2.3025, 2.303], ["2.302", "2.3025", "2.303"]),
+        ([1e-9, 2e-9], ["1e−9", "2e−9"]),
+        ([1.11e-4, 1.12e-4], ["1.11e−4", "1.12e−4"]),
+        ([10000.1, 10000.2], ["10,000.1", "10,000.2"]),
+    ],
+)
+def test_an_axis_writes_as_many_digits_as_tell_its_numbers_apart(page, values, texts):
+    assert page.evaluate("v => otoscope.tickTexts(v)", values) == texts
+
+
+def test_the_throughput_counts_the_breaks_between_steps(page):
+    # Given 32 samples a step of 10 ms, and a break of a second within the last hundred steps
+    times = [0.01 * step + (step > 150) for step in range(201)]
+
+    text = page.evaluate(
+        """times => {
+          const columns = { samples: times.map(() => 32), loss: times.map(() => 1) };
+          const train = { steps: times.map((_, i) => i + 1), times, column: (name) => columns[name] };
+          const model = { tables: { train }, run: {}, worst: {} };
+          const cards = otoscope.statCards(model).map((card) => card.innerText);
+          return cards.find((text) => text.startsWith("Throughput"));
+        }""",
+        times,
+    )
+
+    assert "1,600" in text  # 100 steps × 32 samples in 2 s
+
+
+def test_the_small_curve_of_a_loss_that_stands_still_is_flat(page):
+    heights = page.evaluate(
+        """(values) => [...otoscope.spark(values, "loss").querySelector("path").getAttribute("d")
+             .matchAll(/[ML]\\S+ (\\S+?)(?=[ML]|$)/g)].map((found) => Number(found[1]))""",
+        [2.3026, 2.3021, 2.3027, 2.3024],
+    )
+
+    assert len(heights) == 4 and max(heights) - min(heights) < 1
+
+
 @pytest.mark.parametrize("ends", [(0, 1), (2.291, 2.334), (0, 1e6), (-3, 7), (1e-9, 5e-9)])
 def test_ticks_are_round_and_inside_their_axis(page, ends):
     ticks = page.evaluate("([a, b]) => otoscope.ticks(a, b, 5)", list(ends))
