@@ -1,5 +1,5 @@
-# Daemon and page, without torch. One image, two commands (see compose.yaml):
-#   otoscope daemon    and    gunicorn "otoscope.dashboard.wsgi:app"
+# Daemon and page, without torch. One image, two commands (see compose.yaml): `otoscope daemon` and
+# `otoscope dashboard`.
 FROM python:3.11-slim AS build
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
