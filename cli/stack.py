@@ -102,7 +102,13 @@ class Stack:
         Raises AlreadyUpError, and OtoscopeError where a port is taken or a part does not start;
         nothing is left running then.
         """
-        self._lock = try_lock(home_folder() / "up.lock")
+        try:
+            self._lock = try_lock(home_folder() / "up.lock")
+        except OSError as error:
+            raise ServerError(
+                f"cannot use the home folder {home_folder()}: {error.strerror or error}; "
+                "set OTOSCOPE_HOME to a folder that you may write to"
+            ) from error
         if self._lock is None:
             raise AlreadyUpError(read_address())
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import socket
 import tempfile
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
+
+_log = logging.getLogger("otoscope")
 
 
 def home_folder() -> Path:
@@ -85,7 +88,8 @@ def read_address() -> Address | None:
         address = Address(**json.loads(address_file().read_text()))
     except (OSError, ValueError, TypeError):
         return None
-    return address if address.is_here() else None
+    sound = isinstance(address.url, str) and type(address.pid) is int
+    return address if sound and address.is_here() else None
 
 
 def forget_address() -> None:
@@ -99,10 +103,22 @@ def recordings_file() -> Path:
 
 
 def register_recording(directory: Path) -> None:
-    """Remember a recording's folder, so that `otoscope up` finds it."""
+    """Remember a recording's folder, so that `otoscope up` finds it.
+
+    A home folder that cannot be written to is said in the log: the recording itself is whole.
+    """
     known = [path for path in recordings() if path != directory.resolve()]
     rows = [str(path) for path in [*known, directory.resolve()]][-1000:]
-    write_private(recordings_file(), {"recordings": rows})
+    try:
+        write_private(recordings_file(), {"recordings": rows})
+    except OSError as error:
+        _log.warning(
+            "`otoscope up` will not find the recording in %s by itself, for %s cannot be written "
+            "(%s); set OTOSCOPE_HOME to a folder that can be, or `otoscope diagnose` it by its path",
+            directory,
+            recordings_file(),
+            error.strerror or error,
+        )
 
 
 def recordings() -> list[Path]:

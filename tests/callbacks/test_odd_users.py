@@ -149,3 +149,15 @@ def test_names_that_are_no_unicode_do_not_stop_the_recording(tmp_path: Path) -> 
     store = recorded(tmp_path, recorder.run_id)
     assert store.meta(recorder.run_id).ended is not None
     assert len(store.read(recorder.run_id, "train")) == 3
+
+
+def test_a_home_folder_that_cannot_be_written_to_costs_the_recording_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("OTOSCOPE_HOME", str(tmp_path / "file" / "home"))
+    recorder, _ = run(tmp_path / "spool")
+    store = recorded(tmp_path / "spool", recorder.run_id)
+    assert len(store.read(recorder.run_id, "train")) == 12
+    assert "set OTOSCOPE_HOME" in caplog.text
+    assert "cannot write to the store" not in caplog.text

@@ -14,6 +14,7 @@ from otoscope.cli.demo import running_stack
 from otoscope.store import connect
 from otoscope.store.places import (
     address_file,
+    boot_id,
     home_folder,
     process_lives,
     read_address,
@@ -197,6 +198,35 @@ def test_an_unreachable_server_is_one_line(free_port):
     assert result.returncode == 1
     assert "no answer from the Redis server" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_home_folder_that_cannot_be_used_is_named_with_what_to_do(
+    free_port, tmp_path, monkeypatch
+):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("OTOSCOPE_HOME", str(tmp_path / "file" / "home"))
+
+    result = otoscope("up", "--port", str(free_port))
+
+    assert result.returncode == 1
+    assert "set OTOSCOPE_HOME" in result.stderr
+    assert str(tmp_path / "file" / "home") in result.stderr
+
+
+@pytest.mark.parametrize("odd", ["{", "[]", "{}", "null", '{"pid": "x"}', "typed"])
+def test_an_address_file_that_holds_nonsense_is_as_none(odd, own_home):
+    body = {
+        "url": 5,
+        "socket": "",
+        "dashboard": None,
+        "pid": None,
+        "hostname": socket.gethostname(),
+        "boot_id": boot_id(),
+    }
+    own_home.mkdir()
+    (own_home / "server.json").write_text(json.dumps(body) if odd == "typed" else odd)
+
+    assert read_address() is None
 
 
 def test_ending_while_it_still_starts_leaves_nothing(up, free_port):
