@@ -11,7 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..store import Event, Home, Judgement, StoreError, UnknownRunError, places
+from ..store import (
+    Event,
+    Home,
+    Judgement,
+    StoreError,
+    StoreFullError,
+    StoreUnavailableError,
+    UnknownRunError,
+    places,
+)
 from ..store.schemas import plain
 from .fold import Fold
 from .judging import report_of
@@ -73,6 +82,7 @@ class Daemon:
         self._runs: dict[str, _Watched] = {}
         self._idle: dict[str, tuple[float, str]] = {}
         self._broken: set[str] = set()
+        self._refused: set[str] = set()
         self._ticks = 0
 
     def run(self, stop: threading.Event) -> None:
@@ -117,8 +127,14 @@ class Daemon:
         except UnknownRunError:
             self._runs.pop(run, None)  # deleted a moment ago
             return 0
-        except StoreError:
+        except (StoreUnavailableError, StoreFullError):
             raise
+        except StoreError as error:  # a key of this run holds something else than ours
+            if run not in self._refused:
+                _log.warning("run %s cannot be read or judged now: %s", run, error)
+            self._refused.add(run)
+            self._runs.pop(run, None)
+            return 0
         except Exception:  # the guard at the border: one run must not stop the others
             if run not in self._broken:
                 _log.exception("run %s cannot be judged; the other runs go on", run)

@@ -62,13 +62,19 @@ class RedisHome(RedisClient):
                     pipe.hgetall(keys.labels(run))
                     pipe.hgetall(keys.findings(run))
                     pipe.get(keys.obstacles(run))
-                answers = pipe.execute()
-            for i, run in enumerate(part):
-                values, labels, findings, obstacles = answers[4 * i : 4 * i + 4]
-                rows = {f.encode(): v for f, v in zip(fields, values, strict=True) if v is not None}
-                if rows:
-                    kept = _object(obstacles)
-                    found.append(Card(run, _meta(rows), _labels(labels), _findings(findings), kept))
+                answers = pipe.execute(raise_on_error=False)
+                for i, run in enumerate(part):
+                    if any(_of_another_type(answer) for answer in answers[4 * i : 4 * i + 4]):
+                        continue  # somebody else's key under the name of ours
+                    values, labels, findings, obstacles = answers[4 * i : 4 * i + 4]
+                    rows = {
+                        f.encode(): v for f, v in zip(fields, values, strict=True) if v is not None
+                    }
+                    if rows:
+                        kept = _object(obstacles)
+                        found.append(
+                            Card(run, _meta(rows), _labels(labels), _findings(findings), kept)
+                        )
         return found
 
     def delete(self, run: str) -> None:
@@ -387,6 +393,15 @@ def _frames(stream: StreamName, rows: Sequence[Any]) -> list[Frame]:
         with suppress(KeyError, ValueError, struct.error):
             found.append(decode(stream, *decode_id(place), body[b"h"], body[b"t"], body[b"v"]))
     return found
+
+
+def _of_another_type(answer: Any) -> bool:
+    """Tell whether a key held another type than ours; any other error is raised."""
+    if isinstance(answer, exceptions.ResponseError) and str(answer).startswith("WRONGTYPE"):
+        return True
+    if isinstance(answer, Exception):
+        raise answer
+    return False
 
 
 def _refusals(results: Sequence[Any]) -> int:

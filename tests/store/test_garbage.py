@@ -118,6 +118,34 @@ def test_an_id_that_is_none_does_not_hide_the_list_of_runs(
         raw.zrem(keys.runs(), *odd)
 
 
+def test_a_key_of_another_type_costs_its_own_run_alone(
+    run: str, raw: redis.Redis, redis_url: str
+) -> None:
+    home = RedisHome(redis_url)
+    spoilt = {}
+    for part in (keys.meta, keys.labels, keys.findings, keys.obstacles, keys.state, keys.events):
+        other = new_run_id("spoilt")
+        home.write_meta(other, {"name": "spoilt"})
+        raw.delete(part(other))
+        raw.rpush(part(other), "a list")
+        spoilt[other] = part
+    raw.zadd(keys.runs(), dict.fromkeys(spoilt, 2e12))
+    try:
+        store = Store(home)
+        assert run in [info.id for info in store.runs()]
+        daemon = Daemon(home)
+        daemon.tick()
+        assert store.judgement(run).state["place"]["step"] >= SOUND
+        for other, part in spoilt.items():
+            raw.delete(part(other))
+            home.write_meta(other, {"name": "mended"})
+        daemon.tick()
+    finally:
+        for other, part in spoilt.items():
+            raw.delete(part(other))
+            home.delete(other)
+
+
 def test_a_daemon_begins_anew_where_its_state_cannot_be_read(
     run: str, raw: redis.Redis, redis_url: str
 ) -> None:
