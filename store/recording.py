@@ -199,9 +199,24 @@ def read_recording(directory: Path) -> Recording:
             else:
                 frames.append(item)
         home.append(run, [frame for frame in frames if frame.schema in home.schemas(run)])
-    home.append(run, [], _read_events(directory / "events.jsonl", recording), resent=True)
+    events = _read_events(directory / "events.jsonl", recording)
+    home.append(run, [], events, resent=True)
     home.write_meta(run, meta)
+    _tell_of_a_missing_beginning(recording, events)
     return recording
+
+
+def _tell_of_a_missing_beginning(recording: Recording, events: Sequence[Event]) -> None:
+    """Note where a folder holds only what a server had not taken when the training ended."""
+    home, run = recording.home, recording.run
+    first = min(
+        (frame.step for s in home.streams(run) for frame in home.frames(run, s)[:1]), default=0
+    )
+    if first > 1 and not any(event.kind == "started" for event in events):
+        recording.damage.append(
+            f"the steps before {first} are not in this folder, so that a judgement of it may be "
+            "wrong: a server has them; `otoscope up` puts the run together again"
+        )
 
 
 def replay(directory: Path, home: Home) -> tuple[str, int]:

@@ -44,7 +44,7 @@ def test_the_verdict_of_a_run_in_redis_names_the_run(
 
 
 def test_a_server_that_dies_for_good_costs_the_run_nothing_and_loses_nothing(
-    tmp_path: Path,
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server = RedisProcess(tmp_path).start()
     count = 0
@@ -53,10 +53,11 @@ def test_a_server_that_dies_for_good_costs_the_run_nothing_and_loses_nothing(
         nonlocal count
         count += 1
         if count == 4:
+            assert callback.recorder is not None and callback.recorder.sender.flush(10)
             server.kill()
         return functional.cross_entropy(net.net(batch[0]), batch[1])
 
-    callback = Otoscope(url=server.url, spool=tmp_path / "spool", verdict=False)
+    callback = Otoscope(url=server.url, spool=tmp_path / "spool")
     trainer, _ = fit(PACKAGES[0], tmp_path, [callback], net=module(PACKAGES[0], step))
     assert trainer.global_step == 12
     assert callback.run_id is not None
@@ -64,6 +65,11 @@ def test_a_server_that_dies_for_good_costs_the_run_nothing_and_loses_nothing(
     steps = list(kept.read(callback.run_id, "train").steps)
     assert steps == list(range(13 - len(steps), 13)) and len(steps) >= 9
     assert [e.kind for e in kept.events(callback.run_id)][-1] == "finished"
+    # and its second half alone is not judged as if it were the run
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()][-3:]
+    assert lines[0].startswith("Not judged: the server went away")
+    assert f"otoscope show {callback.run_id}" in lines[2]
+    assert len(kept.damage) == 1 and f"before {steps[0]} are not in this folder" in kept.damage[0]
 
 
 def test_nobody_at_the_address_is_no_reason_to_stop(tmp_path: Path, free_port: int) -> None:
