@@ -112,7 +112,12 @@ def _print_finding(out: Console, finding: dict[str, Any], titles: dict[str, str]
         ("Why", finding.get("why", "")),
         ("May be normal", finding.get("may_be_normal", "")),
         ("Not measured", ", ".join(finding.get("not_measured", []))),
-        ("Caused", "; ".join(titles.get(name, name) for name in finding.get("caused", []))),
+        (
+            "Caused",
+            "; ".join(
+                titles[name] if name in titles else str(name) for name in finding.get("caused", [])
+            ),
+        ),
     ]
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 2))
     table.add_column(style="dim", no_wrap=True)

@@ -35,10 +35,12 @@ class Store:
     def runs(self) -> list[RunInfo]:
         """Return every run, the last seen first."""
         now = self._clock()
-        return [
+        rows = [
             run_info(card.run, card.meta, card.labels, card.findings, card.obstacles, now)
             for card in self.home.cards()
         ]
+        # the home knows when a run was last written, which for a recording is when it was taken in
+        return sorted(rows, key=lambda row: -row.last_seen)
 
     def run(self, run: str) -> RunInfo:
         """Return one run's row; raises UnknownRunError."""

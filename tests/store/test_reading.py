@@ -215,6 +215,14 @@ def test_the_status_is_told_from_heartbeat_and_end(
     assert Store(home, clock=lambda: 1000.0 + age).run(RUN).status == status
 
 
+def test_an_old_run_that_is_taken_in_late_is_listed_behind_newer_ones() -> None:
+    home = MemoryHome()
+    home.write_meta("new-1", {"started": 900.0, "heartbeat": {"0": 1000.0}})
+    home.write_meta("old-1", {"started": 100.0, "heartbeat": {"0": 200.0}})
+
+    assert [run.id for run in Store(home).runs()] == ["new-1", "old-1"]
+
+
 def test_runs_are_listed_with_what_a_person_set_before_what_the_run_said(home: MemoryHome) -> None:
     home.write_meta(RUN, {"progress": {"step": 40, "loss": 0.5, "loss_best": 0.4}, "tags": ["a"]})
     home.set_labels(RUN, {"name": "baseline", "notes": "first"})
