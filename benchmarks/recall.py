@@ -25,7 +25,9 @@ from typing import Any
 import numpy as np
 import torch
 from otoscope.diagnostics import judge
-from otoscope.store import connect
+from otoscope.diagnostics.fold import Fold
+from otoscope.diagnostics.reader import Reader
+from otoscope.store import Store, connect
 from torch import nn
 from torch.nn import functional
 
@@ -110,7 +112,7 @@ TUNED = (
     too_high("conv-sgd-2", CONV, sgd(2.0)),
     too_high("tanh-sgd-3", TANH, sgd(3.0)),
     too_high("lstm-adam-0.3", LSTM, adam(0.3)),
-    too_high("words-adam-0.05", WORDS, adam(0.05)),
+    too_high("words-adam-0.3", WORDS, adam(0.3)),
     too_high("diabetes-sgd-1", DIABETES, sgd(1.0)),
     too_high("diabetes-sgd-20", DIABETES, sgd(20.0), "non_finite"),
     Fault(
@@ -199,16 +201,29 @@ class Ends:
     third: Training | None
 
     def closed(self, mended: float) -> float:
-        """Return the share of the gap that a loss closes; a run worth nothing ends as it began."""
+        """Return the share of the gap that a loss closes; none is worse than the twin's first one."""
         if self.healthy is None:
             return math.nan
-        worst = worth(self.fault.last, self.fault.first)
+        untrained = self.healthy.first
+        worst = worth(self.fault.last, untrained)
         gap = worst - self.healthy.last
-        return (worst - worth(mended, self.fault.first)) / gap if gap > 0 else math.nan
+        return (worst - worth(mended, untrained)) / gap if gap > 0 else math.nan
 
 
-def worth(last: float, first: float) -> float:
-    return min(last, first) if math.isfinite(last) else first
+def worth(last: float, untrained: float) -> float:
+    return min(last, untrained) if math.isfinite(last) else untrained
+
+
+def watched(store: Store, run: str) -> dict[str, int]:
+    """Return the step at which each rule first fired, as one who watched would have seen it."""
+    fold = Fold(run, store.meta(run), store.home.schemas(run))
+    reader = Reader(store.home, fold)
+    fired: dict[str, int] = {}
+    while reader.pull():
+        while fold.judge(most=1):
+            for finding in fold.findings():
+                fired.setdefault(finding.rule, fold.place.step)
+    return fired
 
 
 def with_rate(case: Case, times: float) -> Case:
@@ -224,7 +239,9 @@ def tried(
     """Return what one planted fault came to: what was found, when, and what the advice mended."""
     with tempfile.TemporaryDirectory() as name:
         broken = train(fault.case, seed, steps, budget=budget, folder=Path(name))
-        verdict = judge(connect(Path(name) / broken.run), broken.run)
+        store = connect(Path(name) / broken.run)
+        verdict = judge(store, broken.run)
+        fired = watched(store, broken.run)
     key = (fault.case.name, seed)
     if key not in ends:
         third = fault.healthy and train(with_rate(fault.case, 0.3), seed, steps)
@@ -245,7 +262,7 @@ def tried(
     }
     named = [item for item in found if item["rule"] in fault.rules]
     if named:
-        row["delay"] = max(0, min(item["last_step"] for item in named) - fault.onset)
+        row["delay"] = max(0, min(fired[item["rule"]] for item in named) - fault.onset)
     if roots and roots[0]["recommendation"]:
         advice = roots[0]["recommendation"]
         row |= {key: advice[key] for key in ("parameter", "proposed", "basis")}

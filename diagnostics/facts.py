@@ -105,7 +105,7 @@ class Facts:
         self._learn_curvature(history, before, window, numbers["torn"])
         losses = window.samples("train", "loss", count=100).finite.values
         floor = numbers["spike_of_start"] * abs(self.loss_start)
-        if len(lone_spikes(losses, numbers["spike"], floor)) >= numbers["spikes"]:
+        if len(bursts(losses, numbers, floor)):
             self.bursts_step = window.step
 
     def checkpointed(self, event: Event) -> None:
@@ -124,15 +124,15 @@ class Facts:
             top = int(np.argmax(new.values))
             if not new.values[top] <= self.loss_peak:
                 self.loss_peak, self.loss_peak_step = float(new.values[top]), int(new.steps[top])
-        rates = window.samples("train", "lr", span=window.step - before).finite.values
-        if len(rates):
-            self.lr_peak = float(np.nanmax([self.lr_peak, rates.max()]))
         block = window.samples("train", "loss", count=BLOCK).finite
         if len(block) >= BLOCK // 2:
             median = float(np.median(block.values))
             if not median >= self.loss_best:
                 self.loss_best, self.loss_best_step = median, window.step
-                self.lr_at_best = self.lr_peak
+                self.lr_at_best = self.lr_peak  # of the points before: it may just have jumped
+        rates = window.samples("train", "lr", span=window.step - before).finite.values
+        if len(rates):
+            self.lr_peak = float(np.nanmax([self.lr_peak, rates.max()]))
         norms = np.sqrt(history.column("train", "grad_sq", before, window.step).values)
         norms = norms[np.isfinite(norms)]
         if len(self.first_norms) < 20 and len(norms):
@@ -230,6 +230,14 @@ def learned(window: Window, facts: Facts, share: float) -> bool:
     losses = window.samples("train", "loss", count=BLOCK).finite
     start = facts.loss_start
     return bool(len(losses) and start > 0 and np.median(losses.values) < share * start)
+
+
+def bursts(losses: np.ndarray, numbers: Thresholds, floor: float) -> np.ndarray:
+    """Return where single batches throw the loss up: several lone spikes, or one beyond doubt."""
+    several = lone_spikes(losses, numbers["spike"], floor)
+    if len(several) >= numbers["spikes"]:
+        return several
+    return lone_spikes(losses, numbers["lone_spike"], floor)
 
 
 def lone_spikes(values: np.ndarray, times: float, floor: float = 0.0) -> np.ndarray:

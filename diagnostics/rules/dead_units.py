@@ -69,7 +69,7 @@ def judge(window: Window, context: Context) -> Verdict:
     flat = not learned(window, context.facts, numbers["flat"])
     certain = bool(np.nanmax(now) >= numbers["certain"]) and flat
     case = _case(window, context, found, np.flatnonzero(bad), start)
-    return breach(worst, case, certain=certain and window.step - context.start > numbers["early"])
+    return breach(worst, case, certain=certain)
 
 
 def _shares(window: Window, samples: int, span: int) -> _Shares | None:

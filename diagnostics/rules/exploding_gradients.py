@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...store import Evidence, Recommendation
-from ..facts import lone_spikes
+from ..facts import bursts
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import Samples, Window
 from ..words import count, listing, number, percent, rounded
@@ -56,7 +56,7 @@ def judge(window: Window, context: Context) -> Verdict:
     strength = 1.0 if _thrown_back(losses, context) else _strength(seen)
     if not len(seen.steps):
         return fine(strength)
-    up, now, usual = _loss_is_up(losses.steps, losses.values, int(seen.steps[0]), seen)
+    up, now, usual = _loss_is_up(losses, seen, int(numbers["usual"]))
     if not up or now - usual < numbers["loss_rise"] * abs(context.facts.loss_start):
         return fine(strength)  # keeps a finding that stands, and makes none
     return breach(strength, _case(window, context, seen, now, usual))
@@ -96,8 +96,8 @@ def _lone_losses(losses: Samples, squares: Samples, context: Context) -> _Seen |
     recent = losses.steps > losses.steps[-1] - numbers["burst_window"]
     steps, values = losses.steps[recent], losses.values[recent]
     floor = numbers["spike_of_start"] * abs(context.facts.loss_start)
-    spikes = lone_spikes(values, numbers["spike"], floor)
-    if len(spikes) < numbers["spikes"]:
+    spikes = bursts(values, numbers, floor)
+    if not len(spikes):
         return None
     before = np.sqrt(squares.values[squares.steps < steps[spikes[0]]])
     if not len(before):
@@ -113,16 +113,19 @@ def _strength(seen: _Seen) -> float:
     return float(np.median(seen.norms) / seen.limit)
 
 
-def _loss_is_up(
-    steps: np.ndarray, losses: np.ndarray, onset: int, seen: _Seen
-) -> tuple[bool, float, float]:
-    """Compare the losses since the onset with those before it: medians, so that bursts alone count little."""
-    before, since = losses[steps < onset], losses[steps >= onset]
+def _loss_is_up(losses: Samples, seen: _Seen, count: int) -> tuple[bool, float, float]:
+    """Compare the losses since the onset with those before it: medians, so that bursts alone count little.
+
+    `count`: losses just before the onset that tell where it stood; more, and a loss that was
+    falling looks higher than it was.
+    """
+    earlier = losses.steps < seen.steps[0]
+    before, since = losses.values[earlier], losses.values[~earlier]
     if not len(before) or not len(since):
         return False, math.nan, math.nan
-    usual, now = float(np.median(before[-100:])), float(np.median(since))
-    at = np.isin(steps, seen.steps)
-    hit = float(np.median(losses[at])) if at.any() else now
+    usual, now = float(np.median(before[-count:])), float(np.median(since))
+    at = np.isin(losses.steps, seen.steps)
+    hit = float(np.median(losses.values[at])) if at.any() else now
     spread = float(np.subtract(*np.quantile(before[-100:], [0.75, 0.25])))
     return (now > usual + 0.25 * spread and hit > usual), now, usual
 

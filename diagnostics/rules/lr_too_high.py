@@ -37,9 +37,11 @@ def judge(window: Window, context: Context) -> Verdict:
     numbers, facts = context.thresholds, context.facts
     losses = window.samples("train", "loss", count=numbers.window, span=numbers.span)
     finite = losses.finite
+    if len(finite) < len(losses):
+        broken = _broken_off(window, context, finite.values)
+        if broken.kind == "breach" or len(finite) < FEW:
+            return broken
     if len(finite) < FEW:
-        if len(losses) >= FEW:
-            return unknown("the losses are no longer finite")
         return unknown("too few losses since the windows began")
     if len(finite) < numbers.min_samples:
         return _early(window, context, finite.values)
@@ -51,6 +53,9 @@ def judge(window: Window, context: Context) -> Verdict:
     ratio = now / best if best > 0 else 1 + rise
     climbed = ratio > numbers.fire and rise > numbers["rise_of_start"]
     never_fell = _never_fell(context, now, best) and not _falls(finite.values, numbers["falling"])
+    first = _first_too_long(context)
+    back = first is not None and now > numbers["back"] * start
+    never_fell = never_fell or back
     torn = _torn(window, context, now)
     if torn is not None and not climbed:
         return breach(1.0, _tore(window, context, now, torn))
@@ -61,7 +66,12 @@ def judge(window: Window, context: Context) -> Verdict:
     recovering = latest < numbers["recovering"] * now
     length = _too_long(window, context, never_fell and not climbed)
     # single batches that throw the run back are mended by a clip, not by the rate
-    thrown_back = not never_fell and facts.bursts_step > facts.loss_best_step
+    thrown_back = (
+        not never_fell
+        and first is None
+        and facts.bursts_step > facts.loss_best_step
+        and not raised(window, context, current_rate(window, context))
+    )
     if length is None or recovering or thrown_back:
         return fine(strength)  # keeps a finding that stands, and makes none
     return breach(strength, _case(window, context, now, never_fell, length))
@@ -87,6 +97,12 @@ def _torn(window: Window, context: Context, now: float) -> Evidence | None:
     if losses.max() < numbers["torn_loss"] * facts.loss_start:
         return None
     return _first_evidence(context, size, numbers["torn"])
+
+
+def _first_too_long(context: Context) -> Evidence | None:
+    size = first_step(context)
+    limit = context.thresholds["adaptive_first" if context.adaptive else "update_first"]
+    return _first_evidence(context, size, limit) if size > limit else None
 
 
 def _first_evidence(context: Context, size: float, limit: float) -> Evidence:
@@ -116,6 +132,19 @@ def _early(window: Window, context: Context, losses: np.ndarray) -> Verdict:
     return fine()
 
 
+def _broken_off(window: Window, context: Context, losses: np.ndarray) -> Verdict:
+    """Judge where losses are no longer finite: a rate far too high breaks off at once."""
+    facts = context.facts
+    fell = facts.loss_best < context.thresholds["never_fell"] * facts.loss_start
+    if fell and not raised(window, context, current_rate(window, context)):
+        return unknown("the losses are no longer finite")
+    length = _too_long(window, context, from_start=not fell)
+    if length is None:
+        return unknown("the losses are no longer finite")
+    last = float(losses[-1]) if len(losses) else math.inf
+    return breach(2.0, _blown_up(window, context, last, length), certain=True)
+
+
 def _too_long(window: Window, context: Context, from_start: bool) -> list[Evidence] | None:
     """Return the evidence that steps are too long, None where there is none."""
     numbers, facts = context.thresholds, context.facts
@@ -140,10 +169,9 @@ def _too_long(window: Window, context: Context, from_start: bool) -> list[Eviden
         )
         limit = numbers["raised"] * facts.lr_at_best
         seen.append(Evidence(text, "train", "lr", window.step, rate, limit))
-    size = first_step(context)
-    limit = numbers["adaptive_first" if context.adaptive else "update_first"]
-    if from_start and size > limit:
-        seen.append(_first_evidence(context, size, limit))
+    first = _first_too_long(context)
+    if from_start and first is not None:
+        seen.append(first)
     steps, ratios = update_ratios(window.history, window.since, window.step)
     behind = steps > (window.step - numbers.span)
     limit = numbers["update_peak"] if from_start else numbers["update_ratio"]
@@ -185,7 +213,9 @@ def _case(
     facts, numbers = context.facts, context.thresholds
     start, best = facts.loss_start, facts.loss_best
     if never_fell:
-        text = f"loss {number(start)} at the start, {number(now)} now: it never fell"
+        fell = min(now, best) < numbers["never_fell"] * start
+        how = f"it fell to {number(best)} and came back" if fell else "it never fell"
+        text = f"loss {number(start)} at the start, {number(now)} now: {how}"
         damaged, limit = context.start, numbers["never_fell"] * start
     else:
         text = (

@@ -202,7 +202,7 @@ class Lab:
                 generator=torch.Generator().manual_seed(0),
             )
             top = float(spectrum.values[0])
-        except (RuntimeError, ValueError):
+        except (RuntimeError, ValueError, ArithmeticError):
             top = math.nan
         group = self.optimizer.param_groups[0]
         edge = math.nan

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from otoscope.diagnostics.engine import Engine
+from otoscope.diagnostics.inhibition import HOLD
 from otoscope.diagnostics.rule import Case, Verdict, breach, fine, unknown
 from otoscope.diagnostics.thresholds import Thresholds, load
 from otoscope.store import Evidence, Recommendation
@@ -79,6 +80,20 @@ def test_an_effect_waits_while_its_root_cause_is_pending_and_hangs_under_it() ->
     feed(engine, "plateau", [breach(2, case())], at=30)
     root, effect = engine.ordered()
     assert (root.rule, root.caused) == ("dead_units", [effect.id])
+
+
+def test_an_effect_waits_no_longer_than_it_must_for_a_root_cause_that_wants_samples() -> None:
+    engine = Engine("run-1")
+    feed(engine, "dead_units", [breach(2, case())])
+    feed(engine, "plateau", [breach(2, case())] * 3)
+    feed(engine, "plateau", [breach(2, case())], at=10 + HOLD)
+    assert engine.entry("plateau").state == "firing"
+
+
+def test_a_breach_that_is_certain_waits_for_no_other() -> None:
+    engine = Engine("run-1")
+    feed(engine, "dead_units", [breach(2, case(), certain=True)], load("dead_units"))
+    assert engine.entry("dead_units").state == "firing"
 
 
 def test_a_root_cause_that_fires_late_gathers_what_it_caused() -> None:

@@ -82,6 +82,67 @@ def test_a_rate_too_high_from_the_first_step_is_named_and_its_value_mends_it(rat
     assert again["findings"] == []
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "healthy"),
+    [
+        (lambda p: SGD(p, 1.5), 0.5),
+        (lambda p: SGD(p, 5.0), 0.5),
+        (lambda p: SGD(p, 0.5, momentum=0.9), 0.1),
+        (lambda p: Adam(p, 0.1), 0.005),
+    ],
+)
+def test_the_first_step_tells_the_rate_where_no_curvature_was_measured(
+    optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer], healthy: float
+) -> None:
+    _, judged = run_lab(optimizer, curvature=0, every=1000, steps=200)
+    finding = root(judged)
+    assert finding["rule"] == "lr_too_high"
+    assert finding["title"] == "The learning rate is too high"
+    advice = finding["recommendation"]
+    assert advice["basis"] == "rule of thumb"
+    assert "first step" in advice["formula"]
+    assert "rule of thumb" in judged["verdict"]
+    assert healthy / 20 < advice["proposed"] < healthy
+
+
+def test_how_many_times_too_high_is_said_where_curvature_tells_it() -> None:
+    _, judged = run_lab(lambda p: SGD(p, 1.5), steps=120, curvature=10)
+    finding = root(judged)
+    assert finding["recommendation"]["basis"] == "derived"
+    assert "times too high" in finding["title"]
+
+
+def test_curvature_of_a_net_that_was_damaged_before_is_not_used() -> None:
+    _, judged = run_lab(lambda p: SGD(p, 5.0), steps=200, every=5, curvature=150)
+    advice = root(judged)["recommendation"]
+    assert advice["basis"] == "rule of thumb"
+    assert 0.01 < advice["proposed"] < 0.5
+
+
+def test_a_rate_that_was_raised_goes_back_to_the_one_at_which_the_loss_fell() -> None:
+    _, judged = run_lab(
+        lambda p: SGD(p, 0.1),
+        schedule=lambda step: 1 if step < 200 else 20,
+        steps=400,
+        every=1000,
+        curvature=0,
+    )
+    advice = root(judged)["recommendation"]
+    assert root(judged)["rule"] == "lr_too_high"
+    assert (advice["proposed"], advice["basis"]) == (0.1, "from your run")
+
+
+def test_a_loss_that_breaks_off_at_once_is_laid_to_the_rate() -> None:
+    def squared(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return nn.functional.mse_loss(a, nn.functional.one_hot(b, 10).float()) * 10
+
+    _, judged = run_lab(lambda p: SGD(p, 30.0), loss=squared, steps=100, curvature=0)
+    finding = root(judged)
+    assert finding["rule"] == "lr_too_high"
+    effects = {item["rule"] for item in judged["findings"] if item["id"] in finding["caused"]}
+    assert "non_finite" in effects
+
+
 def test_a_rate_that_rises_late_is_named_before_what_it_breaks() -> None:
     _, judged = run_lab(
         lambda p: SGD(p, 0.1), schedule=lambda step: 1 if step < 300 else 12, steps=400
@@ -177,6 +238,16 @@ def test_units_that_come_back_in_the_first_steps_are_no_finding() -> None:
     assert judged["findings"] == []
 
 
+def test_one_batch_that_throws_the_run_back_for_good_gets_a_clip() -> None:
+    def spoil(step: int, x: torch.Tensor) -> torch.Tensor:
+        return x * 300 if step == 155 else x
+
+    _, judged = run_lab(lambda p: SGD(p, 0.1), spoil=spoil, steps=300, every=1000, curvature=0)
+    finding = root(judged)
+    assert finding["rule"] == "exploding_gradients"
+    assert finding["recommendation"]["parameter"] == "gradient_clip_val"
+
+
 def test_units_that_a_long_step_killed_get_a_lower_rate() -> None:
     _, judged = run_lab(lambda p: Adam(p, 0.1), steps=200)
     finding = root(judged)
@@ -208,6 +279,14 @@ def test_a_rate_far_too_low_is_raised() -> None:
     advised = finding["recommendation"]["proposed"]
     mended, _ = run_lab(lambda p: SGD(p, advised), steps=400)
     assert last_loss(mended) < 1.0
+
+
+def test_a_dead_net_that_no_sample_shows_is_drawn_anew_and_its_rate_is_not_raised() -> None:
+    dead = born_dead(slice(0, -1))
+    _, judged = run_lab(lambda p: SGD(p, 0.1), net=dead, steps=450, every=1000, curvature=0)
+    stuck = next(item for item in judged["findings"] if item["rule"] == "plateau")
+    assert stuck["title"] == "Stuck: no gradient reaches any weight"
+    assert stuck["recommendation"]["parameter"] == "weight_init"
 
 
 def test_a_layer_that_was_left_out_of_the_optimizer_is_named_once_the_loss_stands_still() -> None:
