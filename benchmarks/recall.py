@@ -127,6 +127,9 @@ TUNED = (
     ),
     Fault(replace(MLP, name="mlp-sgd-1e-5", optimizer=sgd(1e-5)), ("plateau",), MLP),
     Fault(
+        replace(DIABETES, name="diabetes-sgd-1e-6", optimizer=sgd(1e-6)), ("plateau",), DIABETES
+    ),
+    Fault(
         replace(MLP, name="mlp-left-out", optimizer=last_layer_only(sgd(0.001))),
         ("plateau",),
     ),

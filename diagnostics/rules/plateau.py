@@ -52,10 +52,12 @@ def judge(window: Window, context: Context) -> Verdict:
     start = abs(context.facts.loss_start)
     if not start > 0 or trend.now < numbers["floor"] * start:
         return fine()
-    if trend.improvement >= numbers.fire:
-        return fine(numbers.fire / trend.improvement)
     ratio = _largest_ratio(window)
     slow = ratio < numbers["ratio_low"] and not context.facts.update_peak > numbers["ratio_moved"]
+    # so small steps bring nothing in a window: what looks like it is the noise of the batches
+    least = numbers["slow_fire"] if slow else numbers.fire
+    if trend.improvement >= least:
+        return fine(least / trend.improvement)
     if abs(trend.z) >= numbers["z"] and not slow:
         return fine(0.5)
     frozen = _frozen(window, context)
