@@ -120,7 +120,8 @@
     return o.h("div", { class: "row tight buttons" },
       o.h("button", { class: "button accent", onclick: () => model.showOnCharts(finding) }, "Show on charts"),
       o.h("button", { class: "button", onclick: () => act("normal", finding, {}) }, "This is normal"),
-      o.h("button", { class: "button", title: `Until step ${o.step(until)}`, onclick: () => act("snoozed", finding, { until_step: until }) }, "Snooze"),
+      // a run that ended reaches no later step
+      model.ended() ? null : o.h("button", { class: "button", title: `Until step ${o.step(until)}`, onclick: () => act("snoozed", finding, { until_step: until }) }, "Snooze"),
       o.h("button", { class: "button", onclick: () => act("acknowledged", finding, {}) }, "Acknowledge"));
   }
 

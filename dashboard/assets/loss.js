@@ -13,9 +13,10 @@
       this.cursor = o.h("div", { class: "cursor", hidden: true });
       this.band = o.h("div", { class: "band", hidden: true });
       this.readout = o.h("div", { class: "readout", "aria-live": "polite" });
+      this.lowest = o.h("span", { class: "dim" });
       this.marks = o.h("ol", { class: "marks" });
       this.empty = o.h("p", { class: "empty-chart dim", hidden: true }, "No step yet: the first sample draws the curve.");
-      const foot = o.h("div", { class: "row foot" }, this.readout, o.h("span", { class: "space" }),
+      const foot = o.h("div", { class: "row foot" }, this.readout, o.h("span", { class: "space" }), this.lowest,
         o.exports(model, "train", this.canvas, () => model.tables.train));
       box.replaceChildren(o.h("div", { class: "plot" }, this.canvas, this.band, this.cursor, this.empty), foot, this.marks);
       o.panel(this.canvas, () => this.draw());
@@ -193,17 +194,8 @@
       context.stroke();
       context.setLineDash([]);
       const name = Number(o.settings.smoothing) > 0 ? "lowest smoothed" : "lowest";
-      const text = `${name} ${o.number(smooth[best])}, step ${o.step(table.steps[best])}`;
-      const size = context.measureText(text).width;
-      const above = at - 20 > TOP;
-      context.globalAlpha = 0.8;
-      context.fillStyle = colours.panel;
-      context.fillRect(LEFT + 3, above ? at - 17 : at + 3, size + 8, 15);
-      context.globalAlpha = 1;
-      context.fillStyle = colours.dim;
-      context.textAlign = "left";
-      context.textBaseline = "middle";
-      context.fillText(text, LEFT + 7, above ? at - 9 : at + 11);
+      // below the chart: in it no place is sure to be free of curves
+      this.lowest.textContent = `dashed: ${name} ${o.number(smooth[best])}, step ${o.step(table.steps[best])}`;
     }
 
     drawFindings(context, table, xs) {

@@ -51,6 +51,8 @@
       return { judged: judged || answer.events.length > 0 || answer.reset, data: answer.reset || Object.keys(answer.series).length > 0 };
     }
 
+    ended() { return Boolean(this.run) && ["finished", "failed"].includes(this.run.status); }
+
     started() { return this.run ? this.run.started : 0; }
 
     /** Findings that no other one caused: those that wait for an answer, those put aside, those that are over. */
@@ -73,10 +75,12 @@
     told(finding) {
       const last = this.events.filter((event) => event.body && event.body.finding === finding.id &&
         ["acknowledged", "snoozed", "normal"].includes(event.kind)).pop();
-      if (finding.snoozed_until_step > this.run.step) return `Snoozed until step ${o.step(finding.snoozed_until_step)}`;
-      if (last && last.kind === "normal") return "Marked as normal";
-      if (last && last.kind === "snoozed" && last.body.until_step > this.run.step) return `Snoozed until step ${o.step(last.body.until_step)}`;
-      if (finding.acknowledged || (last && last.kind === "acknowledged")) return "Acknowledged";
+      const snoozed = (until) => (until > this.run.step ? `Snoozed until step ${o.step(until)}` : "");
+      if (last && last.kind === "normal") return "Marked as normal"; // what was decided last counts
+      if (last && last.kind === "acknowledged") return "Acknowledged";
+      const until = snoozed(finding.snoozed_until_step) || (last ? snoozed(last.body.until_step) : "");
+      if (until) return until;
+      if (finding.acknowledged) return "Acknowledged";
       return "";
     }
 
@@ -149,9 +153,8 @@
     function drawJudgement() {
       const roots = model.roots();
       o.fill(o.byId("verdict"), [model.state, model.verdict, model.run.status, model.marked().map((f) => f.severity)], () => o.verdict(model));
-      const ended = ["finished", "failed"].includes(model.run.status);
-      o.fill(o.byId("obstacles"), [model.obstacles, ended], () => o.obstacleCards(model.obstacles, ended));
-      o.fill(o.byId("findings"), [roots, roots.map((f) => model.told(f))], () =>
+      o.fill(o.byId("obstacles"), [model.obstacles, model.ended()], () => o.obstacleCards(model.obstacles, model.ended()));
+      o.fill(o.byId("findings"), [roots, model.ended(), roots.map((f) => model.told(f))], () =>
         roots.map((finding, index) => o.findingCard(finding, { index, count: roots.length }, model, act)));
       o.fill(o.byId("judged"), [model.judged, model.notJudged, model.run.overhead], () => o.judgedCard(model));
     }

@@ -46,8 +46,7 @@
   };
 
   o.statCards = function (model) {
-    const ended = ["finished", "failed"].includes(model.run.status);
-    const said = (note) => (note && ended ? note.replace("not measured yet", "not measured") : note) || "\u00a0";
+    const said = (note) => (note && model.ended() ? note.replace("not measured yet", "not measured") : note) || "\u00a0";
     return facts(model).map(([name, value, note]) =>
       o.h("div", { class: "stat" }, o.h("span", { class: "dim" }, name), o.h("strong", {}, value), o.h("span", { class: "dim" }, said(note))));
   };

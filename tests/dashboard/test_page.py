@@ -315,7 +315,7 @@ def test_hostile_names_stay_text_everywhere(home, look):
 
 
 def test_what_a_person_decides_is_sent_and_shown(home, look, store):
-    live_run(home)
+    run = live_run(home)
     page = look(f"/run/{RUN}").page
 
     page.get_by_role("button", name="Acknowledge").click()
@@ -327,6 +327,24 @@ def test_what_a_person_decides_is_sent_and_shown(home, look, store):
 
     kinds = [event.kind for event in store.events(RUN)]
     assert kinds == ["lr", "acknowledged", "snoozed", "normal"]
+    # and what was decided last stands when the judgement knows of an earlier decision
+    finding = too_high(RUN)
+    finding.snoozed_until_step = 1400
+    run.judged(finding, dead(RUN))
+    expect(page.locator("#verdict")).to_contain_text("0.034")
+    run.train(10)
+    expect(page.locator("#run-head")).to_contain_text("step 910")
+    expect(page.locator(".told")).to_contain_text("Marked as normal")
+
+
+def test_a_finding_of_a_run_that_ended_is_not_snoozed(home, look):
+    MadeRun(home, RUN).train(300).judged(too_high(RUN, 200, 300)).end("finished")
+
+    page = look(f"/run/{RUN}").page
+
+    expect(page.get_by_role("button", name="Acknowledge")).to_be_visible()
+    expect(page.get_by_role("button", name="Snooze")).to_have_count(0)
+    expect(page.locator("#loss .foot")).to_contain_text("dashed: lowest smoothed")
 
 
 def test_a_new_judgement_takes_neither_focus_nor_selection_nor_what_was_folded_out(home, look):
