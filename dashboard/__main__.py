@@ -6,6 +6,7 @@ import argparse
 import errno
 import os
 import socket
+import struct
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,8 +18,24 @@ from ..store import OtoscopeError, connect
 from .access import LOOPBACK
 from .app import create_app
 
-THREADS = 8
+THREADS = 32
 """Requests in flight: each waits for Redis most of its time."""
+
+
+PATIENCE_SECONDS = 5
+"""How long a connection may stay silent in the middle of a request, while it holds a thread."""
+
+
+def bound_patience(worker: Any) -> None:
+    """Let no silent connection hold a thread for good: a phone that left, or malice.
+
+    The accepted sockets take the time-out over from those that listen.
+    """
+    for listener in worker.sockets:
+        for side in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            listener.sock.setsockopt(
+                socket.SOL_SOCKET, side, struct.pack("ll", PATIENCE_SECONDS, 0)
+            )
 
 
 class Server(BaseApplication):
@@ -134,6 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "threads": THREADS,
             "loglevel": "warning",
             "graceful_timeout": 3,
+            "post_worker_init": bound_patience,
             "proc_name": "otoscope-dashboard",
             "control_socket_disable": True,
         },

@@ -9,7 +9,7 @@ import time
 import urllib.request
 
 import pytest
-from otoscope.dashboard.__main__ import main
+from otoscope.dashboard.__main__ import THREADS, main
 
 from tests.conftest import find_free_port
 
@@ -75,6 +75,28 @@ def test_the_server_answers_and_a_signal_ends_it(redis_url):
         if server.poll() is None:
             server.kill()
             server.wait(10)
+
+
+def test_connections_that_fall_silent_do_not_hold_the_page_for_good(redis_url):
+    port = find_free_port()
+    server = subprocess.Popen(
+        [sys.executable, "-m", "otoscope.dashboard", "--port", str(port)],
+        env={**os.environ, "OTOSCOPE_URL": redis_url},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    stalled = []
+    try:
+        answer_of(server, f"http://127.0.0.1:{port}/healthz")
+        for _ in range(THREADS):
+            stalled.append(socket.create_connection(("127.0.0.1", port)))
+            stalled[-1].sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Half: ")
+        assert answer_of(server, f"http://127.0.0.1:{port}/healthz") == b'{"status":"ok"}'
+    finally:
+        for connection in stalled:
+            connection.close()
+        server.kill()
+        server.wait(10)
 
 
 def answer_of(server: subprocess.Popen, url: str) -> bytes:
