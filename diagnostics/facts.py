@@ -17,6 +17,8 @@ FIRST_LOSSES = 5
 BLOCK = 50
 KEPT_CHECKPOINTS = 20
 SANE = 1.5
+BEGAN_AT_ZERO = 0.9999
+"""A first step of such a share of the weights that it made is all that they are."""
 
 
 @dataclass
@@ -142,9 +144,9 @@ class Facts:
     def _learn_layers(self, history: History, before: int, window: Window, torn: float) -> None:
         step = window.step
         steps, ratios = update_ratios(history, before, step)
+        if before < self.first_step <= step:
+            self._learn_first_step(history)
         for at, ratio in zip(steps.tolist(), ratios.tolist(), strict=True):
-            if at == self.first_step:
-                self._learn_first_step(history, at, ratio)
             if not ratio <= self.update_peak:
                 self.update_peak, self.update_peak_step = ratio, at
             if not ratio <= self.update_sound and self._sane(window, at, torn):
@@ -161,13 +163,20 @@ class Facts:
                 if layer not in self.dead_start and len(known):
                     self.dead_start[layer] = float(known[0])
 
-    def _learn_first_step(self, history: History, at: int, ratio: float) -> None:
+    def _learn_first_step(self, history: History) -> None:
         """Remember the first step against the weights before it, which were not measured.
 
-        A step that has nothing to do with the weights adds to them at a right angle.
+        A step that has nothing to do with the weights adds to them at a right angle. Weights that
+        begin at zero have no size to compare with.
         """
+        at = self.first_step
+        _, ratios = layer_ratios(history, at - 1, at)
+        began = ratios[ratios < BEGAN_AT_ZERO]
+        if not len(began):
+            return
+        ratio = float(np.median(began))
         rates = history.column("train", history.first_column("train", "lr") or "lr", at - 1, at)
-        self.update_first = ratio / math.sqrt(max(1 - ratio**2, 1e-3))
+        self.update_first = ratio / math.sqrt(1 - ratio**2)
         self.update_first_lr = float(rates.values[0]) if len(rates) else math.nan
 
     def _learn_curvature(self, history: History, before: int, window: Window, torn: float) -> None:
@@ -204,14 +213,20 @@ class Facts:
 
 def update_ratios(history: History, after: int, upto: int) -> tuple[np.ndarray, np.ndarray]:
     """Return steps and the median over weight layers of ‖Δw‖/‖w‖, where it was measured."""
+    steps, ratios = layer_ratios(history, after, upto)
+    known = np.isfinite(ratios).any(axis=1)
+    return steps[known], np.nanmedian(ratios[known], axis=1)
+
+
+def layer_ratios(history: History, after: int, upto: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return steps and ‖Δw‖/‖w‖, [samples, layers], of every weight layer; NaN where unknown."""
     updates = history.layers("gradients", "update_sq", after, upto, "weight")
     weights = history.layers("gradients", "weight_sq", after, upto, "weight")
     if not len(updates) or updates.layers != weights.layers or not updates.layers:
-        return np.empty(0, dtype=np.int64), np.empty(0)
+        return np.empty(0, dtype=np.int64), np.empty((0, 0))
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         ratios = np.sqrt(updates.values / np.where(weights.values > 0, weights.values, np.nan))
-    known = np.isfinite(ratios).any(axis=1)
-    return updates.steps[known], np.nanmedian(ratios[known], axis=1)
+    return updates.steps, ratios
 
 
 def mostly_dead(window: Window, upto: int) -> bool:

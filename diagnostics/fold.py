@@ -235,7 +235,7 @@ class Fold:
         if window.step <= begins:
             return unknown(f"judged from step {begins + GRID:,} on")
         if window.last_step(rule.family) <= window.step - numbers.span:
-            return unknown(f"no {rule.family} samples in the last {numbers.span:,} steps")
+            return unknown(f"no sample of {rule.family} in the last {numbers.span:,} steps")
         context = Context(
             meta=self.meta,
             facts=self.facts,

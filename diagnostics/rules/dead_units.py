@@ -3,7 +3,8 @@
 What: more than half of a layer's units, or 30 points more than at the first sample, never
 positive over at least 512 rows, in three samples in a row; one sample is enough where nine in ten
 are dead and the loss has not fallen. Of those that were born dead some come back in the first 100
-steps: until then only nine in ten count. Zero *activations* are not the signal: healthy nets reach 61 %.
+steps, and a net may learn without them: until then, and where it learned, only nine in ten count.
+Layers of fewer than 16 units do not. Zero *activations* are not the signal: healthy nets reach 61 %.
 Why: no output, no gradient: that capacity is gone, and no further training brings it back.
 Source: measured on digits nets: healthy at most 27 % (59 % of the last of eight layers in the first
 30 steps), bias −2 gives 92 to 100 %, Adam at 0.1
@@ -56,18 +57,21 @@ def judge(window: Window, context: Context) -> Verdict:
     now = found.shares[-1]
     start = np.array([context.facts.dead_start.get(layer, math.nan) for layer in found.layers])
     rise = now - np.where(np.isfinite(start), start, now)
-    if learned(window, context.facts, numbers["learned"]):
+    whole = learned(window, context.facts, numbers["learned"])
+    if whole:
         rise = np.zeros_like(now)
     share = now
-    if window.step - context.start <= numbers["settle"]:
+    if whole or window.step - context.start <= numbers["settle"]:
         share = np.where(now >= numbers["certain"], now, 0.0)
     strength = np.fmax(share / numbers.fire, rise / numbers["rise"])
+    # a handful of units is dead by chance: in a squeeze layer half of them are
+    strength = np.where(found.units >= numbers["units"], strength, 0.0)
     bad = strength > 1
     worst = float(np.nanmax(strength)) if np.isfinite(strength).any() else 0.0
     if not bad.any():
         return fine(worst)
     flat = not learned(window, context.facts, numbers["flat"])
-    certain = bool(np.nanmax(now) >= numbers["certain"]) and flat
+    certain = bool((bad & (now >= numbers["certain"])).any()) and flat
     case = _case(window, context, found, np.flatnonzero(bad), start)
     return breach(worst, case, certain=certain)
 

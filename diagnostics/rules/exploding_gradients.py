@@ -45,7 +45,9 @@ def judge(window: Window, context: Context) -> Verdict:
     squares = window.samples("train", "grad_sq", span=numbers.span).finite
     losses = window.samples("train", "loss", span=numbers.span).finite
     if len(losses) < 2 * numbers.min_samples:
-        return unknown(f"fewer than {2 * numbers.min_samples} losses since the windows began")
+        return unknown(
+            f"fewer than {2 * numbers.min_samples} finite losses since the windows began"
+        )
     seen = None
     if len(squares) >= numbers.min_samples:
         seen = _look(np.sqrt(squares.values), squares.steps, context)

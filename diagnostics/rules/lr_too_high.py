@@ -100,6 +100,10 @@ def _torn(window: Window, context: Context, now: float) -> Evidence | None:
 
 
 def _first_too_long(context: Context) -> Evidence | None:
+    """Return a first step too long for any run that trains; None where this one did train."""
+    facts = context.facts
+    if facts.loss_best < context.thresholds["trained"] * facts.loss_start:
+        return None
     size = first_step(context)
     limit = context.thresholds["adaptive_first" if context.adaptive else "update_first"]
     return _first_evidence(context, size, limit) if size > limit else None

@@ -44,7 +44,7 @@ def judge(window: Window, context: Context) -> Verdict:
     numbers = context.thresholds
     losses = window.samples("train", "loss", count=numbers.window, span=numbers.span).finite
     if len(losses) < numbers.min_samples:
-        return unknown(f"fewer than {numbers.min_samples} losses since the windows began")
+        return unknown(f"fewer than {numbers.min_samples} finite losses since the windows began")
     schedule = _schedule(window, context)
     if schedule is not None:
         return unknown(schedule)
@@ -60,9 +60,9 @@ def judge(window: Window, context: Context) -> Verdict:
         return fine(least / trend.improvement)
     if abs(trend.z) >= numbers["z"] and not slow:
         return fine(0.5)
-    frozen = _frozen(window, context)
-    caused = context.standing("dead_units", "vanishing_gradients")
     near_start = trend.now > numbers["unlearned"] * start
+    frozen = _frozen(window, context, near_start)
+    caused = context.standing("dead_units", "vanishing_gradients")
     if not (near_start or slow or frozen or caused):
         return fine(0.5)
     return breach(1.0, _case(window, context, trend, ratio, frozen))
@@ -117,15 +117,18 @@ def _largest_ratio(window: Window) -> float:
     return float(np.median(np.nanmax(known, axis=1))) if len(known) else math.nan
 
 
-def _frozen(window: Window, context: Context) -> list[str]:
-    """Return the layers whose weights should train and did not move at all."""
+def _frozen(window: Window, context: Context, near_start: bool) -> list[str]:
+    """Return the layers whose weights should train and did not move at all.
+
+    No gradient was seen of weights that no optimizer has, but neither of a head that is not in
+    use: those count only where the net learned nothing.
+    """
     numbers = context.thresholds
     updates = window.layers("gradients", "update_sq", group="weight")
     gradients = window.layers("gradients", "grad_sq", group="weight")
     if not len(updates) or gradients.layers != updates.layers:
         return []
-    # no optimizer has these: their gradients are not looked at
-    unknown_gradient = np.isnan(gradients.values).all(axis=0)
+    unknown_gradient = np.isnan(gradients.values).all(axis=0) & near_start
     often = len(updates) >= numbers["frozen_samples"]
     if not often or updates.steps[-1] - updates.steps[0] < numbers["frozen_steps"]:
         wanted = unknown_gradient
