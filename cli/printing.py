@@ -52,9 +52,25 @@ def number(value: Any) -> str:
         return "–"
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, dict) and len(value) > 2:
+        return _of_many_layers(value)
     if isinstance(value, dict | list):
         return json.dumps(plain(value), ensure_ascii=False)
     return str(value)
+
+
+def _of_many_layers(value: dict[str, Any]) -> str:
+    """Return what is set in many layers in few words; `--json` and the page's snippet have it all.
+
+    >>> _of_many_layers({"a": "ReLU", "b": "ReLU", "c": "ReLU"})
+    'ReLU in 3 layers'
+    """
+    kinds = dict.fromkeys(
+        part["kind"] if isinstance(part, dict) and "kind" in part else number(part)
+        for part in value.values()
+    )
+    shown = ", ".join([*kinds][:2]) + (", …" if len(kinds) > 2 else "")
+    return f"{shown} in {len(value)} layers"
 
 
 def ago(epoch: float, now: float | None = None) -> str:

@@ -1,6 +1,7 @@
 // The verdict, the finding cards in the words of the rules, and what was judged.
 (function (o) {
   "use strict";
+  const LONG = 8; // lines of a snippet that are shown unasked
   const STATES = {
     needs_action: { word: "Needs action", icon: "critical" },
     healthy: { word: "Healthy so far", icon: "check" },
@@ -79,12 +80,14 @@
 
   /** `snippet` is code to paste; where there is none the setting itself is. */
   function setting(advice) {
-    const text = `${advice.parameter} = ${o.setting(advice.proposed)}`;
+    const text = `${advice.parameter} = ${o.brief(advice.proposed)}`;
     const notes = [];
-    if (advice.current !== null && advice.current !== undefined) notes.push(`was ${o.setting(advice.current)}`);
+    if (advice.current !== null && advice.current !== undefined) notes.push(`was ${o.brief(advice.current)}`);
     if (advice.range) notes.push(`${o.number(advice.range[0])}–${o.number(advice.range[1])}`);
     if (advice.basis) notes.push(advice.basis);
-    const code = advice.snippet && advice.snippet !== text ? o.h("pre", { class: "snippet", tabindex: 0 }, advice.snippet) : null;
+    const lines = (advice.snippet || "").trim().split("\n").length;
+    const pre = advice.snippet && advice.snippet !== text ? o.h("pre", { class: "snippet", tabindex: 0 }, advice.snippet) : null;
+    const code = pre && lines > LONG ? o.h("details", {}, o.h("summary", {}, `The ${lines} lines to paste`), pre) : pre;
     const copy = o.h("button", { class: "button accent small", "aria-label": `Copy ${text}` }, "Copy");
     copy.addEventListener("click", () => o.copy(advice.snippet || text, copy));
     return [
@@ -102,7 +105,7 @@
         return o.h("div", {}, `Go back to ${value.path ? value.path : "the checkpoint"} (step ${o.step(value.step)}).`);
       }
       if (other.parameter === "inspect") return o.h("div", {}, `Look at ${o.setting(value)}.`);
-      return o.h("div", {}, "Together with ", o.h("code", {}, `${other.parameter} = ${o.setting(value)}`));
+      return o.h("div", {}, "Together with ", o.h("code", {}, `${other.parameter} = ${o.brief(value)}`));
     });
   }
 

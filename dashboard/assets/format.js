@@ -68,6 +68,14 @@
     return typeof value === "string" ? value : typed(value);
   };
 
+  /** A setting in few words: what holds for many layers is said once, the snippet has it in full. */
+  o.brief = function (value) {
+    const parts = value !== null && typeof value === "object" && !Array.isArray(value) ? Object.values(value) : [];
+    if (parts.length < 3) return o.setting(value);
+    const kinds = new Set(parts.map((part) => (part && part.kind ? part.kind : o.setting(part))));
+    return `${[...kinds].slice(0, 2).join(", ")}${kinds.size > 2 ? ", …" : ""} in ${parts.length} layers`;
+  };
+
   function typed(value) {
     if (typeof value === "number") return String(Number(value.toPrecision(4)));
     if (Array.isArray(value)) return `[${value.map(typed).join(", ")}]`;

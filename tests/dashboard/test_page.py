@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from otoscope.store import MemoryHome, Store, StoreUnavailableError
+from otoscope.store import MemoryHome, Recommendation, Store, StoreUnavailableError
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.conftest import find_free_port, missing
@@ -335,6 +335,33 @@ def test_what_a_person_decides_is_sent_and_shown(home, look, store):
     run.train(10)
     expect(page.locator("#run-head")).to_contain_text("step 910")
     expect(page.locator(".told")).to_contain_text("Marked as normal")
+
+
+def test_what_is_set_in_many_layers_takes_few_lines(home, look):
+    finding = dead(RUN)
+    layers = [f"net.{i}" for i in range(12)]
+    finding.recommendation = Recommendation(
+        "activation",
+        current=dict.fromkeys(layers, "Sigmoid"),
+        proposed=dict.fromkeys(layers, "ReLU"),
+        snippet="\n".join(f'model.set_submodule("{name}", torch.nn.ReLU())' for name in layers),
+        also=[
+            {
+                "parameter": "weight_init",
+                "proposed": {name: {"kind": "kaiming_normal", "std": 0.1} for name in layers},
+            }
+        ],
+    )
+    MadeRun(home, RUN).train(300).judged(finding)
+
+    card = look(f"/run/{RUN}").page.locator(".finding")
+
+    expect(card.locator(".set")).to_have_text("activation = ReLU in 12 layers")
+    expect(card).to_contain_text("was Sigmoid in 12 layers")
+    expect(card).to_contain_text("Together with weight_init = kaiming_normal in 12 layers")
+    expect(card.locator("pre")).to_be_hidden()
+    card.get_by_text("The 12 lines to paste").click()
+    expect(card.locator("pre")).to_contain_text("net.11")
 
 
 def test_a_finding_of_a_run_that_ended_is_not_snoozed(home, look):
