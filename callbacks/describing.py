@@ -18,7 +18,7 @@ def described_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Json]:
     >>> row["name"], row["lr"], row["momentum"]
     ('SGD', 0.1, 0.9)
     """
-    group = optimizer.param_groups[0]
+    group = next(iter(optimizer.param_groups), {})
     betas = group.get("betas")
     return {
         "name": type(optimizer).__name__,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from ..store.schemas import Json
 
@@ -70,8 +71,9 @@ def described_parameters(model: nn.Module) -> list[dict[str, Json]]:
             "name": name if path == ROOT else f"{path}.{name}",
             "layer": path,
             "kind": kind_of(module, name),
-            "ndim": parameter.ndim,
-            "numel": parameter.numel(),
+            # a lazy module has no shape before its first batch
+            "ndim": 0 if is_lazy(parameter) else parameter.ndim,
+            "numel": 0 if is_lazy(parameter) else parameter.numel(),
             "requires_grad": parameter.requires_grad,
         }
         for path, module, name, parameter in owned_parameters(model)

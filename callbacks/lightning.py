@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..store import ConfigError, Sink
+from ..store.keys import RUN_ID
 from .bases import callback_bases, class_now
 from .describing import batch_size_of
 from .guard import Guard, log
@@ -293,8 +294,11 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         known = {"run_id": str, "attempt": int, "step": int}
-        if all(isinstance(state_dict.get(key), kind) for key, kind in known.items()):
-            self._resumed = dict(state_dict)
+        sound = all(isinstance(state_dict.get(key), kind) for key, kind in known.items())
+        if sound and RUN_ID.match(state_dict["run_id"]):
+            counts = (state_dict["attempt"], state_dict["step"])
+            if all(0 <= count < 2**53 for count in counts):
+                self._resumed = dict(state_dict)
 
     # -- a fit ends -----------------------------------------------------------------------------
 
@@ -314,6 +318,8 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
         if recorder is not None:
             with self._guard("recorder"):
                 how(recorder)
+            with self._guard("recorder"):
+                recorder.finish()  # does nothing, unless the way before failed
                 self.overhead = recorder.overhead
         self._clear()
 

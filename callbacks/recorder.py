@@ -312,7 +312,7 @@ class Recorder:
 
     def _watch_lrs(self, lrs: Sequence[float]) -> None:
         for place, (schedule, lr) in enumerate(zip(self._schedules, lrs, strict=True)):
-            change = schedule.observe(self.steps, lr)
+            change = schedule.observe(self.steps, lr) if math.isfinite(lr) else None
             if change is not None:
                 optimizer, group = self._throughput.place(place)
                 body = {"optimizer": optimizer, "group": group, "from": change.before}

@@ -99,4 +99,10 @@ def checkpoint_paths(trainer: Any) -> list[str]:
 
 def stopped_early(trainer: Any) -> bool:
     """Tell whether something asked the Trainer to stop before its length was done."""
-    return bool(trainer.should_stop) and not trainer.fit_loop._is_fit_loop_done()
+    if not trainer.should_stop:
+        return False
+    steps, epochs = trainer.max_steps, trainer.max_epochs
+    # Lightning writes "no limit" as -1 or None
+    all_steps = steps is not None and 0 <= steps <= trainer.global_step
+    all_epochs = epochs is not None and 0 <= epochs <= trainer.current_epoch
+    return not (all_steps or all_epochs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,16 @@ class Step:
     skipped: float = 0.0
     overhead_seconds: float = NAN
     epoch: float = NAN
+
+
+def rate_of(group: dict[str, Any]) -> float:
+    """Return a parameter group's learning rate, NaN for an optimizer that has none.
+
+    >>> rate_of({"lr": 0.1}), rate_of({"lr": None}), rate_of({})
+    (0.1, nan, nan)
+    """
+    rate = group.get("lr")
+    return NAN if rate is None else float(rate)
 
 
 class Throughput(Probe):
@@ -81,7 +92,7 @@ class Throughput(Probe):
     def lrs(self) -> list[float]:
         """Return the learning rate of every parameter group, NaN for one that was taken away."""
         return [
-            float(groups[j]["lr"]) if j < len(groups := optimizer.param_groups) else NAN
+            rate_of(groups[j]) if j < len(groups := optimizer.param_groups) else NAN
             for optimizer, j in self._groups
         ]
 
