@@ -66,6 +66,30 @@ def test_a_recording_ends_even_where_its_reason_cannot_be_told(
     assert recorded(tmp_path, str(callback.run_id)).meta(str(callback.run_id)).ended is not None
 
 
+def test_a_fit_that_was_cut_off_unseen_is_ended_by_the_next(tmp_path: Path) -> None:
+    class Rude(package(PACKAGES[0]).Callback):
+        angry = True
+
+        def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+            if self.angry and trainer.global_step == 3:
+                raise ValueError("the first")
+
+        def on_exception(self, *args: Any) -> None:
+            raise KeyError("the second")
+
+    rude, callback, net = Rude(), watched(tmp_path, strict=True), module(PACKAGES[0])
+    with pytest.raises(KeyError, match="the second"):
+        fit(PACKAGES[0], tmp_path, [rude, callback], net=net)
+    first, rude.angry = str(callback.run_id), False
+    fit(PACKAGES[0], tmp_path, [rude, callback], net=net)
+    assert not senders()
+    assert all(not child._forward_hooks for child in net.modules())
+    ended = recorded(tmp_path, first).meta(first).ended
+    assert ended is not None
+    assert ended["how"] == "failed"
+    assert len(recorded(tmp_path, str(callback.run_id)).read(str(callback.run_id), "train")) == 12
+
+
 class WithoutRate(torch.optim.Optimizer):
     """An optimizer that has no learning rate, or None for it."""
 
