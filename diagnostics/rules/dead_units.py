@@ -72,6 +72,8 @@ def judge(window: Window, context: Context) -> Verdict:
         return fine(worst)
     flat = not learned(window, context.facts, numbers["flat"])
     certain = bool((bad & (now >= numbers["certain"])).any()) and flat
+    if certain:  # what is half dead beside it is mended with it
+        bad = (now > numbers.fire) & (found.units >= numbers["units"])
     case = _case(window, context, found, np.flatnonzero(bad), start)
     return breach(worst, case, certain=certain)
 

@@ -238,6 +238,22 @@ def test_units_that_come_back_in_the_first_steps_are_no_finding() -> None:
     assert judged["findings"] == []
 
 
+def test_bursts_after_a_long_first_step_that_trained_are_not_laid_to_the_rate() -> None:
+    def net() -> nn.Module:
+        model = mlp()
+        for layer in model:
+            if isinstance(layer, nn.Linear):
+                nn.init.kaiming_normal_(layer.weight)
+                nn.init.zeros_(layer.bias)
+        return model
+
+    def spoil(step: int, x: torch.Tensor) -> torch.Tensor:
+        return x * 100 if step > 150 and step % 16 == 0 else x
+
+    _, judged = run_lab(lambda p: SGD(p, 0.3), net=net, spoil=spoil, steps=400)
+    assert root(judged)["rule"] == "exploding_gradients"
+
+
 def test_one_batch_that_throws_the_run_back_for_good_gets_a_clip() -> None:
     def spoil(step: int, x: torch.Tensor) -> torch.Tensor:
         return x * 300 if step == 155 else x
@@ -287,6 +303,41 @@ def test_a_dead_net_that_no_sample_shows_is_drawn_anew_and_its_rate_is_not_raise
     stuck = next(item for item in judged["findings"] if item["rule"] == "plateau")
     assert stuck["title"] == "Stuck: no gradient reaches any weight"
     assert stuck["recommendation"]["parameter"] == "weight_init"
+
+
+def test_a_small_layer_that_is_half_dead_is_no_finding() -> None:
+    class Squeezed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Linear(64, 64), nn.Linear(64, 10)
+            self.gate = nn.Sequential(nn.Linear(64, 4), nn.ReLU(), nn.Linear(4, 64))
+            nn.init.constant_(self.gate[0].bias, -5.0)  # type: ignore[arg-type]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            hidden = torch.relu(self.body(x))
+            return self.head(hidden * torch.sigmoid(self.gate(hidden)))
+
+    lab, judged = run_lab(lambda p: SGD(p, 0.3), net=Squeezed, steps=400)
+    last = [frame for frame in lab.frames if frame.family == "activations"][-1]
+    assert last.values[0] >= 3  # of four units
+    assert judged["findings"] == []
+
+
+def test_a_head_that_is_not_in_use_does_not_make_a_finding_of_convergence() -> None:
+    class Headed(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(*mlp())
+            self.spare = nn.Linear(64, 10)
+
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            for layer in list(self)[:-1]:
+                input = layer(input)
+            return input
+
+    _, judged = run_lab(
+        lambda p: SGD(p, 0.1, momentum=0.9), net=Headed, loss=smoothed, steps=1200, every=50
+    )
+    assert judged["findings"] == []
 
 
 def test_a_layer_that_was_left_out_of_the_optimizer_is_named_once_the_loss_stands_still() -> None:
