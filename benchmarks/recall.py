@@ -308,7 +308,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     logging.getLogger("otoscope").setLevel(logging.ERROR)
     begun = time.time()
-    told: dict[str, Any] = {"steps": options.steps, "seeds": options.seeds, "sets": {}}
+    told: dict[str, Any] = {}
     for name, faults in (("tuned", TUNED), ("held-out", HELD_OUT)):
         if options.set not in (name, "both"):
             continue
@@ -321,16 +321,18 @@ def main(argv: Sequence[str] | None = None) -> int:
                     print(line(rows[-1]), flush=True)
             if not rows:
                 continue
-            told["sets"][f"{name}, budget {budget:g}"] = {**figures(rows), "each": rows}
-    told["seconds"] = time.time() - begun
+            shared = {"steps": options.steps, "seeds": options.seeds, **figures(rows)}
+            told[f"{name}, budget {budget:g}"] = {**shared, "each": rows}
     print("recall: planted faults, and what their recommendations mend")
-    for name, body in told["sets"].items():
+    for name, body in told.items():
         print(f"  {name}")
         for key, value in body.items():
             if key != "each":
                 print(f"    {key:<26} {value:10.3f}")
     RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(told, indent=1) + "\n")
+    before = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    RESULT.write_text(json.dumps({**before, **told}, indent=1) + "\n")
+    print(f"  ({time.time() - begun:.0f} s)")
     return 0
 
 
