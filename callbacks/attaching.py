@@ -57,6 +57,20 @@ def _rank() -> int:
     return distributed.get_rank() if ready else 0
 
 
+def _check_that_it_trains(
+    model: torch.nn.Module, optimizers: Sequence[torch.optim.Optimizer]
+) -> None:
+    """Refuse optimizers that step none of the model's parameters: all numbers would be of nothing."""
+    own = {id(parameter) for parameter in model.parameters()}
+    stepped = [p for item in optimizers for group in item.param_groups for p in group["params"]]
+    if own and stepped and not own & {id(parameter) for parameter in stepped}:
+        raise ConfigError(
+            f"the optimizer steps {len(stepped)} parameters, and none of them is one of the "
+            f"{len(own)} of this {type(model).__name__}; attach the model that it was made for "
+            "(after moving or wrapping a model, make the optimizer anew)"
+        )
+
+
 def attach(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
@@ -109,6 +123,7 @@ def attach(
             )
     if not optimizers:
         raise ConfigError("attach needs at least one optimizer, got an empty list")
+    _check_that_it_trains(model, optimizers)
     if loss_fn is not None and not callable(loss_fn):
         raise ConfigError(f"loss_fn must be loss_fn(model, batch) -> Tensor, got {loss_fn!r}")
     if max_steps is not None and (not isinstance(max_steps, int) or max_steps < 1):

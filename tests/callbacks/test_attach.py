@@ -239,6 +239,7 @@ def test_a_finished_recorder_holds_no_batch_and_no_hook(tmp_path: Path) -> None:
         ({"model": "net"}, "takes a torch module, got str"),
         ({"optimizer": []}, "at least one optimizer"),
         ({"optimizer": ["sgd"]}, "an optimizer of torch.optim"),
+        ({"optimizer": torch.optim.SGD(mlp().parameters(), 0.1)}, "none of them is one of the"),
         ({"loss_fn": 3}, "loss_fn must be"),
         ({"max_steps": 0}, "max_steps must be a positive whole number"),
         ({"budget": 2}, "budget must be in (0, 1]"),
