@@ -365,7 +365,8 @@ class RunInfo:
 
     def to_json(self) -> dict[str, Json]:
         """Return the row as a JSON object."""
-        return plain(asdict(self))
+        # not asdict, which copies every number of every curve first
+        return plain({item.name: getattr(self, item.name) for item in fields(self)})
 
 
 @dataclass(slots=True)

@@ -58,7 +58,10 @@ def test_a_server_that_dies_for_good_costs_the_run_nothing_and_loses_nothing(
         return functional.cross_entropy(net.net(batch[0]), batch[1])
 
     callback = Otoscope(url=server.url, spool=tmp_path / "spool")
-    trainer, _ = fit(PACKAGES[0], tmp_path, [callback], net=module(PACKAGES[0], step))
+    try:
+        trainer, _ = fit(PACKAGES[0], tmp_path, [callback], net=module(PACKAGES[0], step))
+    finally:
+        server.stop()
     assert trainer.global_step == 12
     assert callback.run_id is not None
     kept = connect(tmp_path / "spool" / callback.run_id)
