@@ -146,6 +146,6 @@ def attach(
         recorder.finished = True
         return recorder
     recorder.hook()
-    recorder.begin(Origin(), max_steps=max_steps)
+    recorder.begin(Origin(), max_steps=max_steps, meta={"config": {"loop": "own"}})
     recorder.before_step()
     return recorder

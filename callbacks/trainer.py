@@ -44,6 +44,7 @@ def meta_of(trainer: Any, pl_module: Any) -> dict[str, Any]:
         "batch_size": sampler_size if isinstance(sampler_size, int) else None,
         "world_size": int(trainer.world_size),
         "classes": _classes(pl_module),
+        "config": {"loop": "lightning"},
     }
 
 

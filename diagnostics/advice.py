@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from ..store import Recommendation
 from ..store.schemas import Json
 from .rule import Context
+from .snippets import optimizer_snippet, resume_snippet
 from .windows import Window
 from .words import number, percent, rounded
-
-CLASSES = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}
 
 
 def current_rate(window: Window, context: Context) -> float:
@@ -22,28 +21,6 @@ def current_rate(window: Window, context: Context) -> float:
         return float(f"{recorded.values[-1]:.6g}")
     told = context.optimizer.get("lr")
     return float(told) if isinstance(told, (int, float)) else math.nan
-
-
-def optimizer_snippet(context: Context, rate: float) -> str:
-    """Return the line that makes the run's optimizer with another learning rate."""
-    told = context.optimizer
-    name = CLASSES.get(context.optimizer_name.lower(), context.optimizer_name)
-    if not told:
-        return f"lr = {rate:g}"
-    parts = [f"lr={rate:g}"]
-    for key, default in (
-        ("momentum", 0),
-        ("nesterov", False),
-        ("betas", None),
-        ("weight_decay", 0),
-    ):
-        value = told.get(key)
-        if value not in (None, default):
-            parts.append(f"{key}={tuple(value) if isinstance(value, list) else value}")
-    return (
-        "def configure_optimizers(self):\n"
-        f"    return torch.optim.{name}(self.parameters(), {', '.join(parts)})"
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +185,6 @@ def lower_rate(window: Window, context: Context, *, rollback_before: int | None)
             "path": checkpoint["path"],
             "then": {"lr": new.value},
         }
-        advice.snippet += f'\n\ntrainer.fit(model, ckpt_path="{checkpoint["path"]}")'
+        advice.snippet += f"\n\n{resume_snippet(context, checkpoint['path'])}"
         advice.risk = f"the steps behind {checkpoint['step']:,} are lost; {advice.risk}"
     return advice

@@ -25,15 +25,16 @@ BEGAN_AT_ZERO = 0.9999
 class Facts:
     """What is kept of a run's past, as scalars; NaN where it was not measured yet.
 
-    `loss_start`: median of the first five losses, or the first one where it is lower. `loss_best`: the lowest median of 50 losses.
-    `loss_peak`: the largest loss. `grad_start`: median gradient norm of the first 20 steps.
-    `update_first`: update ratio of the attempt's first step (median over layers, against the
-    weights before it), NaN where that step was not sampled; its learning rate beside it.
-    `update_peak`: largest update ratio; `update_sound`: the same among samples before the loss blew
-    up. `lr_at_best`: largest learning rate up to the step of `loss_best`. `bursts_step`: the last point with lone spikes in the last 100 losses.
-    `edge_peak`: largest edge ratio of
-    a sample with a positive eigenvalue; its eigenvalue and spread beside it. `dead_start`: share
-    of dead units per layer at the first sample. `lr_peak`: largest learning rate of the attempt.
+    `first_step`: of the attempt. `loss_start`: median of the first five losses, or the first one
+    where it is lower. `loss_best`: the lowest median of 50 losses. `loss_peak`: the largest loss.
+    `lr_at_best`: largest learning rate up to the step of `loss_best`; `lr_peak`: of the attempt.
+    `grad_start`: median gradient norm of the first 20 steps. `update_first`: update ratio of the
+    attempt's first step (median over layers, against the weights before it), NaN where that step
+    was not sampled; its learning rate beside it. `update_peak`: largest update ratio;
+    `update_sound`: the same among samples before the loss blew up. `bursts_step`: the last point
+    with lone spikes in the last 100 losses. `edge_peak`: largest edge ratio of a sample with a
+    positive eigenvalue and a sound net; its eigenvalue and spread beside it. `dead_start`: share of
+    dead units per layer at the first sample.
     """
 
     first_step: int = 1

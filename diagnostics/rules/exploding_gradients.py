@@ -20,6 +20,7 @@ import numpy as np
 from ...store import Evidence, Recommendation
 from ..facts import bursts
 from ..rule import Case, Context, Verdict, breach, fine, unknown
+from ..snippets import clip_snippet
 from ..windows import Samples, Window
 from ..words import count, listing, number, percent, rounded
 
@@ -217,7 +218,7 @@ def _clip(seen: _Seen, context: Context, onset: int) -> Recommendation:
         basis="from your run",
         formula=f"the norm that {percent(numbers['clip_quantile'])} of the {len(norms)} steps "
         "before the onset stayed under",
-        snippet=f"trainer = Trainer(gradient_clip_val={rounded(value):g})",
+        snippet=clip_snippet(context, rounded(value)),
         effect="steps of a usual size stay as they are, the bursts are cut to that size",
         verify=f"the loss is back under its value of step {onset:,} within 200 steps",
         risk="where the norm grows because the model learns, training slows down",
@@ -234,7 +235,7 @@ def _clip_by_few(norms: np.ndarray, context: Context, onset: int) -> Recommendat
         basis="rule of thumb",
         formula=f"{number(times)} × {number(float(norms.max()))}, the largest of the "
         f"{count(len(norms), 'norm')} that were measured before the onset",
-        snippet=f"trainer = Trainer(gradient_clip_val={value:g})",
+        snippet=clip_snippet(context, value),
         effect="the bursts are cut to about the size of a usual step",
         verify=f"the loss is back under its value of step {onset:,} within 200 steps",
         risk="so few norms tell little of what is usual: too low a value slows training down",

@@ -16,8 +16,9 @@ import math
 import numpy as np
 
 from ...store import Evidence, Recommendation
-from ..advice import current_rate, good_checkpoint, lower_rate, optimizer_snippet
+from ..advice import current_rate, good_checkpoint, lower_rate
 from ..rule import Case, Context, Verdict, breach, fine, unknown
+from ..snippets import optimizer_snippet, resume_snippet
 from ..windows import Samples, Window
 from ..words import number, rounded
 
@@ -113,7 +114,7 @@ def _advice(window: Window, context: Context, step: int, before: Samples) -> Rec
         basis="from your run",
         formula="the last checkpoint with finite weights, and half the learning rate",
         snippet=f"{optimizer_snippet(context, half)}\n\n"
-        f'trainer.fit(model, ckpt_path="{checkpoint["path"]}")',
+        f"{resume_snippet(context, checkpoint['path'])}",
         effect=f"goes on from step {checkpoint['step']:,} with finite weights",
         verify="no non-finite value in the 200 steps behind the old onset",
         risk=f"{step - checkpoint['step']:,} steps are trained again",

@@ -20,9 +20,10 @@ import numpy as np
 
 from ...store import Evidence, Recommendation
 from ...store.schemas import Json
-from ..advice import current_rate, first_step, optimizer_snippet, sound_step
+from ..advice import current_rate, first_step, sound_step
 from ..initialization import as_code, he_normal
 from ..rule import Case, Context, Verdict, breach, fine, unknown
+from ..snippets import optimizer_snippet
 from ..windows import Window
 from ..words import listing, number, percent, rounded
 

@@ -1,0 +1,50 @@
+"""What is to be pasted is code that runs, for the kind of loop that the run has."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+import torch
+from otoscope.diagnostics.facts import Facts
+from otoscope.diagnostics.rule import Context
+from otoscope.diagnostics.snippets import clip_snippet, optimizer_snippet, resume_snippet
+from otoscope.diagnostics.thresholds import load
+from otoscope.store import Meta
+
+OPTIMIZERS = [
+    {"name": "SGD", "lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
+    {"name": "AdamW", "lr": 1e-3, "betas": [0.9, 0.95], "weight_decay": 0.1},
+]
+
+
+def context(loop: str, optimizer: dict) -> Context:
+    numbers = load("lr_too_high", {})
+    meta = Meta(optimizers=[optimizer], config={"loop": loop})
+    return Context(meta=meta, facts=Facts(), thresholds=numbers, start=0, states={}, rates=numbers)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("loop", ["own", "lightning"])
+def test_the_optimizer_is_made_with_the_new_rate_and_what_it_had(
+    loop: str, optimizer: dict
+) -> None:
+    model = torch.nn.Linear(2, 2)
+    names: dict = {"torch": torch, "model": model}
+    exec(optimizer_snippet(context(loop, optimizer), 0.025), names)
+    made = names["optimizer"] if loop == "own" else names["configure_optimizers"](model)
+    group = made.param_groups[0]
+    assert type(made).__name__ == optimizer["name"]
+    for key, value in {**optimizer, "lr": 0.025}.items():
+        if key != "name":
+            assert group[key] == (tuple(value) if isinstance(value, list) else value)
+
+
+def test_a_loop_of_ones_own_clips_and_resumes_without_a_trainer() -> None:
+    own, lightning = (context(loop, OPTIMIZERS[0]) for loop in ("own", "lightning"))
+    assert "clip_grad_norm_(model.parameters(), 0.83)" in clip_snippet(own, 0.83)
+    assert clip_snippet(lightning, 0.83) == "trainer = Trainer(gradient_clip_val=0.83)"
+    assert 'torch.load("a.ckpt")' in resume_snippet(own, "a.ckpt")
+    assert resume_snippet(lightning, "a.ckpt") == 'trainer.fit(model, ckpt_path="a.ckpt")'
+    for text in (clip_snippet(own, 0.83), resume_snippet(own, "a.ckpt")):
+        ast.parse(text)
