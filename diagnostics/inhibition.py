@@ -34,7 +34,7 @@ def parents(rule: str) -> tuple[str, ...]:
     """Return the rules that may be the cause of a rule, the first ones first.
 
     >>> parents("plateau")
-    ('lr_too_high', 'dead_units', 'vanishing_gradients')
+    ('lr_too_high', 'exploding_gradients', 'dead_units', 'vanishing_gradients')
     """
     return tuple(cause for cause, effects in CAUSES.items() if rule in effects)
 
