@@ -31,30 +31,34 @@ from otoscope.store import Store, connect
 from torch import nn
 from torch.nn import functional
 
-from ._nets import (
-    Batch,
+from ._cases import (
     Case,
-    Gated,
-    Recurrent,
     Training,
-    Transformer,
     adam,
     applied,
-    biased,
-    cancer,
-    convnet,
-    diabetes,
-    digits,
-    drawn,
-    friedman,
     last_layer_only,
-    mlp,
-    residual,
     sequence_loss,
     sgd,
-    text,
     train,
+)
+from ._data import (
+    Batch,
+    cancer,
+    diabetes,
+    digits,
+    friedman,
+    text,
     wine,
+)
+from ._nets import (
+    Gated,
+    Recurrent,
+    Transformer,
+    biased,
+    convnet,
+    drawn,
+    mlp,
+    residual,
 )
 
 RESULT = Path(__file__).parent / "results" / "recall.json"
@@ -260,7 +264,7 @@ def tried(
         "first": bool(roots) and roots[0]["rule"] in fault.rules,
         "rules": [item["rule"] for item in roots],
         "not_judged": verdict["not_judged"],
-        "closed": math.nan,
+        "closed": ends[key].closed(broken.last),  # where nothing is proposed, nothing is done
         "third_closed": math.nan,
     }
     named = [item for item in found if item["rule"] in fault.rules]
@@ -272,8 +276,9 @@ def tried(
         if fault.healthy is not None:
             mended = train(applied(fault.case, advice), seed, steps)
             row["closed"] = ends[key].closed(mended.last)
-            third = ends[key].third
-            row["third_closed"] = math.nan if third is None else ends[key].closed(third.last)
+    third = ends[key].third
+    if third is not None:
+        row["third_closed"] = ends[key].closed(third.last)
     return row
 
 

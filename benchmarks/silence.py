@@ -22,26 +22,30 @@ from otoscope.store import connect
 from torch import nn
 from torch.nn import functional
 
-from ._nets import (
+from ._cases import (
     Case,
-    Recurrent,
-    Transformer,
     adam,
-    cancer,
-    convnet,
     cosine,
-    diabetes,
-    digits,
-    frozen_backbone,
-    mlp,
     restarts,
     sequence_loss,
     sgd,
     smoothed,
-    text,
     train,
     warm_up,
+)
+from ._data import (
+    cancer,
+    diabetes,
+    digits,
+    text,
     wine,
+)
+from ._nets import (
+    Recurrent,
+    Transformer,
+    convnet,
+    frozen_backbone,
+    mlp,
 )
 
 RESULT = Path(__file__).parent / "results" / "silence.json"
