@@ -28,6 +28,7 @@ from otoscope.diagnostics import judge
 from otoscope.diagnostics.fold import Fold
 from otoscope.diagnostics.reader import Reader
 from otoscope.store import Store, connect
+from otoscope.store.schemas import plain
 from torch import nn
 from torch.nn import functional
 
@@ -336,7 +337,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(f"    {key:<26} {value:10.3f}")
     RESULT.parent.mkdir(exist_ok=True)
     before = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    RESULT.write_text(json.dumps({**before, **told}, indent=1) + "\n")
+    RESULT.write_text(json.dumps(plain({**before, **told}), indent=1) + "\n")
     print(f"  ({time.time() - begun:.0f} s)")
     return 0
 
