@@ -1,6 +1,6 @@
 """What Otoscope costs: wall time of whole runs with and without the callback, in interleaved pairs.
 
-    python -m benchmarks.overhead [--pairs 20] [--steps 200] [--budget 0.02] [--only mlp] [--url URL]
+    python -m benchmarks.overhead [--pairs 20] [--seconds 4] [--budget 0.02] [--only mlp] [--url URL]
 
 Each pair trains the same net twice from the same seed, once with `Otoscope()` and once without, in
 turns that change places; a third run without it gives the ratio of two equal things (A/A), the
@@ -32,6 +32,9 @@ from otoscope.callbacks import Otoscope
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
+
+WARM = 30
+"""Steps of a run that warms up, and of one that tells the pace."""
 
 RESULT = Path(__file__).parent / "results" / "overhead.json"
 
@@ -139,15 +142,19 @@ def interval(ratios: Sequence[float], draws: int = 2000) -> tuple[float, float]:
 
 
 def measure(
-    net: Net, pairs: int, steps: int, budget: float, url: str | None, spool: Path
+    net: Net, pairs: int, seconds_a_run: float, budget: float, url: str | None, spool: Path
 ) -> dict[str, Any]:
-    """Return the ratios of a net's runs with Otoscope, and of two runs without, to one without."""
+    """Return the ratios of a net's runs with Otoscope, and of two runs without, to one without.
+
+    A run has as many steps as fill `seconds_a_run`: what starting and ending cost is part of it.
+    """
     wall: list[float] = []
     cpu: list[float] = []
     same: list[float] = []
     shares: list[float] = []
     pace: list[float] = []
-    run(net, min(steps, 30), None)  # the first run of a process warms up
+    run(net, WARM, None)  # the first run of a process warms up
+    steps = max(WARM, round(seconds_a_run * WARM / run(net, WARM, None)[0]))
     for pair in range(pairs):
         callback = Otoscope(
             run=f"overhead {net.name}", url=url, budget=budget, spool=spool, verdict=False
@@ -162,6 +169,7 @@ def measure(
         shares.append(float(callback.overhead["share"]))
         pace.append(1000 * without[0] / steps)
     return {
+        "steps": steps,
         "step_ms": statistics.median(pace),
         "wall": statistics.median(wall),
         "wall_90": interval(wall),
@@ -177,18 +185,20 @@ def measure(
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--pairs", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of a run")
     parser.add_argument("--budget", type=float, default=0.02)
+    parser.add_argument("--threads", type=int, default=1, help="of torch, in one operation")
     parser.add_argument("--only", choices=[net.name for net in NETS])
     parser.add_argument("--url", help="a Redis server to record into; else to disk")
     options = parser.parse_args(argv)
-    if options.pairs < 1 or options.steps < 1:
-        parser.error("--pairs and --steps must be at least 1")
+    if options.pairs < 1 or options.seconds <= 0:
+        parser.error("--pairs must be at least 1, and --seconds over 0")
     for name in ("pytorch_lightning", "lightning.pytorch", "otoscope"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
+    torch.set_num_threads(options.threads)
     found: dict[str, Any] = {}
-    print(f"overhead: {options.pairs} pairs of runs of {options.steps} steps, "
+    print(f"overhead: {options.pairs} pairs of runs of about {options.seconds:g} s, "
           f"budget {options.budget:g}")  # fmt: skip
     print(
         f"  {'net':<12}{'step':>9}{'wall (90 %)':>22}{'A/A (90 %)':>22}{'CPU (90 %)':>22}{'own':>10}"
@@ -198,12 +208,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         for net in NETS:
             if options.only in (None, net.name):
                 row = found[net.name] = measure(
-                    net, options.pairs, options.steps, options.budget, options.url, Path(folder)
+                    net, options.pairs, options.seconds, options.budget, options.url, Path(folder)
                 )
                 print(_line(net.name, row), flush=True)
     report = {
         "pairs": options.pairs,
-        "steps": options.steps,
+        "seconds": options.seconds,
         "budget": options.budget,
         "into": "redis" if options.url else "disk",
         "torch": torch.__version__,
