@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from otoscope.callbacks import Activations, Gradients, attach
+from otoscope.callbacks.probes.curvature import Curvature
 from otoscope.store import ConfigError
 from torch.nn import functional
 
@@ -64,9 +65,8 @@ def test_a_plain_loop_ends_in_the_same_bits(accumulate: int, tmp_path: Path) -> 
 
 
 def test_curvature_is_measured_with_a_loss_and_batches(tmp_path: Path) -> None:
-    curvature = pytest.importorskip("otoscope.callbacks.probes.curvature")
     _, bare, state = train(None)
-    recorder, watched, other = train(tmp_path, probes=[curvature.Curvature(every=5)])
+    recorder, watched, other = train(tmp_path, probes=[Curvature(every=5)])
     for key, value in bare.items():
         assert torch.equal(value, watched[key]), key
     assert state == other
@@ -203,14 +203,13 @@ def test_a_model_without_activations_or_parameters_to_train_is_no_error(tmp_path
 
 
 def test_a_finished_recorder_holds_no_batch_and_no_hook(tmp_path: Path) -> None:
-    curvature = pytest.importorskip("otoscope.callbacks.probes.curvature")
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     recorder = attach(
         model,
         optimizer,
         loss_fn=loss_fn,
-        probes=[curvature.Curvature(every=50)],
+        probes=[Curvature(every=50)],
         spool=tmp_path,
         strict=True,
         verdict=False,

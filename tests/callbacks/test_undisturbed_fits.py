@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from otoscope.callbacks import Activations, Gradients, Otoscope, System
+from otoscope.callbacks.probes.curvature import Curvature
 
 from tests.callbacks.fits import PACKAGES, Failing, fit, module, package, random_states, recorded
 
@@ -48,8 +49,7 @@ def test_weights_buffers_metrics_and_random_states_are_bit_identical(
 
 
 def test_a_sampled_curvature_leaves_no_trace(tmp_path: Path) -> None:
-    curvature = pytest.importorskip("otoscope.callbacks.probes.curvature")
-    probes = [curvature.Curvature(every=3), Gradients(every=1), Activations(every=1)]
+    probes = [Curvature(every=3), Gradients(every=1), Activations(every=1)]
     callback = Otoscope(spool=tmp_path, strict=True, probes=probes, verdict=False)
 
     bare = ended(PACKAGES[0], tmp_path, [], max_epochs=5)

@@ -19,7 +19,6 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from tests.conftest import RedisProcess, missing
 from tests.dashboard.browser import Watched, launch, served
 
-pytest.importorskip("pytorch_lightning")
 pytestmark = pytest.mark.browser
 STEPS = 400
 
