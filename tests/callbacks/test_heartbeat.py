@@ -36,19 +36,22 @@ def test_the_heartbeat_goes_on_during_a_validation(
 
     def validation_step(batch: Any, batch_idx: int) -> None:
         during.append("validation")
+        assert otoscope.recorder is not None
+        otoscope.recorder.sender.flush(10)  # what was told before does not count
         begun = len(told)
         deadline = time.monotonic() + 10
         slow(batch, batch_idx)
         if batch_idx == 1:  # a second passes, and the sender has its turn
             while len(told) == begun and time.monotonic() < deadline:
                 time.sleep(0.05)
-                net.trainer.callbacks[0].on_validation_batch_end(net.trainer)
+                otoscope.on_validation_batch_end(net.trainer)
             assert len(told) > begun, "no heartbeat came while the validation went on"
 
     net.validation_step = validation_step
+    otoscope = Otoscope(spool=tmp_path, verdict=False, strict=True, probes=[])
     trainer = package(name).Trainer(
         max_epochs=1,
-        callbacks=[Otoscope(spool=tmp_path, verdict=False, strict=True, probes=[])],
+        callbacks=[otoscope],
         num_sanity_val_steps=0,
         enable_checkpointing=False,
         **QUIET,
