@@ -1,3 +1,5 @@
+"""The catalogue: every rule has its words and numbers, and docs/rules.md is what they generate."""
+
 from __future__ import annotations
 
 from pathlib import Path

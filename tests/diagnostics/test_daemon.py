@@ -1,3 +1,5 @@
+"""The daemon: killed, doubled and left alone by its server, it finds what one pass finds."""
+
 from __future__ import annotations
 
 import os

@@ -1,3 +1,5 @@
+"""The engine: when rules fire, clear, wait for a root cause and keep quiet."""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,3 +1,5 @@
+"""The fold: the same log gives the same findings, however it is cut and wherever it restarts."""
+
 from __future__ import annotations
 
 import random

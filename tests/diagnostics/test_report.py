@@ -1,3 +1,5 @@
+"""The report: one page that holds everything it shows, and shows no markup of others."""
+
 from __future__ import annotations
 
 import re

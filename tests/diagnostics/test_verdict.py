@@ -1,3 +1,5 @@
+"""The verdict: state, cause and one action, in the words that a person reads."""
+
 from __future__ import annotations
 
 from otoscope.diagnostics import judge, verdict_lines
