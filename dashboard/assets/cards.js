@@ -92,7 +92,8 @@
     copy.addEventListener("click", () => o.copy(advice.snippet || text, copy));
     return [
       o.h("code", { class: "set" }, text),
-      o.h("div", { class: "row tight basis" }, o.h("span", { class: "dim", title: advice.formula || null }, notes.join(" · ")), copy),
+      o.h("div", { class: "row tight basis" }, o.h("span", { class: "dim" }, notes.join(" · ")), copy),
+      advice.formula ? o.h("div", { class: "dim how" }, "How: ", o.rich(advice.formula)) : null,
       code,
       advice.effect ? o.h("div", { class: "dim" }, o.rich(advice.effect)) : null,
     ];

@@ -91,6 +91,7 @@ def test_a_live_run_shows_verdict_finding_and_charts(home, look, theme, width):
     card = page.locator(".finding")
     for words in (
         "critical", "Seen", "Set", "lr = 0.034", "was 0.1 · 0.031–0.037 · derived", "Why",
+        "How: 0.9 · lr / edge_ratio",
         "step=590.ckpt", "May be normal", "Verify", "Not measured",
         "Dead units: 93 of 128 in stage2.conv1 never fire",
     ):  # fmt: skip
