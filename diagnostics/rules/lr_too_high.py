@@ -262,9 +262,17 @@ def _words(
         recommendation=lower_rate(window, context, rollback_before=rollback_before),
         may_be_normal="A short bump with a falling trend; the end of a warm-up; a restart of the "
         "schedule. Sharpness above the limit alone is no fault.",
-        severity=severity,
+        severity=severity or ("critical" if _blew_up(context) else None),
         not_measured=() if measured else ("curvature against this optimizer's edge",),
         onset=rollback_before if onset is None and rollback_before is not None else onset,
+    )
+
+
+def _blew_up(context: Context) -> bool:
+    """Tell whether some loss stood as far over the first one as one that blows up at once."""
+    facts = context.facts
+    return (
+        facts.loss_start > 0 and facts.loss_peak > context.thresholds["blown_up"] * facts.loss_start
     )
 
 
