@@ -13,6 +13,7 @@ from typing import Any
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
+from gunicorn.workers.gthread import ThreadWorker
 
 from ..store import OtoscopeError, connect
 from .access import LOOPBACK
@@ -26,16 +27,22 @@ PATIENCE_SECONDS = 5
 """How long a connection may stay silent in the middle of a request, while it holds a thread."""
 
 
-def bound_patience(worker: Any) -> None:
-    """Let no silent connection hold a thread for good: a phone that left, or malice.
+class PatientWorker(ThreadWorker):
+    """Threads that no silent connection holds for good: a phone that left, or malice."""
 
-    The accepted sockets take the time-out over from those that listen.
-    """
-    for listener in worker.sockets:
+    def enqueue_req(self, conn: Any) -> None:
         for side in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            listener.sock.setsockopt(
-                socket.SOL_SOCKET, side, struct.pack("ll", PATIENCE_SECONDS, 0)
-            )
+            conn.sock.setsockopt(socket.SOL_SOCKET, side, struct.pack("ll", PATIENCE_SECONDS, 0))
+        super().enqueue_req(conn)
+
+    def handle(self, conn: Any) -> Any:
+        kept = super().handle(conn)
+        if not kept:
+            # closing waits up to 2 s for the peer's own close: in this thread, not where the
+            # worker would do it, in the one thread that accepts connections
+            conn.close(graceful=True)
+            conn.close = lambda graceful=False: None
+        return kept
 
 
 class Server(BaseApplication):
@@ -147,11 +154,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         {
             "bind": f"{address}:{options.port}",
             "workers": options.workers,
-            "worker_class": "gthread",
+            "worker_class": PatientWorker,
             "threads": THREADS,
             "loglevel": "warning",
             "graceful_timeout": 3,
-            "post_worker_init": bound_patience,
             "proc_name": "otoscope-dashboard",
             "control_socket_disable": True,
         },
