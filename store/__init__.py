@@ -10,6 +10,7 @@ from .errors import (
     ServerError,
     StoreError,
     StoreFullError,
+    StoreLostError,
     StoreUnavailableError,
     UnknownRunError,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "Store",
     "StoreError",
     "StoreFullError",
+    "StoreLostError",
     "StoreUnavailableError",
     "StreamName",
     "UnknownRunError",

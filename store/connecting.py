@@ -67,7 +67,7 @@ def open_sink(url: str | None, run: str, directory: Path, *, timeout: float = 1.
     """
     found = default_url() if url is None else checked_url(url)
     if found is not None:
-        return RedisHome(found, timeout=timeout)
+        return RedisHome(found, timeout=timeout, faithful=True)
     sink = RecordingSink(directory, run)
     places.register_recording(directory)
     return sink

@@ -23,6 +23,10 @@ class StoreFullError(StoreError):
     """Raised when the server refuses a write because its memory is full."""
 
 
+class StoreLostError(StoreUnavailableError):
+    """Raised when the server no longer holds what it had acknowledged: flushed, or failed over."""
+
+
 class OutOfOrderError(StoreError):
     """Raised when a frame's id is equal to or smaller than the last id of its stream."""
 

@@ -21,11 +21,13 @@ from .schemas import Json
 class RedisClient:
     """A connection pool to one server, opened when first asked.
 
-    `timeout` bounds every call in seconds; nothing is tried twice.
+    `timeout` bounds every call in seconds; nothing is tried twice. The pool replaces a connection
+    that was closed while it was idle without a word; within `_same_connection` that is an error.
     """
 
     def __init__(self, url: str, *, timeout: float = 5.0) -> None:
         self.url = checked_url(url)
+        self._loyal = False
         self._client: Any = redis.Redis.from_url(
             self.url,
             protocol=2,
@@ -34,6 +36,7 @@ class RedisClient:
             # the defaults retry ten times: a refused connection blocked for 3.6 s
             retry=Retry(NoBackoff(), 0),
             health_check_interval=0,
+            redis_connect_func=self._on_connect,
             **_unnamed(),
         )
 
@@ -48,6 +51,20 @@ class RedisClient:
         """Return the server's INFO: version, memory in bytes, eviction policy."""
         with self._translated():
             return dict(self._client.info())
+
+    @contextmanager
+    def _same_connection(self) -> Iterator[None]:
+        """Refuse to connect anew: a new connection may lead to another server, which holds less."""
+        self._loyal = True
+        try:
+            yield
+        finally:
+            self._loyal = False
+
+    def _on_connect(self, connection: Any) -> None:
+        if self._loyal:
+            raise exceptions.ConnectionError("the connection was lost since the last call")
+        connection.on_connect()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import struct
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from redis import exceptions
 
 from . import keys
-from .errors import OtoscopeError, UnknownRunError
+from .errors import OtoscopeError, StoreLostError, UnknownRunError
 from .frames import checked, decode, decode_id, encode, encode_id
 from .home import CARD_FIELDS, FIRST_EVENT, Card, Judgement
 from .memory import MERGED, once
@@ -34,11 +34,16 @@ class RedisHome(RedisClient):
     """Runs in Redis. Holds no connection until it is asked; safe to share between threads.
 
     `timeout` bounds every call in seconds. There are no retries inside: who calls decides.
+    A `faithful` home (a sender's, used by one thread) goes on only with streams that it knows:
+    where one is gone, or the connection was lost since the last call, `append` says so instead
+    of beginning the stream anew behind a hole that could never be filled.
     """
 
-    def __init__(self, url: str, *, timeout: float = 5.0) -> None:
+    def __init__(self, url: str, *, timeout: float = 5.0, faithful: bool = False) -> None:
         super().__init__(url, timeout=timeout)
-        self._announced: set[tuple[str, StreamName]] = set()
+        self._faithful = faithful
+        self._known: set[tuple[str, StreamName | None]] = set()
+        """Streams that a faithful home saw in the store; None stands for the events."""
 
     # -- runs ---------------------------------------------------------------------------------
 
@@ -85,7 +90,7 @@ class RedisHome(RedisClient):
                 self._client.delete(keys.raw(run, stream))
             self._client.delete(*[part(run) for part in _PARTS])
             self._client.zrem(keys.runs(), run)
-        self._announced = {pair for pair in self._announced if pair[0] != run}
+        self._forget(run)
 
     def begin_attempt(self, run: str) -> int:
         with self._translated():
@@ -135,29 +140,61 @@ class RedisHome(RedisClient):
         if resent and events:
             stored = self._recent_event_ids(run)
             events = [event for event in events if event.id not in stored]
-        new = {frame.stream for frame in checked(frames)}
-        new = {stream for stream in new if (run, stream) not in self._announced}
-        raw = {frame.stream: keys.raw(run, frame.stream) for frame in frames}
-        with self._translated():
+        streams = {frame.stream for frame in checked(frames)}
+        adds = {stream: self._xadd(run, stream) for stream in streams}
+        with self._translated(), self._doubted(run):
             pipe = self._client.pipeline(transaction=True)
             for frame in frames:
                 h, t, v = encode(frame)
                 place = encode_id(*frame.id)
-                pipe.execute_command("XADD", raw[frame.stream], place, "h", h, "t", t, "v", v)
-            if new:
-                pipe.sadd(keys.streams(run), *map(keys.stream_member, sorted(new)))
+                pipe.execute_command(*adds[frame.stream], place, "h", h, "t", t, "v", v)
             for event in events:
-                pipe.xadd(keys.events(run), {"e": dumps(event.to_json())})
+                pipe.execute_command(*self._xadd(run, None), "*", "e", dumps(event.to_json()))
+            if streams:
+                pipe.sadd(keys.streams(run), *map(keys.stream_member, sorted(streams)))
             if fields:
                 pipe.hset(keys.meta(run), mapping=_meta_fields(fields))
-            refused = _refusals(pipe.execute(raise_on_error=False))
+            answers = pipe.execute(raise_on_error=False)
+            refused = _refusals(answers)
+            if None in answers:  # XADD NOMKSTREAM found no stream
+                raise StoreLostError(
+                    f"the server no longer holds what it had stored of run {run} (flushed, failed "
+                    "over or deleted); what is still known here is sent again"
+                )
             self._client.zadd(keys.runs(), {run: time.time()})
-        self._announced |= {(run, stream) for stream in new}
+        self._know(run, *streams, *([None] if events else []))
         return refused
+
+    def _xadd(self, run: str, stream: StreamName | None) -> tuple[str, ...]:
+        """Return the beginning of the command that adds to a stream, or to the events."""
+        key = keys.events(run) if stream is None else keys.raw(run, stream)
+        return ("XADD", key, "NOMKSTREAM") if (run, stream) in self._known else ("XADD", key)
+
+    def _know(self, run: str, *streams: StreamName | None) -> None:
+        if self._faithful:
+            self._known |= {(run, stream) for stream in streams}
+
+    def _forget(self, run: str) -> None:
+        self._known = {pair for pair in self._known if pair[0] != run}
+
+    @contextmanager
+    def _doubted(self, run: str) -> Iterator[None]:
+        """Write over the connection of the last call; after an error nothing is known any more."""
+        try:
+            if any(known == run for known, _ in self._known):
+                with self._same_connection():
+                    yield
+            else:
+                yield
+        except Exception:
+            self._forget(run)
+            raise
 
     def last_id(self, run: str, stream: StreamName) -> tuple[int, int] | None:
         with self._translated():
             rows = self._client.xrevrange(keys.raw(run, stream), count=1)
+        if rows:
+            self._know(run, stream)
         return decode_id(rows[0][0]) if rows else None
 
     def streams(self, run: str) -> list[StreamName]:
@@ -246,6 +283,8 @@ class RedisHome(RedisClient):
     def _recent_event_ids(self, run: str) -> set[str]:
         with self._translated():
             rows = self._client.xrevrange(keys.events(run), count=RESENT_EVENTS)
+        if rows:
+            self._know(run, None)
         found: set[str] = set()
         for _, row in rows:
             with suppress(KeyError, TypeError, ValueError):  # no event of ours
