@@ -13,6 +13,7 @@ from .dashboard import dashboard
 from .demo import demo
 from .diagnose import diagnose
 from .doctor import doctor
+from .replay import replay_command
 from .report import report
 from .rules import rules
 from .runs import runs, show
@@ -57,7 +58,11 @@ def cli() -> None:
     """
 
 
-for command in (up, demo, runs, show, diagnose, report, rules, doctor, daemon, dashboard):
+COMMANDS = (
+    *(up, demo, runs, show, diagnose, report),
+    *(replay_command, rules, doctor, daemon, dashboard),
+)
+for command in COMMANDS:
     cli.add_command(command)
 
 

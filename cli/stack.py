@@ -26,7 +26,7 @@ from ..store.places import (
     recordings,
     write_address,
 )
-from ..store.recording import replay
+from ..store.replaying import replay
 from ..store.server import EmbeddedServer
 from .children import Child
 
@@ -177,13 +177,15 @@ class Stack:
                 if self.stopped.is_set():
                     return
                 try:
-                    run, frames = replay(directory, store.home)
+                    taken = replay(directory, store.home)
                 except StoreError as error:
                     self._say(f"recording  {directory} cannot be taken in: {error}")
                     continue
-                if frames:
-                    self._say(f"recording  {run} taken in, {frames} samples")
-                if store.meta(run).ended is not None:
+                if taken.samples:
+                    self._say(f"recording  {taken.run} taken in, {taken.samples} samples")
+                    for line in taken.damage:
+                        self._say(f"           damaged: {line}")
+                if not taken.growing and store.meta(taken.run).ended is not None:
                     forget_recording(directory)
         finally:
             store.close()

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from otoscope.cli.diagnose import exit_code
 from otoscope.cli.main import cli
 from otoscope.store import connect
-from otoscope.store.recording import replay
+from otoscope.store.replaying import replay
 
 from tests.cli.conftest import otoscope, record
 
@@ -34,6 +34,7 @@ def test_the_commands_are_those_of_the_design():
                 "show",
                 "diagnose",
                 "report",
+                "replay",
                 "rules",
                 "doctor",
             ]
