@@ -13,8 +13,10 @@ from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
 from redis.retry import Retry
 
+from . import keys
 from .addresses import checked_url, redacted
 from .errors import StoreError, StoreFullError, StoreUnavailableError
+from .jobs import JOB_SECONDS
 from .schemas import Json
 
 
@@ -51,6 +53,17 @@ class RedisClient:
         """Return the server's INFO: version, memory in bytes, eviction policy."""
         with self._translated():
             return dict(self._client.info())
+
+    def tell_job(self, job: str, text: str) -> None:
+        """Remember a text under a job's key for a day."""
+        with self._translated():
+            self._client.set(keys.job(job), text, ex=JOB_SECONDS)
+
+    def job(self, job: str) -> str | None:
+        """Return what was told under a job's key, None where nothing was."""
+        with self._translated():
+            told = self._client.get(keys.job(job))
+        return None if told is None else told.decode(errors="replace")
 
     @contextmanager
     def _same_connection(self) -> Iterator[None]:
