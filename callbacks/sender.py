@@ -21,6 +21,7 @@ from ..store import Event, Frame, Schema, Sink, StoreError, StreamName
 from ..store.places import register_recording
 from ..store.schemas import Json
 from .backlog import Backlog, Batch
+from .ranks import FirstRank, Identity
 
 log = logging.getLogger("otoscope")
 
@@ -45,6 +46,8 @@ class Sender:
             run), or the least that it can be where `ask_attempt` is set (a resumed run).
         linger: seconds between two writes.
         on_attempt: told the attempt's number, in the thread, once it is certain.
+        identify: asked in the thread, again and again until it returns, which run and attempt this
+            is and where to keep what waits; None begins an attempt of `run`.
     """
 
     def __init__(
@@ -57,8 +60,10 @@ class Sender:
         linger: float = LINGER_SECONDS,
         held: int = HELD,
         on_attempt: Callable[[int], None] | None = None,
+        identify: Callable[[Sink], Identity] | None = None,
     ) -> None:
         self.run = run
+        self._identify = identify or FirstRank(run, spool, None)
         self.attempt = attempt
         self.spool = spool
         self.sink: Sink | None = None
@@ -206,11 +211,22 @@ class Sender:
         if self.sink is None:
             self.sink = self._open_sink()
         if not self._began:
-            self.attempt = max(self.attempt, self.sink.begin_attempt(self.run))
+            self._identified(self._identify(self.sink))
             self._began = True
             if self._on_attempt is not None:
                 self._on_attempt(self.attempt)
         return self.sink
+
+    def _identified(self, found: Identity) -> None:
+        self.attempt = max(self.attempt, found.attempt)
+        if found.run != self.run and not self._backlog.waits:
+            self.spool, self._backlog = found.spool, Backlog(found.run, found.spool)
+        self.run = found.run
+
+    @property
+    def identified(self) -> bool:
+        """Whether it is certain which run and attempt this is."""
+        return self._began
 
     def _next_batch(self) -> Batch:
         batch = Batch()
