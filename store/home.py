@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from .buckets import Bucket
 from .schemas import Event, Finding, Frame, Json, Meta, Schema, StreamName
 
 FIRST_EVENT = "0-0"
@@ -70,11 +71,14 @@ class Sink(Protocol):
         fields: Mapping[str, Json] | None = None,
         *,
         resent: bool = False,
+        buckets: Sequence[Bucket] = (),
     ) -> int:
-        """Store frames, events and fields of Meta together, all or nothing.
+        """Store frames, buckets, events and fields of Meta together, all or nothing.
 
         Returns how many frames were refused because their stream holds an equal or larger id;
-        they are not stored. With `resent`, events whose id was stored lately are left out.
+        they are not stored. With `resent`, events whose id was stored lately are left out. A bucket
+        that is stored already is left out in any case. A recording holds frames alone: its buckets
+        are made when it is taken in.
         """
         ...
 
@@ -133,6 +137,23 @@ class Home(Sink, Protocol):
         count: int | None = None,
     ) -> list[Frame]:
         """Return frames in order: those behind the id `after`, with start ≤ step ≤ stop."""
+        ...
+
+    def buckets(
+        self,
+        run: str,
+        stream: StreamName,
+        tier: int,
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+        count: int | None = None,
+        latest: bool = False,
+    ) -> list[Bucket]:
+        """Return a tier's buckets in order: those with start ≤ first step ≤ stop.
+
+        Of more than `count` the first ones, or with `latest` the last ones.
+        """
         ...
 
     def spread(

@@ -10,6 +10,7 @@
 | otoscope:{run}:streams | set | callback | "<family>:<rank>:<attempt>" |
 | otoscope:{run}:labels | hash | page, CLI | name, tags, notes, closed |
 | otoscope:{run}:raw:<family>:<rank>:<attempt> | stream | callback | frames, id <step>-<seq> |
+| otoscope:{run}:t1…t4:<family>:<rank>:<attempt> | stream | callback | buckets, id <first step>-<part> |
 | otoscope:{run}:events | stream | all | events, id * |
 | otoscope:{run}:findings | hash | daemon | finding id → JSON |
 | otoscope:{run}:obstacles | string | daemon | JSON |
@@ -76,6 +77,10 @@ def labels(run: str) -> str:
 
 def raw(run: str, stream: StreamName) -> str:
     return of_run(run, f"raw:{stream.family}:{stream.rank}:{stream.attempt}")
+
+
+def tier(run: str, stream: StreamName, number: int) -> str:
+    return of_run(run, f"t{number}:{stream.family}:{stream.rank}:{stream.attempt}")
 
 
 def events(run: str) -> str:

@@ -9,6 +9,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from threading import RLock
 
+from .buckets import TIER_LENGTH, TIERS, Bucket, checked_tier
 from .errors import UnknownRunError
 from .frames import checked, decode_id
 from .home import FIRST_EVENT, Card, Judgement
@@ -26,6 +27,7 @@ class _Run:
     schemas: dict[str, Schema] = field(default_factory=dict)
     streams: dict[StreamName, list[Frame]] = field(default_factory=dict)
     ids: dict[StreamName, list[tuple[int, int]]] = field(default_factory=dict)
+    buckets: dict[tuple[StreamName, int], list[Bucket]] = field(default_factory=dict)
     events: list[tuple[str, Event]] = field(default_factory=list)
     event_ids: set[str] = field(default_factory=set)
     labels: dict[str, Json] = field(default_factory=dict)
@@ -33,6 +35,14 @@ class _Run:
     lease: tuple[str, float] | None = None
     seen: float = 0.0
     attempts: int = 0
+
+    def hold(self, bucket: Bucket) -> None:
+        """Take a bucket that is not held already; the finer tiers keep the last ones alone."""
+        held = self.buckets.setdefault((bucket.stream, bucket.tier), [])
+        if not held or held[-1].id < bucket.id:
+            held.append(bucket)
+            if bucket.tier != TIERS[-1]:
+                del held[:-TIER_LENGTH]
 
 
 class MemoryHome:
@@ -42,6 +52,7 @@ class MemoryHome:
         self._runs: dict[str, _Run] = {}
         self._lock = RLock()
         self._clock = clock
+        self._jobs: dict[str, str] = {}
 
     def _known(self, run: str) -> _Run:
         try:
@@ -59,6 +70,12 @@ class MemoryHome:
 
     def close(self) -> None:
         return None
+
+    def tell_job(self, job: str, text: str) -> None:
+        self._jobs[job] = text
+
+    def job(self, job: str) -> str | None:
+        return self._jobs.get(job)
 
     def run_ids(self) -> list[tuple[str, float]]:
         with self._lock:
@@ -116,6 +133,7 @@ class MemoryHome:
         fields: Mapping[str, Json] | None = None,
         *,
         resent: bool = False,
+        buckets: Sequence[Bucket] = (),
     ) -> int:
         with self._lock:
             entry = self._made(run)
@@ -127,6 +145,8 @@ class MemoryHome:
                     continue
                 ids.append(frame.id)
                 entry.streams.setdefault(frame.stream, []).append(frame)
+            for bucket in buckets:
+                entry.hold(bucket)
             for event in events:
                 if not (resent and event.id in entry.event_ids):
                     self.add_event(run, event)
@@ -162,6 +182,28 @@ class MemoryHome:
             if count is not None:
                 high = min(high, low + count)
             return entry.streams.get(stream, [])[low:high]
+
+    def buckets(
+        self,
+        run: str,
+        stream: StreamName,
+        tier: int,
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+        count: int | None = None,
+        latest: bool = False,
+    ) -> list[Bucket]:
+        with self._lock:
+            held = self._known(run).buckets.get((stream, checked_tier(tier)), [])
+            found = [
+                bucket
+                for bucket in held
+                if (start is None or bucket.step >= start) and (stop is None or bucket.step <= stop)
+            ]
+            if count is None:
+                return found
+            return found[max(len(found) - count, 0) :] if latest else found[:count]
 
     def spread(
         self,

@@ -12,11 +12,12 @@ from typing import Any
 from redis import exceptions
 
 from . import keys
+from .buckets import TIERS, Bucket
 from .errors import OtoscopeError, StoreLostError, UnknownRunError
 from .frames import checked, decode, decode_id, encode, encode_id
 from .home import CARD_FIELDS, FIRST_EVENT, Card, Judgement
 from .memory import MERGED, once
-from .redis_client import RedisClient
+from .redis_tiers import RedisTiers, bucket_commands
 from .schemas import Event, Finding, Frame, Json, Meta, Schema, StreamName, dumps
 from .spreading import spread_steps
 
@@ -30,7 +31,7 @@ RESENT_EVENTS = 10_000
 """How many of the last events are looked through for one that is sent again."""
 
 
-class RedisHome(RedisClient):
+class RedisHome(RedisTiers):
     """Runs in Redis. Holds no connection until it is asked; safe to share between threads.
 
     `timeout` bounds every call in seconds. There are no retries inside: who calls decides.
@@ -87,7 +88,8 @@ class RedisHome(RedisClient):
             members = self._client.smembers(keys.streams(run))
             streams = [keys.stream_of_member(_text(member)) for member in members]
             for stream in streams:
-                self._client.delete(keys.raw(run, stream))
+                tiers = [keys.tier(run, stream, tier) for tier in TIERS]
+                self._client.delete(keys.raw(run, stream), *tiers)
             self._client.delete(*[part(run) for part in _PARTS])
             self._client.zrem(keys.runs(), run)
         self._forget(run)
@@ -136,6 +138,7 @@ class RedisHome(RedisClient):
         fields: Mapping[str, Json] | None = None,
         *,
         resent: bool = False,
+        buckets: Sequence[Bucket] = (),
     ) -> int:
         if resent and events:
             stored = self._recent_event_ids(run)
@@ -148,6 +151,8 @@ class RedisHome(RedisClient):
                 h, t, v = encode(frame)
                 place = encode_id(*frame.id)
                 pipe.execute_command(*adds[frame.stream], place, "h", h, "t", t, "v", v)
+            for command in bucket_commands(run, buckets):
+                pipe.execute_command(*command)
             for event in events:
                 pipe.execute_command(*self._xadd(run, None), "*", "e", dumps(event.to_json()))
             if streams:
@@ -155,7 +160,7 @@ class RedisHome(RedisClient):
             if fields:
                 pipe.hset(keys.meta(run), mapping=_meta_fields(fields))
             answers = pipe.execute(raise_on_error=False)
-            refused = _refusals(answers)
+            refused = _refusals(answers) - _refusals(answers[len(frames) :][: len(buckets)])
             if None in answers:  # XADD NOMKSTREAM found no stream
                 raise StoreLostError(
                     f"the server no longer holds what it had stored of run {run} (flushed, failed "
