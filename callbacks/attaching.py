@@ -2,30 +2,66 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 import torch
 
 from ..store import ConfigError
+from .accelerate import AcceleratedLoop, is_accelerated, unwrapped
 from .describing import batch_size_of
 from .options import Options
 from .probes.probe import Probe
 from .recorder import LossFn, Origin, Recorder
+from .scaling import Scale, scale_now, shown_scale
+
+
+class PlainLoop:
+    """The steps of a loop that tells of itself by calling `recorder.step`, and of its scaler."""
+
+    complete = True
+
+    def __init__(self, scaler: Any = None) -> None:
+        self.scaler = scaler
+
+    def scale(self) -> Scale:
+        """Return the loss scale of the coming step."""
+        return scale_now(self.scaler)
+
+    def whole(self, parts: int) -> float:
+        """Return what undoes a partial window: nothing is known of windows."""
+        return 1.0
+
+    def skipped(self, stepped: bool) -> bool:
+        """Tell whether the scaler let the step out."""
+        return self.scaler is not None and not stepped
 
 
 class LoopRecorder(Recorder):
     """The recorder of a plain training loop; a `with` statement ends it, and notes an exception."""
 
-    def step(self, loss: Any, batch_size: int | None = None, batch: Any = None) -> None:
+    loop: PlainLoop | AcceleratedLoop = PlainLoop()
+    _parts = 0
+
+    def step(
+        self,
+        loss: Any,
+        batch_size: int | None = None,
+        batch: Any = None,
+        *,
+        complete: bool | None = None,
+    ) -> None:
         """Record a step; call after `optimizer.step()`.
 
         Args:
             loss: the step's loss, a tensor or a number.
-            batch_size: samples in the step, over all its micro-batches; None counts the batch.
+            batch_size: samples in it; None counts the batch.
             batch: what `loss_fn(model, batch)` takes; needed for curvature alone.
+            complete: False for a micro-batch after which no optimizer stepped: its loss and its
+                samples count into the step to come. An optimizer of Accelerate tells by itself.
         """
         if self.finished:
             return
@@ -33,8 +69,27 @@ class LoopRecorder(Recorder):
             tensor = loss if isinstance(loss, torch.Tensor) else torch.tensor(float(loss))
             samples = batch_size_of(batch) if batch_size is None else int(batch_size)
             self.forward_done(tensor, samples or 0, batch)
-        self.end_step()
+        self._parts += 1
+        if not (self.loop.complete if complete is None else complete):
+            return
+        parts, self._parts = self._parts, 0
+        self.undo(self.loop.whole(parts) / self.gradient_scale)
+        self.end_step(
+            loss_scale=shown_scale(self.loop.scaler, self.gradient_scale),
+            skipped=self.loop.skipped(self.stepped),
+        )
         self.before_step()
+
+    def before_step(self) -> None:
+        """Decide what the coming step measures, and note the scale that its loss will have."""
+        super().before_step()
+        with self.guard("loss scale"):
+            self.gradient_scale = self.loop.scale()
+
+    def validate(self, metrics: Mapping[str, Any], *, epoch: float = math.nan) -> None:
+        """Record the user's own validation metrics, at the count of steps done."""
+        super().validate(metrics, epoch=epoch)
+        self.restart_clock()  # nobody tells when the validation began
 
     def __enter__(self) -> LoopRecorder:
         return self
@@ -87,6 +142,7 @@ def attach(
     strict: bool = False,
     verdict: bool = True,
     max_steps: int | None = None,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> LoopRecorder:
     """Look into a plain PyTorch loop; call before the first forward pass.
 
@@ -95,10 +151,12 @@ def attach(
 
     Args:
         model: the raw module.
-        optimizer: the optimizer, or several.
+        optimizer: the optimizer, or several; those that Accelerate prepared serve as well.
         loss_fn: `loss_fn(model, batch) -> Tensor`; with it and `step(…, batch=batch)` the
             curvature can be measured.
         max_steps: length of the run, where it is known.
+        scaler: the loop's GradScaler, so that its scale is taken out of the gradients and the
+            steps that it skips are known.
 
     The other keywords are those of `Otoscope`. Raises ConfigError where a value cannot be used.
 
@@ -123,6 +181,10 @@ def attach(
             )
     if not optimizers:
         raise ConfigError("attach needs at least one optimizer, got an empty list")
+    loop: PlainLoop | AcceleratedLoop = PlainLoop(scaler)
+    if is_accelerated(optimizers[0]):
+        loop = AcceleratedLoop(optimizers[0])
+    optimizers = [unwrapped(item) for item in optimizers]
     _check_that_it_trains(model, optimizers)
     if loss_fn is not None and not callable(loss_fn):
         raise ConfigError(f"loss_fn must be loss_fn(model, batch) -> Tensor, got {loss_fn!r}")
@@ -141,7 +203,12 @@ def attach(
         strict,
         verdict,  # type: ignore[arg-type]
     )
+    if scaler is not None and not hasattr(scaler, "unscale_"):
+        raise ConfigError(
+            f"scaler must be the loop's torch.amp.GradScaler or None, got {type(scaler).__name__}"
+        )
     recorder = LoopRecorder(model, optimizers, options, loss_fn=loss_fn)
+    recorder.loop = loop
     if _rank() != 0:  # one rank records
         recorder.finished = True
         return recorder

@@ -15,6 +15,7 @@ from .guard import Guard, log
 from .norms import all_finite
 from .options import Options
 from .recorder import Origin, Recorder
+from .scaling import Scale, scale_now, shown_scale
 from .trainer import (
     checkpoint_paths,
     clip_norm_of,
@@ -23,7 +24,6 @@ from .trainer import (
     max_steps_of,
     meta_of,
     scale_left,
-    scale_of,
     stopped_early,
 )
 
@@ -52,8 +52,6 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
     >>> Otoscope(budget=0.05, tags=["baseline"]).options.budget
     0.05
     """
-
-    state_key = "Otoscope"  # type: ignore[assignment]  # a property in Lightning
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Otoscope:
         # the other package may have been imported since; its Trainer wants its own Callback
@@ -91,7 +89,16 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
         self.recorder: Recorder | None = None
         self.sink: Callable[[], Sink] | None = None
         """Where to write to instead of what `url` names; for tests."""
+        self._settled = False
+        self._last: dict[str, Any] = {}
         self._clear()
+
+    @property
+    def state_key(self) -> str:
+        """Name of our state in a checkpoint."""
+        # until a Trainer has set us up each callback has a name of its own: of two in one Trainer
+        # Lightning would say that they need a state_key, where we say that one is enough
+        return "Otoscope" if self._settled else f"Otoscope at {id(self):x}"
 
     def _clear(self) -> None:
         self._resumed: dict[str, Any] | None = None
@@ -100,6 +107,8 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
         self._ended = math.nan
         self._data = 0.0
         self._manual: list[Any] = []
+        self._scaler: Any = None
+        self._scale: Scale = 1.0
         self._expected = False
         self._paused = math.nan
         self._saved: list[tuple[int, bool]] = []
@@ -111,9 +120,11 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
     # -- a fit begins ---------------------------------------------------------------------------
 
     def setup(self, trainer: Any, pl_module: Any, stage: str | None = None) -> None:
+        self._settled = True
         if stage in (None, "fit"):
             # another callback raised in its on_exception, so that nobody told us of the end
             self._end(lambda recorder: recorder.fail(RuntimeError("the fit was cut off")))
+            self._last = {}
             others = [c for c in trainer.callbacks if isinstance(c, Otoscope)]
             if len(others) > 1:
                 raise ConfigError(
@@ -136,7 +147,8 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
                 world_size=int(trainer.world_size),
                 sharded=is_sharded(trainer),
                 precision=str(trainer.precision),
-                listen=False,
+                # a manual loop clips before it tells us of its step, or never tells
+                listen=not pl_module.automatic_optimization,
                 guard=self._guard,
                 sink=self.sink,
             )
@@ -190,22 +202,25 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
             if self._saved:
                 self._look_for_checkpoints(trainer)
             recorder.before_step()
+            self._scaler = getattr(trainer.precision_plugin, "scaler", None)
+            if self._scaler is not None:
+                self._scale = scale_now(self._scaler)  # it may change with the step
 
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: Any) -> None:
         if self.recorder is not None and not pl_module.automatic_optimization:
             with self._guard("recorder"):
-                self._manual.append(loss.detach())
+                # Lightning tells of the scaled loss
+                self._manual.append(loss.detach() / self._scale)
+                self.recorder.gradient_scale = self._scale
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         recorder = self.recorder
         if recorder is None:
             return
         self._expected = True
-        if recorder.measures_gradients:
+        if recorder.measures_gradients and pl_module.automatic_optimization:
             with self._guard("gradient norm"):
-                whole = 1.0
-                if pl_module.automatic_optimization:
-                    whole = trainer.accumulate_grad_batches / (self._micro + 1)
+                whole = trainer.accumulate_grad_batches / (self._micro + 1)
                 recorder.gradients_ready(
                     optimizer,
                     factor=whole / scale_left(trainer, optimizer),
@@ -224,11 +239,13 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
             recorder.forward_done(loss, batch_size_of(batch) or 0, batch)
         self._micro += 1
         if self._expected or recorder.stepped:
-            scaler = getattr(trainer.precision_plugin, "scaler", None)
+            if not pl_module.automatic_optimization:
+                recorder.undo(1.0 / recorder.gradient_scale)
+                recorder.gradient_scale = 1.0
             recorder.end_step(
                 data_seconds=self._data,
-                loss_scale=math.nan if scaler is None else scale_of(scaler),
-                skipped=scaler is not None and self._expected and not recorder.stepped,
+                loss_scale=shown_scale(self._scaler, self._scale),
+                skipped=self._scaler is not None and self._expected and not recorder.stepped,
                 epoch=float(trainer.current_epoch),
                 begun=begun,
             )
@@ -285,14 +302,14 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
 
     def state_dict(self) -> dict[str, Any]:
         recorder = self.recorder
-        if recorder is None or not recorder.begun:
-            return {}
-        # plain Python values only: one numpy number makes the user's checkpoint unloadable
-        return {
-            "run_id": str(recorder.run_id),
-            "attempt": int(recorder.sender.attempt),
-            "step": int(recorder.steps),
-        }
+        if recorder is not None and recorder.begun:
+            # plain Python values only: one numpy number makes the user's checkpoint unloadable
+            self._last = {
+                "run_id": str(recorder.run_id),
+                "attempt": int(recorder.sender.attempt),
+                "step": int(recorder.steps),
+            }
+        return dict(self._last)  # after the fit too: `trainer.save_checkpoint` is then called
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         known = {"run_id": str, "attempt": int, "step": int}
@@ -316,6 +333,7 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
         self._end(lambda recorder: recorder.finish())
 
     def _end(self, how: Any) -> None:
+        self.state_dict()
         recorder, self.recorder = self.recorder, None
         if recorder is not None:
             with self._guard("recorder"):

@@ -62,6 +62,8 @@ class Recorder:
     """
 
     run_id = ""
+    gradient_scale: float | torch.Tensor = 1.0
+    """The loss scale that gradients hold as they are accumulated; whoever listens to them sets it."""
     sender: Sender
     directory: Path
 
@@ -200,6 +202,10 @@ class Recorder:
             self._sampling.arm(self.steps + 1)
         self._spent += time.perf_counter() - begun
 
+    def undo(self, factor: float | torch.Tensor) -> None:
+        """Set what the gradients of this step must be multiplied by: see `GradientTap.factor`."""
+        self._tap.factor = factor
+
     @property
     def measures_gradients(self) -> bool:
         """Whether this step's gradients are to be measured."""
@@ -249,7 +255,7 @@ class Recorder:
             # now, for a scheduler may step before the step ends
             self._lrs = self._throughput.lrs()
             if self._listen and self._tap.armed:
-                self._tap.clipped(trained_parameters([optimizer]))
+                self._tap.stepped(trained_parameters([optimizer]), self.gradient_scale)
         self._spent += time.perf_counter() - begun
 
     @property
@@ -337,8 +343,6 @@ class Recorder:
             self._journal.enlist(schema)
             frame = self._journal.frame("validation", schema.hash, values)
             self._journal.keep([Pending(frame)])
-            if self._listen:  # in a plain loop nobody tells when the validation began
-                self.restart_clock()
 
     def checkpoint(self, path: str | os.PathLike[str], *, finite: bool | None = None) -> None:
         """Note that a checkpoint was written; `finite` says whether all weights were finite."""

@@ -72,12 +72,6 @@ def clip_norm_of(trainer: Any, pl_module: Any) -> float | None:
     return float(trainer.gradient_clip_val) if by_norm else None
 
 
-def scale_of(scaler: Any) -> float:
-    """Return a scaler's loss scale, NaN where it lies on a device that we would wait for."""
-    scale = getattr(scaler, "_scale", None)
-    return math.nan if scale is None else float(scale) if scale.device.type == "cpu" else math.nan
-
-
 def scale_left(trainer: Any, optimizer: Any) -> Any:
     """Return the loss scale that is still in the gradients: fused optimizers undo it themselves."""
     scaler = getattr(trainer.precision_plugin, "scaler", None)

@@ -19,8 +19,10 @@ class GradientTap:
     """Collects, in armed steps, the squared gradient norm of every trained parameter.
 
     Two ways lead here: `collect(parameters)` where somebody tells us that the gradients are
-    complete and not yet clipped (Lightning), or `listen()`, hooks that fire as each gradient is
-    accumulated (a plain loop; the last micro-batch of a step wins, for `.grad` is a running sum).
+    complete and not yet clipped (Lightning's automatic optimization), or `listen()`, hooks that
+    fire as each gradient is accumulated (every other loop; the last micro-batch of a step wins,
+    for `.grad` is a running sum). What an optimizer has used is kept: another loss's backward pass
+    may write into its parameters afterwards, as a generator's does into the discriminator.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
@@ -33,6 +35,8 @@ class GradientTap:
         self.clip_factor = math.nan
         self._place = {id(p): i for i, p in enumerate(self.parameters)}
         self._squares: list[float | torch.Tensor | None] = [None] * len(self.parameters)
+        self._used: list[float | torch.Tensor | None] | None = None
+        self._before = self._after = 0.0
         self._handles: list[Any] = []
 
     def arm(self) -> None:
@@ -42,6 +46,8 @@ class GradientTap:
         self.seconds = 0.0
         self.clip_factor = math.nan
         self._squares = [None] * len(self.parameters)
+        self._used = None
+        self._before = self._after = 0.0
 
     def disarm(self) -> None:
         """End it, measured or not."""
@@ -68,15 +74,29 @@ class GradientTap:
             # as torch.nn.utils.clip_grad_norm_ does
             self.clip_factor = min(1.0, largest / (norm + 1e-6)) if norm == norm else math.nan
 
-    def clipped(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Compare the gradients that the optimizer has just used with those collected."""
+    def stepped(self, parameters: Sequence[nn.Parameter], scale: float | torch.Tensor = 1) -> None:
+        """Keep what an optimizer has just used, and compare it with what it was before clipping.
+
+        `scale` is the loss scale that the gradients held as they were accumulated; by now it is
+        out of them.
+        """
+        begun = clock()
+        used: list[float | torch.Tensor | None] = self._used or [None] * len(self.parameters)
+        self._used = used
+        for parameter in parameters:
+            place = self._place.get(id(parameter))
+            if place is not None and self._squares[place] is not None:
+                used[place] = self._squares[place]
         with_grad = [p for p in parameters if p.grad is not None]
         before = [s for p in with_grad if (s := self.square_of(p)) is not None]
         after = squared_norms([p.grad for p in with_grad if p.grad is not None])
         numbers = [s for s in (*before, *after) if isinstance(s, float)]
         if before and len(numbers) == len(before) + len(after) == 2 * len(before):
-            whole = sum(numbers[: len(before)])
-            self.clip_factor = math.sqrt(sum(numbers[len(before) :]) / whole) if whole else 1.0
+            # over all optimizers of the step
+            self._before += sum(numbers[: len(before)]) / float(scale) ** 2
+            self._after += sum(numbers[len(before) :])
+            self.clip_factor = math.sqrt(self._after / self._before) if self._before else 1.0
+        self.seconds += clock() - begun
 
     def listen(self) -> None:
         """Hook into the accumulation of every gradient; idle while not armed."""
@@ -110,19 +130,25 @@ class GradientTap:
             handle.remove()
         self._handles.clear()
         self._squares = [None] * len(self.parameters)
+        self._used = None
 
     @property
     def measured(self) -> bool:
         """Whether this step's gradients were seen."""
-        return any(square is not None for square in self._squares)
+        return any(square is not None for square in self._seen)
+
+    @property
+    def _seen(self) -> list[float | torch.Tensor | None]:
+        # where no optimizer stepped, a loss scaler has skipped the step
+        return self._squares if self._used is None else self._used
 
     def squares(self) -> torch.Tensor:
         """Return float64[parameters that had a gradient], corrected by `factor`."""
-        found = [square for square in self._squares if square is not None]
+        found = [square for square in self._seen if square is not None]
         device = next((s.device for s in found if isinstance(s, torch.Tensor)), torch.device("cpu"))
         return stacked(found, device) * self.factor**2
 
     def square_of(self, parameter: torch.Tensor) -> float | torch.Tensor | None:
         """Return one parameter's squared norm, uncorrected; None where it had no gradient."""
         place = self._place.get(id(parameter))
-        return None if place is None else self._squares[place]
+        return None if place is None else self._seen[place]
