@@ -9,16 +9,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from redis import exceptions
-
 from . import keys
 from .buckets import TIERS, Bucket
 from .errors import OtoscopeError, StoreLostError, UnknownRunError
 from .frames import checked, decode, decode_id, encode, encode_id
-from .home import CARD_FIELDS, FIRST_EVENT, Card, Judgement
-from .memory import MERGED, once
+from .home import CARD_FIELDS, FIRST_EVENT, Card
+from .memory import once
+from .redis_judgements import RedisJudgements
+from .redis_rows import (
+    as_object,
+    as_text,
+    findings_of,
+    is_of_another_type,
+    labels_of,
+    meta_fields,
+    meta_of,
+    refusals,
+)
 from .redis_tiers import RedisTiers, bucket_commands
-from .schemas import Event, Finding, Frame, Json, Meta, Schema, StreamName, dumps
+from .schemas import Event, Frame, Json, Meta, Schema, StreamName, dumps
 from .spreading import spread_steps
 
 CARDS_AT_ONCE = 250
@@ -31,7 +40,7 @@ RESENT_EVENTS = 10_000
 """How many of the last events are looked through for one that is sent again."""
 
 
-class RedisHome(RedisTiers):
+class RedisHome(RedisTiers, RedisJudgements):
     """Runs in Redis. Holds no connection until it is asked; safe to share between threads.
 
     `timeout` bounds every call in seconds. There are no retries inside: who calls decides.
@@ -51,7 +60,7 @@ class RedisHome(RedisTiers):
     def run_ids(self) -> list[tuple[str, float]]:
         with self._translated():
             rows = self._client.zrevrange(keys.runs(), 0, -1, withscores=True)
-        found = [(_text(run), seen) for run, seen in rows]
+        found = [(as_text(run), seen) for run, seen in rows]
         found = [row for row in found if keys.RUN_ID.match(row[0])]
         return sorted(found, key=lambda row: (-row[1], row[0]))
 
@@ -70,23 +79,23 @@ class RedisHome(RedisTiers):
                     pipe.get(keys.obstacles(run))
                 answers = pipe.execute(raise_on_error=False)
                 for i, run in enumerate(part):
-                    if any(_of_another_type(answer) for answer in answers[4 * i : 4 * i + 4]):
+                    if any(is_of_another_type(answer) for answer in answers[4 * i : 4 * i + 4]):
                         continue  # somebody else's key under the name of ours
                     values, labels, findings, obstacles = answers[4 * i : 4 * i + 4]
                     rows = {
                         f.encode(): v for f, v in zip(fields, values, strict=True) if v is not None
                     }
                     if rows:
-                        kept = _object(obstacles)
+                        kept = as_object(obstacles)
                         found.append(
-                            Card(run, _meta(rows), _labels(labels), _findings(findings), kept)
+                            Card(run, meta_of(rows), labels_of(labels), findings_of(findings), kept)
                         )
         return found
 
     def delete(self, run: str) -> None:
         with self._translated():
             members = self._client.smembers(keys.streams(run))
-            streams = [keys.stream_of_member(_text(member)) for member in members]
+            streams = [keys.stream_of_member(as_text(member)) for member in members]
             for stream in streams:
                 tiers = [keys.tier(run, stream, tier) for tier in TIERS]
                 self._client.delete(keys.raw(run, stream), *tiers)
@@ -103,7 +112,7 @@ class RedisHome(RedisTiers):
     def write_meta(self, run: str, fields: Mapping[str, Json]) -> None:
         if fields:
             with self._translated():
-                self._client.hset(keys.meta(run), mapping=_meta_fields(fields))
+                self._client.hset(keys.meta(run), mapping=meta_fields(fields))
                 self._client.zadd(keys.runs(), {run: time.time()})
 
     def meta(self, run: str) -> Meta:
@@ -113,7 +122,7 @@ class RedisHome(RedisTiers):
             raise UnknownRunError(
                 f"no run {run!r} in this store; `otoscope runs` lists those it has"
             )
-        return _meta(rows)
+        return meta_of(rows)
 
     # -- frames -------------------------------------------------------------------------------
 
@@ -127,7 +136,7 @@ class RedisHome(RedisTiers):
         found: dict[str, Schema] = {}
         for name, text in rows.items():
             with suppress(KeyError, TypeError, ValueError, OtoscopeError):  # no schema of ours
-                found[_text(name)] = Schema.from_json(text)
+                found[as_text(name)] = Schema.from_json(text)
         return found
 
     def append(
@@ -158,9 +167,9 @@ class RedisHome(RedisTiers):
             if streams:
                 pipe.sadd(keys.streams(run), *map(keys.stream_member, sorted(streams)))
             if fields:
-                pipe.hset(keys.meta(run), mapping=_meta_fields(fields))
+                pipe.hset(keys.meta(run), mapping=meta_fields(fields))
             answers = pipe.execute(raise_on_error=False)
-            refused = _refusals(answers) - _refusals(answers[len(frames) :][: len(buckets)])
+            refused = refusals(answers) - refusals(answers[len(frames) :][: len(buckets)])
             if None in answers:  # XADD NOMKSTREAM found no stream
                 raise StoreLostError(
                     f"the server no longer holds what it had stored of run {run} (flushed, failed "
@@ -208,7 +217,7 @@ class RedisHome(RedisTiers):
         found: list[StreamName] = []
         for member in members:
             with suppress(ValueError):  # no stream of ours
-                found.append(keys.stream_of_member(_text(member)))
+                found.append(keys.stream_of_member(as_text(member)))
         return sorted(found)
 
     def frames(
@@ -278,12 +287,12 @@ class RedisHome(RedisTiers):
         found: list[tuple[str, Event]] = []
         for place, row in rows:
             with suppress(KeyError, TypeError, ValueError, AttributeError):  # no event of ours
-                found.append((_text(place), Event.from_json(json.loads(row[b"e"]))))
+                found.append((as_text(place), Event.from_json(json.loads(row[b"e"]))))
         return once(found)
 
     def add_event(self, run: str, event: Event) -> str:
         with self._translated():
-            return _text(self._client.xadd(keys.events(run), {"e": dumps(event.to_json())}))
+            return as_text(self._client.xadd(keys.events(run), {"e": dumps(event.to_json())}))
 
     def _recent_event_ids(self, run: str) -> set[str]:
         with self._translated():
@@ -299,7 +308,7 @@ class RedisHome(RedisTiers):
     def labels(self, run: str) -> dict[str, Json]:
         with self._translated():
             rows = self._client.hgetall(keys.labels(run))
-        return _labels(rows)
+        return labels_of(rows)
 
     def set_labels(self, run: str, labels: Mapping[str, Json]) -> None:
         kept = {key: dumps(value) for key, value in labels.items() if value is not None}
@@ -309,76 +318,6 @@ class RedisHome(RedisTiers):
                 self._client.hset(keys.labels(run), mapping=kept)
             if gone:
                 self._client.hdel(keys.labels(run), *gone)
-
-    # -- what the daemon keeps ----------------------------------------------------------------
-
-    def judgement(self, run: str) -> Judgement:
-        with self._translated():
-            pipe = self._client.pipeline(transaction=True)
-            pipe.get(keys.cursor(run)).get(keys.state(run)).get(keys.obstacles(run))
-            cursor, state, obstacles, rows = pipe.hgetall(keys.findings(run)).execute()
-        body = _object(state)
-        order = {name: i for i, name in enumerate(body.get("findings", []))}
-        found = _findings(rows)
-        found.sort(key=lambda item: (order.get(item.id, len(order)), item.id))
-        return Judgement(
-            cursor=None if cursor is None else _text(cursor),
-            state=body["state"] if isinstance(body.get("state"), dict) else {},
-            findings=found,
-            obstacles=_object(obstacles),
-        )
-
-    def acquire(self, run: str, token: str, milliseconds: int) -> bool:
-        with self._translated():
-            if self._client.set(keys.lease(run), token, nx=True, px=milliseconds):
-                return True
-            holder = self._client.get(keys.lease(run))
-            return holder is not None and _text(holder) == token
-
-    def release(self, run: str, token: str) -> None:
-        with self._translated(), self._client.pipeline(transaction=True) as pipe:
-            pipe.watch(keys.lease(run))
-            holder = pipe.get(keys.lease(run))
-            if holder is not None and _text(holder) == token:
-                pipe.multi()
-                pipe.delete(keys.lease(run))
-                try:
-                    pipe.execute()
-                except exceptions.WatchError:
-                    return
-
-    def commit(
-        self,
-        run: str,
-        token: str,
-        milliseconds: int,
-        expected_cursor: str | None,
-        judgement: Judgement,
-        events: Sequence[Event] = (),
-    ) -> bool:
-        with self._translated(), self._client.pipeline(transaction=True) as pipe:
-            pipe.watch(keys.lease(run), keys.cursor(run))
-            holder, cursor = pipe.get(keys.lease(run)), pipe.get(keys.cursor(run))
-            mine = holder is not None and _text(holder) == token
-            if not mine or (None if cursor is None else _text(cursor)) != expected_cursor:
-                return False
-            pipe.multi()
-            pipe.set(keys.lease(run), token, xx=True, px=milliseconds)
-            pipe.set(keys.cursor(run), judgement.cursor or "")
-            order = [finding.id for finding in judgement.findings]
-            pipe.set(keys.state(run), dumps({"state": judgement.state, "findings": order}))
-            pipe.set(keys.obstacles(run), dumps(judgement.obstacles))
-            pipe.delete(keys.findings(run))
-            found = {item.id: dumps(item.to_json()) for item in judgement.findings}
-            if found:
-                pipe.hset(keys.findings(run), mapping=found)
-            for event in events:
-                pipe.xadd(keys.events(run), {"e": dumps(event.to_json())})
-            try:
-                pipe.execute()
-            except exceptions.WatchError:
-                return False
-        return True
 
 
 _PARTS = (
@@ -395,37 +334,6 @@ _PARTS = (
 )
 
 
-def _text(value: bytes | str) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else value
-
-
-def _labels(rows: Mapping[bytes, bytes]) -> dict[str, Json]:
-    known = {_text(key): _json(value) for key, value in rows.items()}
-    return {key: value for key, value in known.items() if value is not None}
-
-
-def _findings(rows: Mapping[bytes, bytes]) -> list[Finding]:
-    found: list[Finding] = []
-    for text in rows.values():
-        with suppress(TypeError, ValueError, AttributeError):  # no finding of ours
-            found.append(Finding.from_json(json.loads(text)))
-    return found
-
-
-def _json(text: bytes) -> Json:
-    """Return what a JSON text holds, None where it is none."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
-
-
-def _object(text: bytes | None) -> dict[str, Json]:
-    """Return the object that a JSON text holds, an empty one where it is none."""
-    kept = _json(text) if text else None
-    return kept if isinstance(kept, dict) else {}
-
-
 def _frames(stream: StreamName, rows: Sequence[Any]) -> list[Frame]:
     """Return the frames of a stream's entries; what is no frame is left out.
 
@@ -437,45 +345,3 @@ def _frames(stream: StreamName, rows: Sequence[Any]) -> list[Frame]:
         with suppress(KeyError, ValueError, struct.error):
             found.append(decode(stream, *decode_id(place), body[b"h"], body[b"t"], body[b"v"]))
     return found
-
-
-def _of_another_type(answer: Any) -> bool:
-    """Tell whether a key held another type than ours; any other error is raised."""
-    if isinstance(answer, exceptions.ResponseError) and str(answer).startswith("WRONGTYPE"):
-        return True
-    if isinstance(answer, Exception):
-        raise answer
-    return False
-
-
-def _refusals(results: Sequence[Any]) -> int:
-    """Count the frames refused for their id; raise any other error."""
-    refused = 0
-    for result in results:
-        if isinstance(result, exceptions.ResponseError) and "equal or smaller" in str(result):
-            refused += 1
-        elif isinstance(result, Exception):
-            raise result
-    return refused
-
-
-def _meta_fields(fields: Mapping[str, Json]) -> dict[str, str]:
-    rows: dict[str, str] = {}
-    for key, value in fields.items():
-        if key in MERGED:
-            rows |= {f"{key}:{rank}": dumps(item) for rank, item in value.items()}
-        else:
-            rows[key] = dumps(value)
-    return rows
-
-
-def _meta(rows: Mapping[bytes, bytes]) -> Meta:
-    body: dict[str, Json] = {}
-    for raw_key, raw_value in rows.items():
-        key, _, rank = _text(raw_key).partition(":")
-        value = _json(raw_value)
-        if key in MERGED:
-            body.setdefault(key, {})[rank] = value
-        else:
-            body[key] = value
-    return Meta.from_json(body)
