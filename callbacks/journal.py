@@ -11,19 +11,23 @@ import numpy as np
 
 from ..store import Event, Frame, Schema
 from ..store.schemas import Json
+from .ledger import Ledger, Row, Told
 from .sender import Sender
-from .spark import Spark
 from .transfer import Fill, Held, Pending, Transfer
+
+RANKS_OWN = ("exception",)
+"""Events that every rank tells for itself; all others come from rank 0 alone."""
 
 TELL_SECONDS = 1.0
 """Heartbeat, progress and overhead are told at most this often."""
 
 
 class Journal:
-    """Keeps what a step brought until the next begins, then hands it to the sender.
+    """Keeps what the steps brought until they are over for good, then hands it to the sender.
 
     Schemas and events may come before it is opened: they leave when it is. `overhead` and `pace`
-    (seconds of a step) are asked for whenever news are told.
+    (seconds of a step) are asked for whenever news are told; `closed` is told of each step that
+    leaves, and returns events of it.
     """
 
     sender: Sender
@@ -34,6 +38,7 @@ class Journal:
         rank: int = 0,
         *,
         pace: Callable[[], float] = lambda: math.nan,
+        closed: Callable[[Row], Told] = lambda row: (),
     ) -> None:
         self.step = 0
         self.is_open = False
@@ -44,8 +49,7 @@ class Journal:
         self._held = Held()
         self._seqs: dict[str, tuple[int, int]] = {}
         self._told_at = 0.0
-        self._loss_last = self._loss_best = math.nan
-        self._spark = Spark()
+        self._ledger = Ledger(rank, closed)
 
     def open(
         self,
@@ -69,7 +73,8 @@ class Journal:
             event.step, event.attempt = step, sender.attempt
         for schema in self._schemas.values():
             sender.emit(schema)
-        sender.emit({**fields, "ended": None, **self._news(time.time())})
+        about_run = {} if self._rank else {**fields, "ended": None}
+        sender.emit({**about_run, **self._news(time.time())})
         self.is_open = True
 
     def enlist(self, schema: Schema) -> None:
@@ -91,60 +96,84 @@ class Journal:
         """Keep frames of the current step."""
         self._held.others += frames
 
-    def keep_train(self, frame: Frame, late: Sequence[Any], fill: Fill) -> None:
-        """Keep the frame of `train`, which leaves after all others of its step."""
+    def follow(self, schema: Schema, fill: Fill) -> None:
+        """Take the schema of `train`, and what puts late values into its frames."""
+        self._train, self._fill = schema.hash, fill
+        self.enlist(schema)
 
-        def filled(values: np.ndarray, arrays: list[np.ndarray]) -> None:
-            if arrays:
-                fill(values, arrays)
-            loss = self._loss_last = float(values[0])
-            self._spark.add(loss)
-            if math.isfinite(loss) and not loss >= self._loss_best:
-                self._loss_best = loss
-
-        self._held.train.append(Pending(frame, late, filled))
+    def done(self, row: Row) -> None:
+        """Keep the row of the step that ended."""
+        self._ledger.add(row)
 
     def event(self, kind: str, body: Mapping[str, Json] | None = None) -> None:
         """Keep an event of the current step; it leaves after the frames of the step."""
+        if self._rank and kind not in RANKS_OWN:
+            return
         attempt = self.sender.attempt if self.is_open else 1
         now = time.time()
         self._held.events.append(Event(kind, self.step, attempt, self._rank, now, dict(body or {})))
 
-    def release(self) -> None:
-        """Let the current step go: everything of it has come by now."""
+    def turn(self) -> None:
+        """Begin a step: what comes from now on belongs to it; those before leave once it is time."""
+        held = self._held
+        if held.others or held.events:
+            self._hand_on(held)
+        if self._ledger.is_due():
+            self._settle()
+        else:
+            self._transfer.poll()
+
+    def _hand_on(self, held: Held) -> None:
+        """Put what came since the last row to it."""
+        self._held = Held()
+        if self._ledger.rows:
+            self._ledger.rows[-1].held = held
+        else:  # no step has ended yet
+            self._transfer.put(held.in_order())
+
+    def _settle(self, keep: int = 0) -> None:
         self._transfer.poll()
-        held, self._held = self._held, Held()
-        items = held.in_order()
-        if not items:
-            return
-        self._transfer.put(items)
-        self.alive()
+        attempt = self.sender.attempt
+        items = self._ledger.settle(self._train, attempt, self._fill, keep=keep)
+        if items:
+            self._transfer.put(items)
+        self._tell()
 
     def alive(self) -> None:
         """Tell that the run goes on, also where it makes no steps (in a long validation)."""
+        if self.is_open:
+            if len(self._ledger.rows) > 1:  # the last waits for what belongs to its step
+                self._settle(keep=1)
+            self._tell()
+
+    def _tell(self) -> None:
         now = time.time()
-        if self.is_open and now - self._told_at >= TELL_SECONDS:
+        if now - self._told_at >= TELL_SECONDS:
             self._told_at = now
             self.sender.emit(self._news(now))
 
     def _news(self, now: float) -> dict[str, Json]:
+        heartbeat: dict[str, Json] = {"heartbeat": {str(self._rank): now}}
+        if self._rank:
+            return heartbeat
         return {
-            "heartbeat": {str(self._rank): now},
+            **heartbeat,
             "progress": {
                 "step": self.step,
-                "loss": self._loss_last,
-                "loss_best": self._loss_best,
+                "loss": self._ledger.loss_last,
+                "loss_best": self._ledger.loss_best,
                 "step_seconds": self._pace(),
-                "spark": self._spark.means(),
+                "spark": self._ledger.spark.means(),
             },
             "overhead": self._overhead(),
         }
 
     def close(self, how: str, reason: str, deadline: float = 5.0) -> None:
         """Wait for what is under way, tell the end and let the sender finish."""
-        self.release()
+        self._hand_on(self._held)
+        self._settle()
         self._transfer.poll(wait=True)
         now = time.time()
         ended = {"attempt": self.sender.attempt, "how": how, "t": now, "reason": reason}
-        self.sender.emit({**self._news(now), "ended": ended})
+        self.sender.emit({**self._news(now), **({} if self._rank else {"ended": ended})})
         self.sender.close(deadline)

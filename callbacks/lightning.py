@@ -133,8 +133,8 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
                 )
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        if trainer.fast_dev_run or trainer.global_rank != 0 or not trainer.optimizers:
-            log.debug("not recorded: fast_dev_run, a rank other than 0, or no optimizer")
+        if trainer.fast_dev_run or not trainer.optimizers:
+            log.debug("not recorded: fast_dev_run, or no optimizer")
             return
         with self._guard("recorder"):
             loss_fn, why = loss_of(trainer, pl_module)
@@ -145,6 +145,8 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
                 loss_fn=loss_fn,
                 why_no_loss=why,
                 world_size=int(trainer.world_size),
+                rank=int(trainer.global_rank),
+                one_node=int(trainer.num_nodes) == 1,
                 sharded=is_sharded(trainer),
                 precision=str(trainer.precision),
                 # a manual loop clips before it tells us of its step, or never tells
@@ -281,7 +283,7 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
             self._ended += pause
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: Any) -> None:
-        if self.recorder is not None:
+        if self.recorder is not None and not self.recorder.rank:
             with self._guard("checkpoint"):
                 finite = all_finite(list(pl_module.parameters()))
                 self._saved.append((self.recorder.steps, finite))

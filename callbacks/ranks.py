@@ -31,6 +31,9 @@ TOKEN = "OTOSCOPE_JOB_TOKEN"
 SKEW_SECONDS = 300.0
 """How far the clocks of two machines may differ."""
 
+PATIENCE_SECONDS = 1.0
+"""Rank 0's sender begins within a quarter of a second: worth no warning that it has not yet."""
+
 _fits = 0
 
 
@@ -158,8 +161,12 @@ class OtherRank:
 
     def __call__(self, sink: Sink) -> Identity:
         """Return run and attempt; raises StoreUnavailableError while rank 0 has told none."""
-        met = isinstance(sink, Jobs)
-        return self._known(sink.job(self.job) if met else read_job(self.root, self.job))
+        end = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            told = sink.job(self.job) if isinstance(sink, Jobs) else read_job(self.root, self.job)
+            if told is not None or time.monotonic() >= end:
+                return self._known(told)
+            time.sleep(0.05)
 
     def _known(self, told: str | None) -> Identity:
         found = self._read(told) if told else None

@@ -91,6 +91,17 @@ class Probe:
     hook_seconds: float = field(default=0.0, init=False)
     """Time that its hooks took inside the step; the recorder reads it and sets it back."""
 
+    def on_every_rank(self, training: Training) -> bool:
+        """Tell whether every rank samples, at the same steps, so that the ranks add up.
+
+        Else it is rank 0 alone: what all ranks hold alike is recorded once.
+        """
+        return False
+
+    def is_on(self, training: Training) -> bool:
+        """Tell whether it samples on this rank."""
+        return training.rank == 0 or (not self.dear and self.on_every_rank(training))
+
     @property
     def name(self) -> str:
         """What the page calls it: the class name in lower case."""

@@ -53,6 +53,9 @@ class System(Probe):
         self.weight = 0.3
         self.least = 10
 
+    def is_on(self, training: Training) -> bool:
+        return True  # each rank has a memory of its own; nothing adds up, so no steps in common
+
     def attach(self, training: Training) -> Sequence[Column]:
         self._training = training
         return [Column.of(name, unit=UNITS.get(name, ""), ranks="each") for name in QUANTITIES]
