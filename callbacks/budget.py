@@ -38,6 +38,7 @@ class Claim:
     first: int = 1
     every: int | None = None
     least: int = 1
+    aligned: bool = False
     next_step: int = 1
     samples: int = 0
     seconds: float = 0.0
@@ -80,6 +81,8 @@ class Budget:
         self.step_seconds = math.nan
         self.elapsed = 0.0
         self.fixed_seconds = 0.0
+        self.dear_from = math.inf
+        """Step from which a dear probe may sample; its batches are kept from shortly before."""
         self._fixed = math.nan
         self._start = 0
         self._next = 0
@@ -95,6 +98,7 @@ class Budget:
         for claim in self.claims.values():
             claim.first += step
             claim.next_step = claim.first
+        self._look_ahead()
 
     def claim(
         self,
@@ -105,14 +109,25 @@ class Budget:
         first: int = 1,
         every: int | None = None,
         least: int = 1,
+        aligned: bool = False,
     ) -> None:
-        """Enter a probe: `every` fixes its interval, `least` bounds the one that is chosen."""
-        self.claims[name] = Claim(name, weight, dear, first, every, least, next_step=first)
+        """Enter a probe: `every` fixes its interval, `least` bounds the one that is chosen.
+
+        `aligned` lets it sample at multiples of a power of two only, so that ranks of unequal pace,
+        which cannot ask each other, sample at the same steps.
+        """
+        self.claims[name] = Claim(name, weight, dear, first, every, least, aligned, next_step=first)
         self._next = 0
+        self._look_ahead()
 
     def off(self, name: str, why: str) -> None:
         """Take a probe out of the budget."""
         self.claims[name].off = why
+        self._look_ahead()
+
+    def _look_ahead(self) -> None:
+        dear = [claim.next_step for claim in self.claims.values() if claim.dear and claim.open]
+        self.dear_from = min(dear, default=math.inf)
 
     @property
     def spent(self) -> float:
@@ -151,8 +166,10 @@ class Budget:
         """Enter what a sample has cost, and set when the next is due; `again`: in the next step."""
         claim = self.claims[name]
         claim.paid(seconds)
-        claim.next_step = step + (1 if again else self.interval(name))
+        wait = 1 if again else self.interval(name)
+        claim.next_step = aligned(step, wait) if claim.aligned else step + wait
         self._next = 0
+        self._look_ahead()
 
     def interval(self, name: str) -> int:
         """Return the steps between two samples of a probe."""
@@ -178,12 +195,13 @@ class Budget:
                 continue
             wait = 0 if claim.every is not None else self._wait(claim, step)
             if wait:
-                claim.next_step = step + wait
+                claim.next_step = aligned(step, wait) if claim.aligned else step + wait
                 continue
             dear = dear or claim.dear
             names.append(claim.name)
         waiting = [claim.next_step for claim in self.claims.values() if claim.open]
         self._next = max(step + 1, min(waiting, default=step + LONGEST_WAIT))
+        self._look_ahead()
         return names
 
     def hopeless(self, step: int) -> list[tuple[str, str]]:
@@ -297,6 +315,16 @@ class Budget:
         if math.isnan(claim.cost) or not self.step_seconds > 0:
             return math.inf
         return claim.cost / (self.step_seconds * (claim.every or claim.least))
+
+
+def aligned(step: int, wait: int) -> int:
+    """Return the first step behind a wait that is a multiple of the power of two around the wait.
+
+    >>> aligned(10, 3), aligned(13, 3), aligned(1, 1)
+    (16, 16, 2)
+    """
+    grid = 1 << (max(1, wait) - 1).bit_length()
+    return -(-(step + wait) // grid) * grid
 
 
 def _shown(seconds: float) -> str:

@@ -24,11 +24,13 @@ from .describing import described_model
 from .guard import Guard
 from .journal import Journal
 from .layers import trained_parameters
+from .ledger import Row, Told
 from .norms import all_finite
 from .options import Options
 from .probes.probe import COUNTERS, Training
 from .probes.tap import GradientTap
 from .probes.throughput import Step, Throughput
+from .ranks import FirstRank, OtherRank, job_of_this_fit
 from .sampling import Sampling, default_probes
 from .schedule import Schedule
 from .sender import Sender
@@ -61,11 +63,9 @@ class Recorder:
     that `options.url` names.
     """
 
-    run_id = ""
     gradient_scale: float | torch.Tensor = 1.0
     """The loss scale that gradients hold as they are accumulated; whoever listens to them sets it."""
     sender: Sender
-    directory: Path
 
     def __init__(
         self,
@@ -76,6 +76,8 @@ class Recorder:
         loss_fn: LossFn | None = None,
         why_no_loss: str = "no loss_fn was given",
         world_size: int = 1,
+        rank: int = 0,
+        one_node: bool = True,
         sharded: bool = False,
         precision: str = "32-true",
         listen: bool = True,
@@ -83,18 +85,28 @@ class Recorder:
         sink: Callable[[], Sink] | None = None,
     ) -> None:
         self.options = options
+        self.rank = rank
+        self._one_node = one_node
         self.guard = guard or Guard(options.strict)
         self.finished = False
         self._first = 0
-        self._journal = Journal(lambda: self.overhead, pace=lambda: self._budget.step_seconds)
+        self._journal = Journal(
+            lambda: self.overhead,
+            rank,
+            pace=lambda: self._budget.step_seconds,
+            closed=self._closed,
+        )
         self._model = model
         self._optimizers = list(optimizers)
         self._listen = listen
         self._sink = sink
-        self._tap = GradientTap(trained_parameters(self._optimizers))
+        # behind the all-reduce every rank holds the same gradients, unless each holds a shard
+        measures = rank == 0 or sharded
+        self._tap = GradientTap(trained_parameters(self._optimizers) if measures else [])
         self._training = Training(
             model,
             self._optimizers,
+            rank=rank,
             world_size=world_size,
             sharded=sharded,
             loss_fn=loss_fn,
@@ -116,11 +128,14 @@ class Recorder:
         self._throughput = Throughput()
         self._schedules: list[Schedule] = []
         self._handles: list[Any] = []
-        self._losses: list[torch.Tensor] = []
+        self._losses: list[float | torch.Tensor] = []
         self._samples = 0
         self._lrs: list[float] = []
         self._stepped = False
         self._spent = 0.0
+        self._shared = 0.0
+        self._closed_now = 0
+        self._sender_seconds = 0.0
         self._last_end = math.nan
 
     # -- beginning ------------------------------------------------------------------------------
@@ -129,8 +144,7 @@ class Recorder:
         """Hook into model and optimizers; call before the first forward pass."""
         with self.guard("recorder"):
             columns = self._throughput.attach(self._training)
-            self._train_schema = self._throughput.schema(columns)
-            self._journal.enlist(self._train_schema)
+            self._journal.follow(self._throughput.schema(columns), self._throughput.fill)
             self._schedules = [Schedule() for _ in self._throughput.lrs()]
             asked = self.options.probes
             probes = default_probes(asked) if isinstance(asked, str) else copy.deepcopy(list(asked))
@@ -149,16 +163,15 @@ class Recorder:
     ) -> None:
         """Settle which run this is, and start sending."""
         name = self.options.run or type(self._model).__name__
-        asked = origin.run_id or os.environ.get("OTOSCOPE_RUN_ID")
-        self.run_id = checked_run_id(asked) if asked else new_run_id(name)
-        self.directory = Path(self.options.spool or ".otoscope").absolute() / self.run_id
         self._first = origin.step
         self._budget.begin(origin.step, max_steps)
+        identify, open_rank = self._identity(name, origin)
         self.sender = Sender(
-            self.run_id,
-            self._sink or (lambda: open_sink(self.options.url, self.run_id, self.directory)),
-            self.directory,
+            identify.provisional.run,
+            self._sink or open_rank,
+            identify.provisional.spool,
             attempt=origin.attempt,
+            identify=identify,
         )
         fields = {**(meta or {}), "name": name, "max_steps": max_steps}
         body = {"world_size": self._training.world_size, "batch_size": fields.get("batch_size")}
@@ -168,6 +181,29 @@ class Recorder:
         self._journal.open(self.sender, origin.step, self._meta(origin, fields), begins)
         self.sender.start()
         self.restart_clock()
+
+    def _identity(
+        self, name: str, origin: Origin
+    ) -> tuple[FirstRank | OtherRank, Callable[[], Sink]]:
+        """Return what tells the sender which run this is, and what opens the place to write to."""
+        root, url = Path(self.options.spool or ".otoscope").absolute(), self.options.url
+        job = job_of_this_fit(self._one_node) if self._training.world_size > 1 else None
+        if self.rank and job is not None:
+            other = OtherRank(self.rank, root, job)
+            return other, lambda: other.open_sink(url)
+        asked = origin.run_id or os.environ.get("OTOSCOPE_RUN_ID")
+        run = checked_run_id(asked) if asked else new_run_id(name)
+        return FirstRank(run, root / run, job), lambda: open_sink(url, run, root / run)
+
+    @property
+    def run_id(self) -> str:
+        """The run's id; empty before it begins, and on another rank until rank 0 has told it."""
+        return self.sender.run if self.begun and (not self.rank or self.sender.identified) else ""
+
+    @property
+    def directory(self) -> Path:
+        """Where the run is recorded, or waits for a server."""
+        return self.sender.spool
 
     def _meta(self, origin: Origin, meta: Mapping[str, Json]) -> dict[str, Json]:
         options = self.options
@@ -198,9 +234,23 @@ class Recorder:
         """Decide what the coming step measures; call before its first forward pass."""
         begun = time.perf_counter()
         with self.guard("recorder"):
-            self._journal.release()
+            self._journal.turn()
             self._sampling.arm(self.steps + 1)
-        self._spent += time.perf_counter() - begun
+        spent = time.perf_counter() - begun
+        if self._closed_now:
+            self._share(spent)
+        else:
+            self._spent += spent
+
+    def _share(self, seconds: float) -> None:
+        """Share what steps that leave together have cost, here and in the sender, among as many.
+
+        The sender counts too: what its thread computes, this one mostly waits for.
+        """
+        sender = self.sender.cpu_seconds
+        together = seconds + sender - self._sender_seconds
+        self._shared, self._sender_seconds = together / self._closed_now, sender
+        self._closed_now = 0
 
     def undo(self, factor: float | torch.Tensor) -> None:
         """Set what the gradients of this step must be multiplied by: see `GradientTap.factor`."""
@@ -241,7 +291,9 @@ class Recorder:
                     f"the loss must be one real number, got {loss.dtype} of shape "
                     f"{tuple(loss.shape)}; give its mean to step(loss)"
                 )
-            self._losses.append(loss.detach())
+            # on a device the copy waits in its queue; nobody may write into it meanwhile
+            on_host = loss.device.type == "cpu"
+            self._losses.append(loss.item() if on_host else loss.detach().clone())
 
     def alive(self) -> None:
         """Tell that the run goes on although it makes no steps: call from a long validation."""
@@ -293,36 +345,45 @@ class Recorder:
             self._record(step, begun)
 
     def _record(self, step: Step, begun: float) -> None:
-        frames, sampled = self._sampling.sample(self.steps)
-        self._journal.keep(frames)
+        number, sampled, hooks = self.steps, 0.0, 0.0
+        if self._sampling.has_work(number):
+            frames, sampled = self._sampling.sample(number)
+            hooks = self._sampling.hook_seconds
+            self._journal.keep(frames)
         lrs, self._lrs = self._lrs or self._throughput.lrs(), []
-        self._watch_lrs(lrs)
-        within = self._spent + self._sampling.hook_seconds
-        step.overhead_seconds = within + time.perf_counter() - begun
-        values, late = self._throughput.values(step, lrs)
-        frame = self._journal.frame("train", self._train_schema.hash, values)
-        self._journal.keep_train(frame, late, self._throughput.fill)
+        within = self._spent + self._shared + hooks - begun
+        step.overhead_seconds = within + time.perf_counter()
+        values, late = self._throughput.row(step, lrs)
         self._tap.disarm()
         end = time.perf_counter()
-        fixed = within + end - begun - sampled
-        self._budget.stepped(end - self._last_end, max(0.0, fixed))
+        seconds, fixed = end - self._last_end, max(0.0, within + end - sampled)
+        self._journal.done(Row(number, time.time(), values, late, lrs, seconds, fixed))
         self._spent, self._last_end = 0.0, end
-        if self.steps == self._first + CROWDED_AFTER:
-            self._tell_if_crowded()
 
-    def _tell_if_crowded(self) -> None:
-        words = self._budget.crowded()
-        if words is not None:
-            log.warning("run %s: %s", self.run_id, words)
-            self.event("note", {"text": words})
+    def _closed(self, row: Row) -> Told:
+        """Take a step that leaves: tell the budget of it, return the events it brings."""
+        self._closed_now += 1
+        self._budget.stepped(row.seconds, row.fixed)
+        if self.rank:
+            return ()
+        told = self._changes(row)
+        if row.step == self._first + CROWDED_AFTER:
+            words = self._budget.crowded()
+            if words is not None:
+                log.warning("run %s: %s", self.run_id, words)
+                told.append(("note", {"text": words}))
+        return told
 
-    def _watch_lrs(self, lrs: Sequence[float]) -> None:
-        for place, (schedule, lr) in enumerate(zip(self._schedules, lrs, strict=True)):
-            change = schedule.observe(self.steps, lr) if math.isfinite(lr) else None
+    def _changes(self, row: Row) -> list[tuple[str, Mapping[str, Json]]]:
+        """Return the `lr` events of a step."""
+        told: list[tuple[str, Mapping[str, Json]]] = []
+        for place, (schedule, lr) in enumerate(zip(self._schedules, row.lrs, strict=True)):
+            change = schedule.observe(row.step, lr) if math.isfinite(lr) else None
             if change is not None:
                 optimizer, group = self._throughput.place(place)
                 body = {"optimizer": optimizer, "group": group, "from": change.before}
-                self.event("lr", {**body, "to": change.after, "phase": change.phase})
+                told.append(("lr", {**body, "to": change.after, "phase": change.phase}))
+        return told
 
     def restart_clock(self) -> None:
         """Count the time of the coming step from now."""
@@ -336,7 +397,7 @@ class Recorder:
 
     def validate(self, metrics: Mapping[str, Any], *, epoch: float = math.nan) -> None:
         """Record the user's own validation metrics, at the count of steps done."""
-        if self.finished:
+        if self.finished or self.rank:
             return
         with self.guard("validation"):
             schema, values = validation_sample(metrics, epoch)
@@ -347,6 +408,8 @@ class Recorder:
     def checkpoint(self, path: str | os.PathLike[str], *, finite: bool | None = None) -> None:
         """Note that a checkpoint was written; `finite` says whether all weights were finite."""
         with self.guard("checkpoint"):
+            if self.rank:
+                return
             if finite is None:
                 finite = all_finite(list(self._model.parameters()))
             self.event("checkpoint", {"path": str(path), "finite": finite})
@@ -360,7 +423,8 @@ class Recorder:
 
     def finish(self, reason: str = "end of training") -> None:
         """End the recording: remove every hook, send what is left, print the verdict."""
-        if self._end("finished", "finished", {"reason": reason}, reason) and self.options.verdict:
+        ended = self._end("finished", "finished", {"reason": reason}, reason)
+        if ended and self.options.verdict and not self.rank:
             with self.guard("verdict"):
                 from .verdict import print_verdict
 

@@ -88,6 +88,7 @@ class Sampling:
         self._framed = framed
         self._attached: dict[str, _Attached] = {}
         self._norm_due = False
+        self._armed = False
         guard.on_failure = self._failed
 
     @property
@@ -97,9 +98,11 @@ class Sampling:
 
     def attach(self, probes: Sequence[Probe], step: int) -> None:
         """Hook the probes into the model; the first samples are due after `step`."""
-        self._budget.claim(NORM, weight=2.0, first=step + 1)
+        assert self._training.tap is not None
+        if self._training.tap.parameters:
+            self._budget.claim(NORM, weight=2.0, first=step + 1, aligned=self._training.sharded)
         for probe in probes:
-            if probe.family != "train":
+            if probe.family != "train" and probe.is_on(self._training):
                 with self._guard(f"probe {probe.name}"):
                     self._attach(probe, step)
 
@@ -121,6 +124,7 @@ class Sampling:
             first=step + probe.first,
             every=probe.every,
             least=probe.least,
+            aligned=probe.on_every_rank(self._training),
         )
 
     def arm(self, step: int) -> None:
@@ -128,12 +132,14 @@ class Sampling:
         due = self._budget.due(step)
         if not due:
             return
+        self._armed = True
         self._norm_due = NORM in due
         for name in due:
             if name in self._attached:
                 self._arm(self._attached[name], step)
         assert self._training.tap is not None
-        self._training.tap.arm()
+        if self._training.tap.parameters:
+            self._training.tap.arm()
 
     def _arm(self, attached: _Attached, step: int) -> None:
         probe = attached.probe
@@ -146,13 +152,16 @@ class Sampling:
 
     def keep_batch(self, batch: Any, step: int) -> None:
         """Keep a reference to a batch while a dear probe is about to sample."""
-        for claim in self._budget.claims.values():
-            if claim.dear and claim.off is None and claim.next_step - POOL <= step:
-                self.batches.append(batch)
-                return
+        if self._budget.dear_from - POOL <= step:
+            self.batches.append(batch)
+
+    def has_work(self, step: int) -> bool:
+        """Tell whether anything is to be done at the end of a step: in most there is nothing."""
+        return self._armed or step % 10 == 0
 
     def sample(self, step: int) -> tuple[list[Pending], float]:
         """Ask the armed probes, the dear ones last; returns their frames and what they took."""
+        self._armed = False
         frames: list[Pending] = []
         seconds = self.hook_seconds = self._norm_paid(step)
         armed = [attached for attached in self._attached.values() if attached.armed]
