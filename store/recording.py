@@ -1,6 +1,7 @@
 """A run recorded on disk, read back: as far as its files are sound, and where they are not.
 
-A folder holds `meta.json`, `schema.json`, `events.jsonl` and `<rank>-<attempt>-<n>.spool`.
+A folder holds `meta.json`, `schema.json`, `events.jsonl` and `<rank>-<attempt>-<n>.spool`; what
+the other ranks of a distributed run wrote lies in folders `rank-<n>` of the same kind below it.
 `RecordingSink` writes it, `read_recording` reads it into memory, `replaying.replay` takes it into
 another home without holding it in memory.
 """
@@ -12,12 +13,13 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import DamagedRecordingError, OtoscopeError
 from .keys import RUN_ID
-from .memory import MemoryHome
+from .memory import MERGED, MemoryHome
 from .recording_sink import RecordingSink, read_json
 from .schemas import Event, Frame, Json, Meta, Schema
 from .spool import read_spool
@@ -85,7 +87,15 @@ class OpenRecording:
 
     def spools(self) -> list[Path]:
         """Return the spool files in the order in which they were written."""
-        return sorted(self.directory.glob("*.spool"), key=spool_order)
+        found = [path for folder in self.folders() for path in folder.glob("*.spool")]
+        return sorted(found, key=spool_order)
+
+    def folders(self) -> list[Path]:
+        """Return the folder itself, and those of the other ranks."""
+        return [self.directory, *sorted(self.directory.glob("rank-*"))]
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.directory).as_posix()
 
     def frames(self) -> Iterator[Frame]:
         """Yield the frames attempt by attempt, the ranks of an attempt side by side by their time."""
@@ -113,12 +123,16 @@ class OpenRecording:
                         if self._is_known(item.schema):
                             yield item
                         else:
-                            self._unknown[path.name, item.schema] += 1
+                            self._unknown[self._name(path), item.schema] += 1
                     else:
                         more = STILL_WRITTEN if item.at_end and self.is_growing else ""
-                        self._tell(f"{path.name}: {item}; {count} samples before it read{more}")
+                        self._tell(
+                            f"{self._name(path)}: {item}; {count} samples before it read{more}"
+                        )
             except OSError as error:
-                self.damage.append(f"{path.name}: cannot be read ({error.strerror or error})")
+                self.damage.append(
+                    f"{self._name(path)}: cannot be read ({error.strerror or error})"
+                )
 
     def _is_known(self, schema: str) -> bool:
         if schema not in self.schemas and self.is_growing:
@@ -138,7 +152,13 @@ class OpenRecording:
             return {}
         if body is None and self.spools():
             self.damage.append(f"{path.name}: missing; what the run told of itself is lost")
-        return body if isinstance(body, dict) else {}
+        found = body if isinstance(body, dict) else {}
+        for folder in self.folders()[1:]:
+            with suppress(OSError, ValueError, AttributeError):  # its samples are read all the same
+                told = read_json(folder / "meta.json") or {}
+                for key in MERGED:
+                    found[key] = {**told.get(key, {}), **found.get(key, {})}
+        return found
 
     def _run_id(self) -> str:
         told = str(self.fields.pop("run", ""))
@@ -160,28 +180,35 @@ class OpenRecording:
         return name
 
     def _schemas(self) -> dict[str, Schema]:
-        path = self.directory / "schema.json"
+        found: dict[str, Schema] = {}
+        for folder in self.folders():
+            found |= self._schemas_of(folder)
+        return found
+
+    def _schemas_of(self, folder: Path) -> dict[str, Schema]:
+        path = folder / "schema.json"
+        name = self._name(path)
         try:
             rows = read_json(path)
         except (OSError, ValueError) as error:
-            self._tell(f"{path.name}: {_why(error)}")
+            self._tell(f"{name}: {_why(error)}")
             return {}
         if not isinstance(rows, dict):
-            if rows is not None or self.spools():
-                self._tell(f"{path.name}: {'missing' if rows is None else 'holds no schemas'}")
+            if rows is not None or any(folder.glob("*.spool")):
+                self._tell(f"{name}: {'missing' if rows is None else 'holds no schemas'}")
             return {}
         found: dict[str, Schema] = {}
-        for name, text in rows.items():
+        for key, text in rows.items():
             try:
                 schema = Schema.from_json(text)
             except (ValueError, TypeError, KeyError, OtoscopeError) as error:
-                self._tell(f"{path.name}: schema {name} cannot be read ({_why(error)})")
+                self._tell(f"{name}: schema {key} cannot be read ({_why(error)})")
                 continue
-            if schema.hash != name:
+            if schema.hash != key:
                 # its columns would be put under wrong names, which nobody could see later
-                self._tell(f"{path.name}: schema {name} was changed, its hash is {schema.hash}")
+                self._tell(f"{name}: schema {key} was changed, its hash is {schema.hash}")
                 continue
-            found[name] = schema
+            found[key] = schema
         return found
 
     def _tell(self, line: str) -> None:
@@ -189,11 +216,14 @@ class OpenRecording:
             self.damage.append(line)
 
     def _events(self) -> list[Event]:
-        path, events, place = self.directory / "events.jsonl", [], 0
+        return [event for folder in self.folders() for event in self._events_of(folder)]
+
+    def _events_of(self, folder: Path) -> list[Event]:
+        path, events, place = folder / "events.jsonl", [], 0
         try:
             data = path.read_bytes() if path.exists() else b""
         except OSError as error:
-            self.damage.append(f"{path.name}: cannot be read ({error.strerror or error})")
+            self.damage.append(f"{self._name(path)}: cannot be read ({error.strerror or error})")
             return events
         for number, line in enumerate(data.splitlines(keepends=True), 1):
             try:
@@ -201,7 +231,7 @@ class OpenRecording:
             except (ValueError, TypeError, AttributeError) as error:
                 more = STILL_WRITTEN if not line.endswith(b"\n") and self.is_growing else ""
                 at = f"line {number} at byte {place}"
-                self._tell(f"{path.name}: {at} cannot be read ({_why(error)}){more}")
+                self._tell(f"{self._name(path)}: {at} cannot be read ({_why(error)}){more}")
             place += len(line)
         return events
 
