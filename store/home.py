@@ -86,6 +86,14 @@ class Sink(Protocol):
         """Return (step, seq) of the last frame of a stream, None where it holds none."""
         ...
 
+    def trim(self, run: str, stream: StreamName, before: int) -> None:
+        """Drop a stream's frames of steps below `before`, or all but a few of them."""
+        ...
+
+    def judged_to(self, run: str) -> tuple[int, int] | None:
+        """Return (attempt, step) that a daemon has judged to, None where none has yet."""
+        ...
+
     def begin_attempt(self, run: str) -> int:
         """Return the number of a new attempt of the run: 1 for a new run."""
         ...

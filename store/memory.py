@@ -14,6 +14,7 @@ from .errors import UnknownRunError
 from .frames import checked, decode_id
 from .home import FIRST_EVENT, Card, Judgement
 from .keys import checked_run_id
+from .retention import place_of
 from .schemas import Event, Frame, Json, Meta, Schema, StreamName
 from .spreading import spread_steps
 
@@ -157,6 +158,17 @@ class MemoryHome:
         with self._lock:
             ids = self._made(run).ids.get(stream)
             return ids[-1] if ids else None
+
+    def trim(self, run: str, stream: StreamName, before: int) -> None:
+        with self._lock:
+            entry = self._known(run)
+            gone = bisect_left(entry.ids.get(stream, []), (before, 0))
+            if gone:
+                del entry.streams[stream][:gone], entry.ids[stream][:gone]
+
+    def judged_to(self, run: str) -> tuple[int, int] | None:
+        with self._lock:
+            return place_of(self._known(run).judgement.cursor)
 
     def streams(self, run: str) -> list[StreamName]:
         with self._lock:

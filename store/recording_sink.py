@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from .buckets import Bucket
 from .errors import OtoscopeError, StoreError, StoreFullError
 from .frames import checked
 from .memory import MERGED
@@ -70,6 +71,7 @@ class RecordingSink:
         fields: Mapping[str, Json] | None = None,
         *,
         resent: bool = False,
+        buckets: Sequence[Bucket] = (),
     ) -> int:
         refused = 0
         batches: dict[tuple[int, int], list[bytes]] = {}
@@ -103,6 +105,12 @@ class RecordingSink:
 
     def last_id(self, run: str, stream: StreamName) -> tuple[int, int] | None:
         return self._last.get(stream)
+
+    def trim(self, run: str, stream: StreamName, before: int) -> None:
+        return None  # a recording keeps all of its frames
+
+    def judged_to(self, run: str) -> tuple[int, int] | None:
+        return None
 
     def close(self) -> None:
         for handle in self._files.values():

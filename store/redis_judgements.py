@@ -10,6 +10,7 @@ from . import keys
 from .home import Judgement
 from .redis_client import RedisClient
 from .redis_rows import as_object, as_text, findings_of
+from .retention import place_of
 from .schemas import Event, dumps
 
 
@@ -31,6 +32,11 @@ class RedisJudgements(RedisClient):
             findings=found,
             obstacles=as_object(obstacles),
         )
+
+    def judged_to(self, run: str) -> tuple[int, int] | None:
+        with self._translated():
+            cursor = self._client.get(keys.cursor(run))
+        return place_of(None if cursor is None else as_text(cursor))
 
     def acquire(self, run: str, token: str, milliseconds: int) -> bool:
         with self._translated():

@@ -1,9 +1,9 @@
-"""The rolled up part of a Redis home: buckets of the four tiers."""
+"""The part of a Redis home that bounds its memory: buckets of the four tiers, and cuts."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -43,9 +43,18 @@ class RedisTiers(RedisClient):
                 rows = self._client.xrange(key, min=low, max=high, count=count)
         return _buckets(stream, tier, rows)
 
+    def trim(self, run: str, stream: StreamName, before: int) -> None:
+        # alone and never in a transaction: a full server refuses every MULTI, but takes this
+        with self._translated():
+            self._client.xtrim(keys.raw(run, stream), minid=encode_id(before, 0), approximate=True)
 
-def bucket_commands(run: str, buckets: Sequence[Bucket]) -> list[tuple[Any, ...]]:
+
+def bucket_commands(
+    run: str, buckets: Sequence[Bucket], known: Container[str] = ()
+) -> list[tuple[Any, ...]]:
     """Return the commands that store buckets; those that are stored already are refused.
+
+    A stream whose key is `known` is not begun anew where it is gone: the answer is None then.
 
     Cutting the finer tiers travels with the XADD, since nothing waits for a bucket to be read.
     """
@@ -54,7 +63,8 @@ def bucket_commands(run: str, buckets: Sequence[Bucket]) -> list[tuple[Any, ...]
         cut = () if bucket.tier == UNENDED else ("MAXLEN", "~", TIER_LENGTH)
         head, vectors = encode_bucket(bucket)
         key, place = keys.tier(run, bucket.stream, bucket.tier), encode_id(*bucket.id)
-        commands.append(("XADD", key, *cut, place, "b", head, "v", vectors))
+        only = ("NOMKSTREAM",) if key in known else ()
+        commands.append(("XADD", key, *only, *cut, place, "b", head, "v", vectors))
     return commands
 
 

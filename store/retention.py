@@ -1,0 +1,183 @@
+"""Retention: how much raw a stream keeps, who cuts it, and what is said where unread is cut.
+
+The daemon cuts at the soft cap, and only what it has judged and no window reaches any more. The
+sender cuts at the hard cap, where no daemon runs or it lags; what was unread then is told by a
+`gap` event. Rolled up history is untouched by both.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from .errors import StoreFullError
+from .schemas import Event, Frame, StreamName
+
+NARROW_COLUMNS = 32
+WIDE_FRAMES = 8_192
+NARROW_FRAMES = 16_384
+"""Frames that a stream of more, or of at most, NARROW_COLUMNS columns keeps at most: 42 MB at 1,200
+columns, 1.4 MB at 13 (docs/decisions/0014-what-is-kept.md)."""
+
+SOFT_SHARE = 0.5
+"""The daemon cuts at half of it, so that it may lag by the other half before anything is lost."""
+
+SLACK = 8
+"""One eighth of a cap is cut at once: a cut costs three round trips."""
+
+MARK_FRAMES = 64
+
+
+class Trimmed(Protocol):
+    """What `Retention` asks of a place where frames are kept."""
+
+    def trim(self, run: str, stream: StreamName, before: int) -> None: ...
+
+    def judged_to(self, run: str) -> tuple[int, int] | None: ...
+
+    def append(self, run: str, frames: Sequence[Frame], events: Sequence[Event] = (), /) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """How many frames a stream keeps at most, by its number of columns."""
+
+    narrow: int = NARROW_FRAMES
+    wide: int = WIDE_FRAMES
+
+    def of(self, columns: int) -> int:
+        """Return the cap of a number of columns.
+
+        >>> Caps().of(13), Caps().of(1200)
+        (16384, 8192)
+        """
+        return self.narrow if columns <= NARROW_COLUMNS else self.wide
+
+
+def place_of(cursor: str | None) -> tuple[int, int] | None:
+    """Return (attempt, step) that a daemon's cursor stands at, None where there is none.
+
+    >>> place_of("2:1500:1700000000000-0"), place_of(None)
+    ((2, 1500), None)
+    """
+    parts = (cursor or "").split(":")
+    try:
+        return int(parts[0]), int(parts[1])
+    except (ValueError, IndexError):
+        return None
+
+
+class Retention:
+    """Counts a run's frames as they are stored, or read, and cuts what is beyond their cap.
+
+    `share` of the hard caps is kept: all of it by a sender, SOFT_SHARE by a daemon. Frames that
+    were stored before the first one it is told of go with the first cut.
+    """
+
+    def __init__(
+        self,
+        share: float = 1.0,
+        caps: Caps | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._share, self._caps, self._clock = share, caps or Caps(), clock
+        self._lengths: dict[tuple[str, int, int], _Length] = {}
+
+    def note(self, frames: Iterable[Frame]) -> None:
+        """Take notice of frames, in the order of their streams, once they are stored or read."""
+        for frame in frames:
+            name = (frame.family, frame.rank, frame.attempt)
+            length = self._lengths.get(name)
+            if length is None:
+                keep = round(self._share * self._caps.of(len(frame.values)))
+                length = self._lengths[name] = _Length(frame.stream, max(keep, 1))
+            length.note(frame.step)
+
+    def enforce(self, home: Trimmed, run: str) -> None:
+        """Cut what is beyond the caps, read or not; unread frames are told by a `gap` event.
+
+        The event is written before the cut, so that a daemon that reads on behind the hole knows
+        of it; only a full server gets its room first. Raises what the home raises, and may then be
+        called again.
+        """
+        for length in self._lengths.values():
+            stream, before = length.stream, length.cut_before(None)
+            if before is None:
+                continue
+            gap = self._gap(stream, length.oldest, before, home.judged_to(run))
+            try:
+                if gap is not None:
+                    home.append(run, [], [gap])
+                home.trim(run, stream, before)
+            except StoreFullError:
+                home.trim(run, stream, before)
+                if gap is not None:
+                    home.append(run, [], [gap])
+            length.note_cut(before)
+
+    def relax(self, home: Trimmed, run: str, judged: tuple[int, int], window: int) -> None:
+        """Cut what is beyond the caps and lies `window` steps behind `judged` (attempt, step)."""
+        for length in self._lengths.values():
+            stream = length.stream
+            if stream.attempt > judged[0]:
+                continue
+            limit = judged[1] - window if stream.attempt == judged[0] else None
+            before = length.cut_before(limit)
+            if before is not None:
+                home.trim(run, stream, before)
+                length.note_cut(before)
+
+    def _gap(
+        self, stream: StreamName, oldest: int, before: int, judged: tuple[int, int] | None
+    ) -> Event | None:
+        """Return the event of a cut, None where all of it was judged.
+
+        Where nobody has judged the run yet there is no event either: who begins to read it finds
+        its beginning gone (diagnostics/reader.py), and one event a cut would go on for ever.
+        """
+        if judged is None or judged >= (stream.attempt, before - 1):
+            return None
+        first = max(oldest, judged[1] + 1) if judged[0] == stream.attempt else oldest
+        body = {"family": stream.family, "rank": stream.rank, "from": first, "to": before - 1}
+        return Event("gap", before - 1, stream.attempt, stream.rank, self._clock(), body)
+
+
+@dataclass(slots=True)
+class _Length:
+    """How many frames of a stream were seen, and at which steps some of the counts stood."""
+
+    stream: StreamName
+    keep: int
+    frames: int = 0
+    marks: deque[tuple[int, int]] = field(default_factory=deque)
+
+    @property
+    def oldest(self) -> int:
+        """The first step that is known to be kept."""
+        return self.marks[0][1]
+
+    def note(self, step: int) -> None:
+        every = max(min(MARK_FRAMES, self.keep // (2 * SLACK)), 1)
+        if not self.marks or self.frames - self.marks[-1][0] >= every:
+            self.marks.append((self.frames, step))
+        self.frames += 1
+
+    def cut_before(self, limit: int | None) -> int | None:
+        """Return the step before which frames shall go; None where they are not worth a cut.
+
+        `limit`: the step before which they may go at most.
+        """
+        found = self.marks[0]
+        for mark in self.marks:
+            if mark[0] > self.frames - self.keep or (limit is not None and mark[1] > limit):
+                break
+            found = mark
+        worth = found[0] - self.marks[0][0] >= max(self.keep // SLACK, 1)
+        return found[1] if worth else None
+
+    def note_cut(self, before: int) -> None:
+        while len(self.marks) > 1 and self.marks[0][1] < before:
+            self.marks.popleft()
