@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
+import threading
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..store import Event, Frame, Schema, Sink
+from ..store import Event, Frame, Schema, StoreError
+from ..store.buckets import Bucket
 from ..store.memory import MERGED
-from ..store.recording import RecordingSink, read_recording
+from ..store.places import forget_recording, register_recording
+from ..store.recording import RecordingSink, is_recording
 from ..store.schemas import Json
+from ..store.spool import decode_records
+
+CLAIM = ".waiting"
+"""The file that marks a folder as taken."""
+BATCH = 500
+"""Frames in one write, at most."""
+BATCH_BYTES = 8 * 2**20
+"""Bytes in one write, at most: the models of many thousand layers have frames of 100 kB."""
 
 
 @dataclass(slots=True)
@@ -23,6 +37,11 @@ class Batch:
     fields: dict[str, Json] = field(default_factory=dict)
     in_doubt: bool = False
     failures: int = 0
+    buckets: list[Bucket] | None = None
+    """What the frames completed, once they were rolled up, which happens once."""
+    unreadable: int = 0
+    """Frames that were on disk and cannot be read back."""
+    on_disk: bool = False
 
     def merge(self, fields: dict[str, Json]) -> None:
         """Take fields of Meta: the later value wins, ranks are merged."""
@@ -41,67 +60,150 @@ class Batch:
             ended["attempt"] = attempt
 
 
+@dataclass(slots=True)
+class _Portion:
+    """A stretch of a spool file, and the events that came with it."""
+
+    path: Path
+    start: int
+    end: int
+    frames: int
+    events: list[Event]
+    buckets: list[Bucket] | None
+
+
 class Backlog:
-    """Frames and events on disk that the store has not taken yet, in order."""
+    """Frames and events on disk that the store has not taken yet, in order.
+
+    They lie in a folder that is nobody else's, so that it can be removed: a sibling of `directory`
+    where that exists already (an earlier attempt's, or the recording itself). The folder is a
+    recording; it is registered while it waits, so that a killed process leaves it to be found.
+    """
 
     def __init__(self, run: str, directory: Path) -> None:
         self.run = run
         self.directory = directory
         self.frames = 0
-        self.events = 0
+        self.lock = threading.Lock()
+        """Held while something is written: at the end another thread may have to."""
         self._sink: RecordingSink | None = None
+        self._told = False
+        self._portions: deque[_Portion] = deque()
         self._waiting = Batch()
+
+    @property
+    def waits(self) -> bool:
+        """Whether anything waits on disk."""
+        return bool(self._portions)
+
+    @property
+    def folder(self) -> Path:
+        """The folder that what waits lies in."""
+        return self.directory if self._sink is None else self._sink.directory
 
     def keep(self, batch: Batch, schemas: Iterable[Schema], told: dict[str, Json]) -> None:
         """Write a batch behind what waits already; raises StoreError where the disk is full.
 
-        `told` is all of Meta so far: the folder shall be a recording of its own.
+        `told` is all of Meta so far: the folder shall be a recording of its own. Where it raises
+        no frame of the batch was written.
         """
-        if self._sink is None:
-            self._sink = RecordingSink(self.directory, self.run)
-            self._sink.write_meta(self.run, {**told, **self._waiting.fields})
+        sink = self._sink = self._sink or self._claimed()
+        sink.write_meta(self.run, batch.fields if self._told else {**told, **batch.fields})
+        self._told = True
         for schema in schemas:
-            self._sink.add_schema(self.run, schema)
-        self._sink.append(self.run, batch.frames, batch.events, batch.fields)
+            sink.add_schema(self.run, schema)
+        sink.append(self.run, [], batch.events)
+        place, start = self._end_of(sink, batch)
+        sink.append(self.run, batch.frames)  # last, for it is all or nothing
         self._waiting.merge(batch.fields)
         self.frames += len(batch.frames)
-        self.events += len(batch.events)
+        _, end = self._end_of(sink, batch)
+        self._add(_Portion(place, start, end, len(batch.frames), list(batch.events), batch.buckets))
 
-    def replay(self, sink: Sink, attempt: int) -> int:
-        """Send everything that waits, once and in order; returns the count of frames it held.
+    def _add(self, new: _Portion) -> None:
+        """Put a portion behind the others, or into the last one: a week has a million batches."""
+        last = self._portions[-1] if len(self._portions) > 1 else None  # the first may be under way
+        size = 0 if last is None else new.end - last.start
+        if (
+            last is None
+            or last.buckets is not None
+            or new.buckets is not None
+            or last.path != new.path
+            or size > BATCH_BYTES
+            or last.frames + new.frames > BATCH
+        ):
+            self._portions.append(new)
+            return
+        last.end, last.frames = new.end, last.frames + new.frames
+        last.events += new.events
 
-        The files are removed once the store has all of them.
-        """
+    def belong(self, run: str, directory: Path) -> None:
+        """Learn which run this is; what waits on disk already stays where it is."""
+        self.run, self.directory = run, directory
         if self._sink is not None:
-            self._sink.close()
-            self._sink = None
-        recording = read_recording(self.directory)
-        source, run = recording.home, recording.run
-        for schema in source.schemas(run).values():
-            sink.add_schema(run, schema)
-        sent = 0
-        for stream in source.streams(run):
-            frames = source.frames(run, stream)
-            for frame in frames:
-                frame.attempt = attempt
-            behind = sink.last_id(run, frames[0].stream) or (-1, 0)
-            rest = [frame for frame in frames if frame.id > behind]
-            for start in range(0, len(rest), 500):
-                sink.append(run, rest[start : start + 500], resent=True)
-            sent += len(frames)
-        events = [event for _, event in source.events(run)]
-        for event in events:
-            event.attempt = attempt
-        sink.append(run, [], events, self._waiting.fields, resent=True)
-        self._forget()
-        return sent
+            self._sink.run = run
 
-    def _forget(self) -> None:
-        self.frames = self.events = 0
-        self._waiting = Batch()
-        for path in [*self.directory.glob("*.spool"), self.directory / "events.jsonl"]:
-            path.unlink(missing_ok=True)
-        for name in ("meta.json", "schema.json"):
-            (self.directory / name).unlink(missing_ok=True)
+    def _claimed(self) -> RecordingSink:
+        """Return a folder that no other process and no other attempt writes to."""
+        for number in itertools.count():
+            name = self.directory.name + (f"-{number}" if number else "")
+            path = self.directory.with_name(name)
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+                if is_recording(path):
+                    continue
+                # folders of other ranks may lie in it
+                os.close(os.open(path / CLAIM, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            except FileExistsError:
+                if path.is_dir():
+                    continue
+                raise StoreError(
+                    f"cannot record into {path}: it is a file; set spool= to another folder"
+                ) from None
+            except OSError as error:
+                raise StoreError(
+                    f"cannot record into {path}: {error.strerror or error}; "
+                    "free some space or set spool= to another folder"
+                ) from error
+            register_recording(path)
+            return RecordingSink(path, self.run)
+        raise AssertionError  # itertools.count has no end
+
+    def _end_of(self, sink: RecordingSink, batch: Batch) -> tuple[Path, int]:
+        if not batch.frames:
+            return sink.directory, 0
+        frame = batch.frames[0]
+        path = sink.directory / f"{frame.rank}-{frame.attempt}-0.spool"
+        return path, path.stat().st_size if path.exists() else 0
+
+    def first(self, attempt: int) -> Batch:
+        """Return what has waited longest, read back; it waits on until `done` is called."""
+        portion = self._portions[0]
+        batch = Batch(events=portion.events, in_doubt=True, on_disk=True, buckets=portion.buckets)
+        if portion.frames:
+            rank = int(portion.path.name.partition("-")[0])
+            with contextlib.suppress(OSError), portion.path.open("rb") as file:
+                file.seek(portion.start)
+                data = file.read(portion.end - portion.start)
+                batch.frames = [f for f in decode_records(data, rank, attempt) if type(f) is Frame]
+            batch.unreadable = portion.frames - len(batch.frames)
+        if len(self._portions) == 1:
+            batch.fields = dict(self._waiting.fields)
+        batch.number(attempt)
+        return batch
+
+    def done(self) -> None:
+        """Forget what has waited longest; with the last of it the folder goes."""
+        self.frames -= self._portions.popleft().frames
+        if self._portions or self._sink is None:
+            return
+        self._sink.close()
+        folder = self._sink.directory
+        self._sink, self._told, self._waiting = None, False, Batch()
         with contextlib.suppress(OSError):
-            self.directory.rmdir()
+            for path in folder.iterdir():
+                if path.is_file():
+                    path.unlink()
+            folder.rmdir()
+        with contextlib.suppress(OSError):
+            forget_recording(folder.resolve())

@@ -17,20 +17,22 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from ..store import Event, Frame, Schema, Sink, StoreError, StreamName
-from ..store.places import register_recording
+from ..store import Event, Frame, Schema, Sink, StoreError, StoreUnavailableError
 from ..store.schemas import Json
-from .backlog import Backlog, Batch
+from .backlog import BATCH, BATCH_BYTES, Backlog, Batch
+from .delivery import Delivery
 from .ranks import FirstRank, Identity
 
 log = logging.getLogger("otoscope")
 
 LINGER_SECONDS = 0.25
 """35 µs of background CPU a frame; lingering 50 ms costs four times that."""
-BATCH = 500
 HELD = 2048
 """Frames that wait in memory for a server before they go to disk; about 10 MB at 1,200 columns."""
+HELD_BYTES = 64 * 2**20
 LONGEST_PAUSE = 2.0
+MARGIN = 1.5
+"""Seconds that `close` may take beyond its deadline: one call that is under way (1 s), the disk."""
 
 _senders: weakref.WeakSet[Sender] = weakref.WeakSet()
 
@@ -65,20 +67,18 @@ class Sender:
         self.run = run
         self._identify = identify or FirstRank(run, spool, None)
         self.attempt = attempt
-        self.spool = spool
         self.sink: Sink | None = None
         self.sent_frames = 0
         self.dropped_frames = 0
         self.late_frames = 0
         self.cpu_seconds = 0.0
         self.last_error: str | None = None
+        self.delivery = Delivery(run)
         self._open_sink = open_sink
         self._linger = linger
         self._held = held
         self._on_attempt = on_attempt
         self._queue: deque[Frame | Event | Schema | dict[str, Json]] = deque()
-        self._schemas: dict[str, Schema] = {}
-        self._told = Batch()
         self._unsent: Batch | None = None
         self._backlog = Backlog(run, spool)
         self._began = False
@@ -106,17 +106,27 @@ class Sender:
     @property
     def queue_frames(self) -> int:
         """Frames that wait in memory."""
-        return len(self._queue) + (len(self._unsent.frames) if self._unsent else 0)
+        unsent = self._unsent
+        return len(self._queue) + (len(unsent.frames) if unsent and not unsent.on_disk else 0)
 
     @property
     def spooled_frames(self) -> int:
         """Frames that wait on disk."""
         return self._backlog.frames
 
+    @property
+    def spool(self) -> Path:
+        """The folder that frames wait in, where the server does not take them."""
+        return self._backlog.folder
+
+    @property
+    def _waits(self) -> bool:
+        return bool(self._queue or self._unsent is not None or self._backlog.waits)
+
     def flush(self, deadline: float = 2.0) -> bool:
         """Wait until everything emitted so far was written; False where the deadline came first."""
         end = time.monotonic() + deadline
-        while not self._dead and (self._queue or self._unsent or self._backlog.frames):
+        while not self._dead and self._waits:
             self._wake.set()
             if time.monotonic() >= end or self._done.is_set():
                 return False
@@ -126,7 +136,7 @@ class Sender:
     def close(self, deadline: float = 5.0) -> bool:
         """Write what is left and end the thread; what no server took stays in the spool.
 
-        Returns whether the thread ended in time.
+        Returns whether the thread ended in time: within the deadline and MARGIN seconds.
         """
         thread = self._thread
         if self._dead or thread is None:
@@ -134,10 +144,19 @@ class Sender:
         self._deadline = time.monotonic() + deadline
         self._closing.set()
         self._wake.set()
-        thread.join(deadline + 1.5)
+        thread.join(deadline + MARGIN)
         atexit.unregister(self.close)
-        self._thread = None if not thread.is_alive() else thread
-        return not thread.is_alive()
+        if thread.is_alive():
+            self._rescue()
+            return False
+        self._thread = None
+        return True
+
+    def _rescue(self) -> None:
+        """Put what waits onto the disk from outside: the thread hangs, and dies with the process."""
+        self._dead = True
+        self._to_disk()
+        self._tell_what_is_left()
 
     def _loop(self) -> None:
         try:
@@ -163,32 +182,27 @@ class Sender:
             except Exception as error:
                 self._failed(error)
                 self._drop_unwritable(error)
-        if self._pause and (self.queue_frames > self._held or self._backlog.frames):
+        if self._pause and (self._backlog.waits or self._is_full(1)):
             self._to_disk()
         self.cpu_seconds += time.thread_time() - before
 
     def _last_turns(self) -> None:
-        while (self._queue or self._unsent or self._backlog.frames) and not self._dead:
+        while self._waits and not self._dead:
             self._retry_at = 0.0
             self._turn()
             if self._pause:
                 if time.monotonic() + self._pause >= self._deadline:
                     break
                 time.sleep(min(self._pause, 0.2))
-        if self._queue or self._unsent or self._backlog.frames:
+        if self._waits and not self._dead:
             self._to_disk()
             self._tell_what_is_left()
 
     def _tell_what_is_left(self) -> None:
-        if self._unsent is not None or self._queue:  # the disk did not take it either
-            while self._queue and self._unsent is not None:
-                rest = self._next_batch()
-                self._unsent.frames += rest.frames
-            lost = len(self._unsent.frames) if self._unsent else 0
-            self.dropped_frames += lost
+        lost = self._give_up()  # the disk did not take it either
+        if lost:
             log.error("run %s: %d samples are lost: %s", self.run, lost, self.last_error)
-        if self._backlog.frames:
-            register_recording(self.spool)
+        if self._backlog.waits:
             log.warning(
                 "run %s: the store did not take everything (%s); what is left waits in %s, and "
                 "`otoscope up` takes it in",
@@ -197,15 +211,35 @@ class Sender:
                 self.spool,
             )
 
+    def _give_up(self) -> int:
+        """Count everything that waits in memory as lost."""
+        lost = 0
+        while self._unsent is not None or self._queue:
+            batch, self._unsent = self._unsent or self._next_batch(), None
+            lost += 0 if batch.on_disk else len(batch.frames)
+        self.dropped_frames += lost
+        return lost
+
     def _write(self) -> None:
         sink = self._connected()
-        if self._backlog.frames or self._backlog.events:
-            self.sent_frames += self._backlog.replay(sink, self.attempt)
-        while self._unsent is not None or self._queue:
+        while self._waits and not self._dead:
+            if self._closing.is_set() and time.monotonic() >= self._deadline:
+                raise StoreUnavailableError("the training ended before it took everything")
             if self._unsent is None:
-                self._unsent = self._next_batch()
-            self._send(sink, self._unsent)
+                waiting = self._backlog.waits
+                self._unsent = self._backlog.first(self.attempt) if waiting else self._next_batch()
+            batch = self._unsent
+            refused = self.delivery.send(sink, batch, self.attempt)
+            if self._dead:
+                return
+            self._count(batch, refused)
             self._unsent = None
+
+    def _count(self, batch: Batch, refused: int) -> None:
+        self.sent_frames += len(batch.frames) - refused
+        self.dropped_frames += refused + batch.unreadable
+        if batch.on_disk:
+            self._backlog.done()
 
     def _connected(self) -> Sink:
         if self.sink is None:
@@ -219,9 +253,9 @@ class Sender:
 
     def _identified(self, found: Identity) -> None:
         self.attempt = max(self.attempt, found.attempt)
-        if found.run != self.run and not self._backlog.waits:
-            self.spool, self._backlog = found.spool, Backlog(found.run, found.spool)
-        self.run = found.run
+        self.run = self.delivery.run = found.run
+        if self._backlog.run != found.run:
+            self._backlog.belong(found.run, found.spool)
 
     @property
     def identified(self) -> bool:
@@ -229,38 +263,23 @@ class Sender:
         return self._began
 
     def _next_batch(self) -> Batch:
-        batch = Batch()
-        while self._queue and len(batch.frames) < BATCH:
+        batch, size = Batch(), 0
+        while self._queue and len(batch.frames) < BATCH and size < BATCH_BYTES:
             item = self._queue.popleft()
             if isinstance(item, Frame):
                 batch.frames.append(item)
+                size += item.values.nbytes
             elif isinstance(item, Event):
                 batch.events.append(item)
             elif isinstance(item, Schema):
                 batch.schemas.append(item)
-                self._schemas[item.hash] = item
             else:
                 batch.merge(item)
-                self._told.merge(item)
+        self.delivery.remember(batch)
         return batch
 
-    def _send(self, sink: Sink, batch: Batch) -> None:
-        batch.number(self.attempt)
-        for schema in batch.schemas:
-            sink.add_schema(self.run, schema)
-        count = len(batch.frames)
-        frames = batch.frames
-        if batch.in_doubt:
-            # the reply was lost, or the write refused: only the store knows which
-            last: dict[StreamName, tuple[int, int] | None] = {
-                stream: sink.last_id(self.run, stream) for stream in {f.stream for f in frames}
-            }
-            frames = [f for f in frames if f.id > (last[f.stream] or (-1, 0))]
-        refused = sink.append(self.run, frames, batch.events, batch.fields, resent=batch.in_doubt)
-        self.dropped_frames += refused
-        self.sent_frames += count - refused
-
     def _failed(self, error: Exception) -> None:
+        self.delivery.in_doubt = True
         if self._unsent is not None:
             self._unsent.in_doubt = True
         if not self._pause:
@@ -271,12 +290,15 @@ class Sender:
 
     def _drop_unwritable(self, error: Exception) -> None:
         """Give up a batch that fails for a reason that no waiting mends: an error of ours."""
-        if self._unsent is None:
+        batch = self._unsent
+        if batch is None:
             return
-        self._unsent.failures += 1
-        if self._unsent.failures >= 3:
-            self.dropped_frames += len(self._unsent.frames)
-            log.error("run %s: %d frames dropped: %r", self.run, len(self._unsent.frames), error)
+        batch.failures += 1
+        if batch.failures >= 3:
+            self.dropped_frames += len(batch.frames) + batch.unreadable
+            log.error("run %s: %d frames dropped: %r", self.run, len(batch.frames), error)
+            if batch.on_disk:
+                self._backlog.done()
             self._unsent = None
 
     def _recovered(self) -> None:
@@ -284,38 +306,50 @@ class Sender:
             log.info("run %s: the store answers again", self.run)
         self._pause = 0.0
 
+    def _is_full(self, times: int) -> bool:
+        """Tell whether more waits in memory than `times` what may be held there."""
+        if self.queue_frames > times * self._held:
+            return True
+        frames = [item for item in list(self._queue) if isinstance(item, Frame)]
+        return sum(frame.values.nbytes for frame in frames) > times * HELD_BYTES
+
     def _to_disk(self) -> None:
         """Move everything that waits in memory to the spool, in order."""
-        try:
-            while self._unsent is not None or self._queue:
-                batch = self._unsent or self._next_batch()
-                self._unsent = batch
-                batch.number(self.attempt)
-                told = {**self._told.fields, "attempt": self.attempt}
-                self._backlog.keep(batch, self._schemas.values(), told)
-                self._unsent = None
-        except StoreError as error:
-            self.last_error = str(error)
-            self._drop_oldest()
+        with self._backlog.lock:
+            try:
+                while self._unsent is not None or self._queue:
+                    batch = self._unsent or self._next_batch()
+                    self._unsent = batch
+                    if not batch.on_disk:
+                        batch.number(self.attempt)
+                        told = {**self.delivery.told.fields, "attempt": self.attempt}
+                        self._backlog.keep(batch, self.delivery.schemas.values(), told)
+                    self._unsent = None
+            except StoreError as error:
+                if self._unsent is not None:
+                    self._unsent.in_doubt = True  # its events may be on disk
+                self.last_error = str(error)
+                self._drop_oldest()
 
     def _drop_oldest(self) -> None:
         """Neither server nor disk: hold on to the newest, count what is lost."""
-        excess = self.queue_frames - 4 * self._held
-        if excess <= 0 or self._unsent is None:
+        kept = self._unsent
+        if kept is None:
             return
-        lost = self._unsent.frames[:excess]
-        del self._unsent.frames[:excess]
-        self.dropped_frames += len(lost)
-        while len(self._queue) > 4 * self._held:
+        while self._is_full(4):
+            if kept.frames:
+                del kept.frames[0]
+                self.dropped_frames += 1
+                continue
             item = self._queue.popleft()
             if isinstance(item, Frame):
                 self.dropped_frames += 1
             elif isinstance(item, Schema):
-                self._unsent.schemas.append(item)
+                kept.schemas.append(item)
             elif isinstance(item, Event):
-                self._unsent.events.append(item)
+                kept.events.append(item)
             else:
-                self._unsent.merge(item)
+                kept.merge(item)
 
     def _abandon(self) -> None:
         """Forget everything: this is a forked child, and its parent sends."""

@@ -52,8 +52,8 @@ class RedisHome(RedisTiers, RedisJudgements):
     def __init__(self, url: str, *, timeout: float = 5.0, faithful: bool = False) -> None:
         super().__init__(url, timeout=timeout)
         self._faithful = faithful
-        self._known: set[tuple[str, StreamName | None]] = set()
-        """Streams that a faithful home saw in the store; None stands for the events."""
+        self._known: dict[str, set[str]] = {}
+        """Of each run the keys of streams that a faithful home saw in the store."""
 
     # -- runs ---------------------------------------------------------------------------------
 
@@ -101,7 +101,7 @@ class RedisHome(RedisTiers, RedisJudgements):
                 self._client.delete(keys.raw(run, stream), *tiers)
             self._client.delete(*[part(run) for part in _PARTS])
             self._client.zrem(keys.runs(), run)
-        self._forget(run)
+        self._known.pop(run, None)
 
     def begin_attempt(self, run: str) -> int:
         with self._translated():
@@ -153,17 +153,21 @@ class RedisHome(RedisTiers, RedisJudgements):
             stored = self._recent_event_ids(run)
             events = [event for event in events if event.id not in stored]
         streams = {frame.stream for frame in checked(frames)}
-        adds = {stream: self._xadd(run, stream) for stream in streams}
+        known, begun = self._known.get(run, set()), {keys.raw(run, stream) for stream in streams}
+        adds = {stream: _xadd(keys.raw(run, stream), known) for stream in streams}
         with self._translated(), self._doubted(run):
             pipe = self._client.pipeline(transaction=True)
             for frame in frames:
                 h, t, v = encode(frame)
                 place = encode_id(*frame.id)
                 pipe.execute_command(*adds[frame.stream], place, "h", h, "t", t, "v", v)
-            for command in bucket_commands(run, buckets):
+            for command in bucket_commands(run, buckets, known):
+                begun.add(command[1])
                 pipe.execute_command(*command)
             for event in events:
-                pipe.execute_command(*self._xadd(run, None), "*", "e", dumps(event.to_json()))
+                begun.add(keys.events(run))
+                add = _xadd(keys.events(run), known)
+                pipe.execute_command(*add, "*", "e", dumps(event.to_json()))
             if streams:
                 pipe.sadd(keys.streams(run), *map(keys.stream_member, sorted(streams)))
             if fields:
@@ -176,39 +180,31 @@ class RedisHome(RedisTiers, RedisJudgements):
                     "over or deleted); what is still known here is sent again"
                 )
             self._client.zadd(keys.runs(), {run: time.time()})
-        self._know(run, *streams, *([None] if events else []))
+        self._know(run, begun)
         return refused
 
-    def _xadd(self, run: str, stream: StreamName | None) -> tuple[str, ...]:
-        """Return the beginning of the command that adds to a stream, or to the events."""
-        key = keys.events(run) if stream is None else keys.raw(run, stream)
-        return ("XADD", key, "NOMKSTREAM") if (run, stream) in self._known else ("XADD", key)
-
-    def _know(self, run: str, *streams: StreamName | None) -> None:
+    def _know(self, run: str, begun: set[str]) -> None:
         if self._faithful:
-            self._known |= {(run, stream) for stream in streams}
-
-    def _forget(self, run: str) -> None:
-        self._known = {pair for pair in self._known if pair[0] != run}
+            self._known.setdefault(run, set()).update(begun)
 
     @contextmanager
     def _doubted(self, run: str) -> Iterator[None]:
         """Write over the connection of the last call; after an error nothing is known any more."""
         try:
-            if any(known == run for known, _ in self._known):
+            if self._known.get(run):
                 with self._same_connection():
                     yield
             else:
                 yield
         except Exception:
-            self._forget(run)
+            self._known.pop(run, None)
             raise
 
     def last_id(self, run: str, stream: StreamName) -> tuple[int, int] | None:
         with self._translated():
             rows = self._client.xrevrange(keys.raw(run, stream), count=1)
         if rows:
-            self._know(run, stream)
+            self._know(run, {keys.raw(run, stream)})
         return decode_id(rows[0][0]) if rows else None
 
     def streams(self, run: str) -> list[StreamName]:
@@ -298,7 +294,7 @@ class RedisHome(RedisTiers, RedisJudgements):
         with self._translated():
             rows = self._client.xrevrange(keys.events(run), count=RESENT_EVENTS)
         if rows:
-            self._know(run, None)
+            self._know(run, {keys.events(run)})
         found: set[str] = set()
         for _, row in rows:
             with suppress(KeyError, TypeError, ValueError):  # no event of ours
@@ -332,6 +328,11 @@ _PARTS = (
     keys.state,
     keys.lease,
 )
+
+
+def _xadd(key: str, known: set[str]) -> tuple[str, ...]:
+    """Return the beginning of the command that adds to a stream: to a known one only if it is there."""
+    return ("XADD", key, "NOMKSTREAM") if key in known else ("XADD", key)
 
 
 def _frames(stream: StreamName, rows: Sequence[Any]) -> list[Frame]:
