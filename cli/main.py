@@ -13,6 +13,7 @@ from .dashboard import dashboard
 from .demo import demo
 from .diagnose import diagnose
 from .doctor import doctor
+from .export import export
 from .replay import replay_command
 from .report import report
 from .rules import rules
@@ -60,7 +61,7 @@ def cli() -> None:
 
 COMMANDS = (
     *(up, demo, runs, show, diagnose, report),
-    *(replay_command, rules, doctor, daemon, dashboard),
+    *(export, replay_command, rules, doctor, daemon, dashboard),
 )
 for command in COMMANDS:
     cli.add_command(command)

@@ -4,6 +4,7 @@ from .connecting import connect
 from .errors import (
     ConfigError,
     DamagedRecordingError,
+    EmptySelectionError,
     MissingExtraError,
     OtoscopeError,
     OutOfOrderError,
@@ -35,6 +36,7 @@ __all__ = [
     "Column",
     "ConfigError",
     "DamagedRecordingError",
+    "EmptySelectionError",
     "Event",
     "Evidence",
     "Finding",

@@ -35,6 +35,10 @@ class UnknownRunError(StoreError):
     """Raised when a run id is not in the store."""
 
 
+class EmptySelectionError(StoreError):
+    """Raised when a run holds nothing of what was asked for: a family, a column, a range."""
+
+
 class DamagedRecordingError(StoreError):
     """Raised when a recording on disk cannot be read at all."""
 
