@@ -12,6 +12,7 @@ import redis
 from otoscope.store import Column, Event, Frame, Judgement, Schema, Store, StoreError
 from otoscope.store.identity import new_run_id
 from otoscope.store.redis_home import RedisHome
+from otoscope.store.rollups import Rollups
 
 from tests.conftest import RedisProcess
 
@@ -54,6 +55,12 @@ def test_three_users_with_the_documented_rights_do_all_there_is_to_do(
     callback.append(run, [frame], [Event("started")])
     callback.append(run, [frame], [Event("lr")], {"progress": {"step": 1}}, resent=True)
     assert callback.last_id(run, frame.stream) == (1, 1)
+    rollups = Rollups()
+    rollups.take([frame])
+    callback.append(run, [], buckets=rollups.open())
+    Rollups().restore(callback, run, frame.stream)
+    callback.trim(run, frame.stream, 1)
+    assert callback.judged_to(run) is None
 
     daemon = home(guarded, "otoscope-daemon")
     assert [name for name, _ in daemon.run_ids()] == [run]
@@ -61,6 +68,7 @@ def test_three_users_with_the_documented_rights_do_all_there_is_to_do(
     assert len(Store(daemon).read(run, "train")) == 1
     assert len(daemon.events(run)) == 2
     assert daemon.commit(run, "me", 5000, None, Judgement("c"), [Event("excluded")])
+    daemon.trim(run, frame.stream, 1)
     daemon.release(run, "me")
 
     page = home(guarded, "otoscope-page")
