@@ -190,20 +190,13 @@ class Sampling:
         return tap.seconds
 
     def _sample(self, attached: _Attached, step: int, frames: list[Pending]) -> float:
-        probe, family, schema = attached.probe, attached.schema.family, attached.schema.hash
+        probe = attached.probe
         # a dear probe may wait for the device: wall time
         now = time.perf_counter if probe.dear else clock
         begun = now()
         with self._guard(attached.border):
             try:
-                values = probe.sample(step)
-                if isinstance(values, torch.Tensor):
-                    frame = self._framed(family, schema, np.zeros(0, np.float32))
-                    frames.append(Pending(frame, [values]))
-                else:
-                    with np.errstate(over="ignore"):
-                        vector = np.asarray(values, dtype=np.float32)
-                    frames.append(Pending(self._framed(family, schema, vector)))
+                frames.append(self._framed_sample(attached, probe.sample(step)))
             except ProbeOffError as error:
                 self._off(probe, str(error))
             finally:
@@ -216,6 +209,26 @@ class Sampling:
         probe.cost.add(seconds)
         self._budget.paid(probe.name, seconds, step, again=self._is_hungry(attached))
         return seconds
+
+    def _framed_sample(
+        self, attached: _Attached, values: torch.Tensor | Sequence[float]
+    ) -> Pending:
+        columns = attached.probe.changed()
+        if columns is not None:
+            attached.schema = attached.probe.schema(columns)
+            self._enlist(attached.schema)
+        schema = attached.schema
+        late: list[torch.Tensor] = []
+        vector = np.zeros(0, np.float32)
+        if isinstance(values, torch.Tensor):
+            late = [values.detach().reshape(-1).float()]
+        else:
+            with np.errstate(over="ignore"):
+                vector = np.asarray(values, dtype=np.float32).reshape(-1)
+        found = late[0].numel() if late else vector.size
+        if found != len(schema.columns):
+            raise ValueError(f"{found} numbers were sampled for {len(schema.columns)} columns")
+        return Pending(self._framed(schema.family, schema.hash, vector), late)
 
     def _is_hungry(self, attached: _Attached) -> bool:
         with self._guard(attached.border):

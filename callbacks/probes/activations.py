@@ -3,107 +3,96 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
 from ...store import Column
-from ..measures.activations import activation_kind, dead_units, saturated_share, unit_dimension
-from .hooks import StayingHook
+from ..measures.activations import activation_kind, saturated_share
+from .forwards import Forwards
+from .functional import Call, FunctionalCalls
+from .hooks import Look
 from .probe import Probe, ProbeOffError, Training, clock
-
-ENOUGH_SAMPLES = 512
-"""A unit is called dead only if it was never positive over this many samples."""
+from .watched import ENOUGH_SAMPLES, RELU_LIKE, Watched
 
 BIG_BATCH = 64
 """From this many rows on, one row in eight is looked at: +2 % against +9 to 12 % while on."""
 STRIDE = 8
 
-RELU_LIKE = ("relu", "relu6")
-OUTPUT = ("numel", "non_finite", "sum", "sum_sq")
-ACTIVATION = ("numel", "samples", "saturated")
-
-
-@dataclass(slots=True)
-class _Watched:
-    """One module under watch, and the row of the buffers that is its own."""
-
-    path: str
-    row: int
-    kind: str | None
-    low: float | None = None
-    high: float | None = None
-    inplace: bool = False
-    units: int = 0
-    batch: int = 0
-    sums: list[float] = field(default_factory=lambda: [0.0] * 4)
-    peak: float = 0.0
-    now: dict[tuple[int, int], torch.Tensor] = field(default_factory=dict)
-    window: deque[tuple[int, dict[tuple[int, int], torch.Tensor]]] = field(default_factory=deque)
-
-    def add(self, *numbers: float) -> None:
-        self.sums = [a + b for a, b in zip(self.sums, numbers, strict=True)]
-
-    @property
-    def fires(self) -> bool:
-        return self.kind in RELU_LIKE
+PLACES = {"numel": 0, "non_finite": 1, "sum": 2, "sum_sq": 3, "absmax": 4}
+PLACES |= {"saturated": 2, "samples": 5, "units": 6, "dead": 7}
+"""Where a quantity stands in a row of the table that a sample is read from."""
 
 
 class Activations(Probe):
-    """Saturated shares and dead units of activation modules, moments of every layer's output.
+    """Saturated shares and dead units of activations, moments of every layer's output.
 
-    Forward hooks are added before the first forward pass and idle behind a flag; they write into
-    buffers made beforehand, so that a compiled model keeps one graph. Dead units are counted over
-    a sliding window of sampled steps that holds at least 512 samples; until then they are NaN.
-    For modules like ReLU `samples` is the count over that window.
+    Modules and functions alike; a function goes by the module that calls it, `block.relu()`. In
+    steps that are not sampled nothing of ours is in the forward pass. A compiled model has forward
+    hooks all along, which idle behind a flag and write into buffers made beforehand, so that it
+    keeps one graph; functions inside it are not seen. Dead units are counted over a sliding window
+    of sampled steps that holds at least 512 samples; until then they are NaN. For ReLU and its
+    kin `samples` is the count over that window. A forward pass in eval mode without gradients, a
+    validation, does not count.
     """
 
     def __init__(self, every: int | None = None) -> None:
         super().__init__(every=every)
         self.family = "activations"
 
+    _error: Exception | None = None
+
     def attach(self, training: Training) -> Sequence[Column]:
         self._on = False
-        self._handles: list[Any] = []
-        self._watched: list[_Watched] = []
+        self._watched: list[Watched] = []
+        self._calls: dict[str, Watched] = {}
+        self._new = False
         self._channels_first = False
-        columns: list[Column] = []
+        looks: dict[int, Look] = {}
         for path, module in training.model.named_modules():
             kind = activation_kind(module)
             if kind is not None:
-                columns += self._watch_activation(path, module, kind)
+                looks[id(module)] = self._activation_look(self._activation(path, module, kind))
             elif path and _is_layer(module):
-                columns += self._watch_output(path, module)
-        if not self._watched:
-            raise ProbeOffError("the model has no activation modules and no layers with weights")
+                looks[id(module)] = self._output_look(self._watch(path, None))
         device = next((p.device for p in training.model.parameters()), torch.device("cpu"))
         self._sums = torch.zeros(len(self._watched), 4, dtype=torch.float32, device=device)
         self._absmax = torch.zeros(len(self._watched), dtype=torch.float32, device=device)
-        return columns
+        self._functions = FunctionalCalls(self._innermost, self._called)
+        self._call_seconds = _seconds_of_a_call()
+        self._forwards = Forwards(training.model, looks, self._functions)
+        if not self._watched:
+            raise ProbeOffError("the model has no activation modules and no layers with weights")
+        return self._columns()
 
-    def _watch_activation(self, path: str, module: nn.Module, kind: str) -> list[Column]:
-        watched = _Watched(path, len(self._watched), kind)
-        watched.low, watched.high = _bounds(module)
+    def _columns(self) -> list[Column]:
+        """Return the columns, and set where in the table of a sample each of them stands."""
+        columns = [(w.row, column) for w in self._watched for column in w.columns]
+        device = self._sums.device
+        self._rows = torch.tensor([row for row, _ in columns], device=device)
+        places = [PLACES[column.quantity] for _, column in columns]
+        self._places = torch.tensor(places, device=device)
+        return [column for _, column in columns]
+
+    def _watch(self, path: str, kind: str | None) -> Watched:
+        watched = Watched(path, len(self._watched), kind)
+        self._watched.append(watched)
+        return watched
+
+    def _activation(self, path: str, module: nn.Module, kind: str) -> Watched:
+        watched = self._watch(path, kind)
+        if isinstance(module, nn.Hardtanh):  # ReLU6 is one
+            watched.low, watched.high = float(module.min_val), float(module.max_val)
         watched.inplace = bool(getattr(module, "inplace", False))
-        self._watched.append(watched)
-        self._handles.append(
-            module.register_forward_hook(StayingHook(self._activation_hook(watched)))
-        )
-        names = [*ACTIVATION, *(("units", "dead") if watched.fires else ())]
-        return [Column.of(name, layer=path) for name in names]
+        return watched
 
-    def _watch_output(self, path: str, module: nn.Module) -> list[Column]:
-        watched = _Watched(path, len(self._watched), None)
-        self._watched.append(watched)
-        self._handles.append(module.register_forward_hook(StayingHook(self._output_hook(watched))))
-        return [Column.of(name, layer=path) for name in (*OUTPUT, "absmax")]
+    # -- in the forward pass ----------------------------------------------------------------------
 
-    def _output_hook(self, watched: _Watched):
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+    def _output_look(self, watched: Watched) -> Look:
+        def look(module: nn.Module, inputs: Any, output: Any) -> None:
             if not self._on:
                 return
             x = _tensor(output)
@@ -111,16 +100,16 @@ class Activations(Probe):
                 return
             if torch.compiler.is_compiling():
                 self._add_output(watched, x)
-            elif not _in_backward():
+            elif _counts(module):
                 before = clock()
                 self._channels_first = _channels_first(module, self._channels_first)
                 self._guarded(self._add_output, watched, x)
                 self.hook_seconds += clock() - before
 
-        return hook
+        return look
 
-    def _activation_hook(self, watched: _Watched):
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+    def _activation_look(self, watched: Watched) -> Look:
+        def look(module: nn.Module, inputs: Any, output: Any) -> None:
             if not self._on:
                 return
             y = _tensor(output)
@@ -129,12 +118,37 @@ class Activations(Probe):
                 return
             if torch.compiler.is_compiling():
                 self._add_saturated(watched, x)
-            elif not _in_backward():
+            elif _counts(module):
                 before = clock()
                 self._guarded(self._add_activation, watched, x, y)
                 self.hook_seconds += clock() - before
 
-        return hook
+        return look
+
+    def _innermost(self) -> tuple[str, nn.Module] | None:
+        running = self._forwards.running
+        return running[-1] if running else None
+
+    def _called(self, call: Call) -> None:
+        running = self._innermost()
+        if self._on and running is not None and _counts(running[1]):
+            before = clock()
+            self._guarded(self._add_call, call)
+            self.hook_seconds += clock() - before
+
+    def _add_call(self, call: Call) -> None:
+        x, y = _tensor(call.inputs), _tensor(call.output)
+        if x is None or y is None:
+            return
+        watched = self._calls.get(call.site)
+        if watched is None:
+            watched = self._calls[call.site] = self._watch(call.site, call.kind)
+            watched.low, watched.high = call.low, call.high
+            row = torch.zeros(1, 4, dtype=torch.float32, device=self._sums.device)
+            self._sums = torch.cat([self._sums, row])
+            self._absmax = torch.cat([self._absmax, row[0, :1]])
+            self._new = True
+        self._add_activation(watched, x, y)
 
     def _guarded(self, what: Any, *arguments: Any) -> None:
         """Run what looks at a layer inside the user's forward pass; an error waits for `sample`."""
@@ -145,7 +159,7 @@ class Activations(Probe):
             self._on = False
             self._error = error
 
-    def _add_output(self, watched: _Watched, x: torch.Tensor) -> None:
+    def _add_output(self, watched: Watched, x: torch.Tensor) -> None:
         flat = _rows(x).detach().float().reshape(-1)
         low, high = torch.aminmax(flat)
         total, square = flat.sum(), torch.dot(flat, flat)
@@ -161,7 +175,7 @@ class Activations(Probe):
         peak = torch.maximum(-low, high).to(self._absmax.device)
         self._absmax[watched.row].copy_(torch.maximum(self._absmax[watched.row], peak))
 
-    def _add_saturated(self, watched: _Watched, x: torch.Tensor) -> None:
+    def _add_saturated(self, watched: Watched, x: torch.Tensor) -> None:
         rows = _rows(x).detach()
         assert watched.kind is not None
         share = saturated_share(rows, watched.kind, low=watched.low, high=watched.high)
@@ -176,74 +190,63 @@ class Activations(Probe):
         sums = torch.stack([numel, samples, share * numel, torch.zeros_like(numel)])
         self._sums[watched.row].add_(sums.to(self._sums.device))
 
-    def _add_activation(self, watched: _Watched, x: torch.Tensor, y: torch.Tensor) -> None:
+    def _add_activation(self, watched: Watched, x: torch.Tensor, y: torch.Tensor) -> None:
         self._add_saturated(watched, x)
-        if not watched.fires or y.ndim < 2:
-            return
-        dim = 1 if y.ndim == 3 and self._channels_first else unit_dimension(y.ndim)
-        dead = dead_units(y.detach(), dim=dim)
-        # a module that is used for outputs of several sizes has units of each
-        key = (y.ndim, dead.numel())
-        known = watched.now.get(key)
-        watched.now[key] = dead if known is None else known & dead
-        watched.batch = max(watched.batch, y.shape[0])
+        if watched.fires and y.ndim >= 2:
+            watched.see_units(y, self._channels_first)
 
-    _error: Exception | None = None
+    # -- around a sampled step --------------------------------------------------------------------
 
     def arm(self, step: int) -> None:
         self._sums.zero_()
         self._absmax.zero_()
         for watched in self._watched:
-            watched.now, watched.batch = {}, 0
-            watched.sums, watched.peak = [0.0] * 4, 0.0
+            watched.clear()
         self._error = None
         self._on = True
+        self._functions.calls = 0
+        # entered around a compiled function it would have it compiled once more
+        self._forwards.around = None if _something_is_compiled() else self._functions
+        self._forwards.on()
 
     def sample(self, step: int) -> torch.Tensor:
-        self._on = False
+        self.disarm()
         if self._error is not None:
             raise self._error
+        self.hook_seconds += self._functions.calls * self._call_seconds
+        if self._new:
+            self._columns()
+        device = self._sums.device
         with torch.no_grad():
-            if self._sums.device.type == "cpu":
+            if device.type == "cpu":
                 self._sums += torch.tensor([watched.sums for watched in self._watched])
-                self._absmax.copy_(
-                    torch.maximum(self._absmax, torch.tensor([w.peak for w in self._watched]))
-                )
-            seen = self._sums[:, 0] > 0
-            sums = torch.where(seen[:, None], self._sums, math.nan)
-            absmax = torch.where(seen, self._absmax, math.nan)
-            parts: list[torch.Tensor] = []
-            for watched in self._watched:
-                row = sums[watched.row]
-                if watched.kind is None:
-                    parts += [row, absmax[watched.row].reshape(1)]
-                    continue
-                if watched.fires:
-                    units, dead, samples = self._fired(watched)
-                    parts += [row[0], samples, row[2], units, dead]
-                else:
-                    parts += [row[0], row[1], row[2]]
-            device = self._sums.device
-            return torch.cat([part.reshape(-1).to(device) for part in parts])
+                peaks = torch.tensor([watched.peak for watched in self._watched])
+                self._absmax.copy_(torch.maximum(self._absmax, peaks))
+            fired, late = self._fired()
+            sums, absmax = self._sums, self._absmax[:, None]
+            table = torch.cat([sums, absmax, fired.to(device)], 1)
+            table[:, :5] = torch.where(sums[:, :1] > 0, table[:, :5], math.nan)
+            # of an activation the first are numel, samples, saturated; ReLU counts over the window
+            table[:, 5] = torch.where(table[:, 5].isnan(), table[:, 1], table[:, 5])
+            for row, dead in late:
+                table[row, 7] = dead
+            return table[self._rows, self._places]
 
-    def _fired(self, watched: _Watched) -> list[torch.Tensor]:
-        """Return units, dead, samples of the window; dead is NaN while it holds too few samples."""
-        if watched.now:
-            watched.units = sum(mask.numel() for mask in watched.now.values())
-            watched.window.append((watched.batch, watched.now))
-        window = watched.window
-        while window and sum(n for n, _ in window) - window[0][0] >= ENOUGH_SAMPLES:
-            window.popleft()
-        samples = sum(n for n, _ in window)
-        units = torch.tensor(float(watched.units) if watched.units else math.nan)
-        dead = torch.tensor(math.nan)
-        if samples >= ENOUGH_SAMPLES:
-            together: dict[tuple[int, int], torch.Tensor] = {}
-            for _, masks in window:
-                for key, mask in masks.items():
-                    together[key] = together[key] & mask if key in together else mask
-            dead = torch.stack([mask.sum() for mask in together.values()]).sum().float()
-        return [units, dead, torch.tensor(float(samples))]
+    def _fired(self) -> tuple[torch.Tensor, list[tuple[int, torch.Tensor]]]:
+        """Return float32[watched, (samples, units, dead)], and what of it is on the device."""
+        late: list[tuple[int, torch.Tensor]] = []
+        rows: list[list[float]] = []
+        for watched in self._watched:
+            samples, units, dead = watched.fired() if watched.fires else (math.nan,) * 3
+            if isinstance(dead, torch.Tensor):
+                late.append((watched.row, dead))
+                dead = math.nan
+            rows.append([samples, units, dead])
+        return torch.tensor(rows), late
+
+    def changed(self) -> Sequence[Column] | None:
+        new, self._new = self._new, False
+        return self._columns() if new else None
 
     def hungry(self) -> bool:
         watched = next((w for w in self._watched if w.fires and w.units), None)
@@ -253,17 +256,42 @@ class Activations(Probe):
 
     def disarm(self) -> None:
         self._on = False
+        self._forwards.off()
 
     def detach(self) -> None:
         self._on = False
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self._forwards.close()
+
+
+def _seconds_of_a_call() -> float:
+    """Return what a call of a torch function costs more while somebody listens to all of them."""
+    x = torch.zeros(1)
+    times: list[float] = []
+    for mode in (None, FunctionalCalls(lambda: None, lambda call: None)):
+        if mode is not None:
+            mode.__enter__()
+        begun = clock()
+        for _ in range(50):
+            x.add(1)
+        times.append(clock() - begun)
+        if mode is not None:
+            mode.__exit__()
+    return max(0.0, times[1] - times[0]) / 50
+
+
+def _something_is_compiled() -> bool:
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    return dynamo is not None and bool(dynamo.counters["frames"])
 
 
 def _is_layer(module: nn.Module) -> bool:
     has_weights = next(module.parameters(recurse=False), None) is not None
     return has_weights and next(module.children(), None) is None
+
+
+def _counts(module: nn.Module) -> bool:
+    """Tell whether a forward pass belongs to the training: not one in eval mode without gradients."""
+    return module.training or torch.is_grad_enabled()
 
 
 def _rows(x: torch.Tensor) -> torch.Tensor:
@@ -278,19 +306,8 @@ def _tensor(value: Any) -> torch.Tensor | None:
     return value if value.numel() else None
 
 
-def _bounds(module: nn.Module) -> tuple[float | None, float | None]:
-    if isinstance(module, nn.Hardtanh):  # ReLU6 is one
-        return float(module.min_val), float(module.max_val)
-    return None, None
-
-
 def _channels_first(module: nn.Module, before: bool) -> bool:
     """Tell whether a (B, x, y) output has its units in the second dimension."""
     if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)):
         return True
     return before if isinstance(module, nn.modules.batchnorm._NormBase) else False
-
-
-def _in_backward() -> bool:
-    # gradient checkpointing runs the forward again inside the backward: those calls do not count
-    return torch._C._current_graph_task_id() != -1

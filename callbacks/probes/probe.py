@@ -118,6 +118,10 @@ class Probe:
         """Return the values of the step, after its optimizer stepped, in the columns' order."""
         raise NotImplementedError
 
+    def changed(self) -> Sequence[Column] | None:
+        """Return the columns where a sample has others than the one before, else None."""
+        return None
+
     def hungry(self) -> bool:
         """Tell whether the very next step should be sampled too, where the budget allows."""
         return False

@@ -111,16 +111,14 @@ def test_a_probe_that_raises_never_reaches_a_plain_loop(where: str, tmp_path: Pa
     assert len(recorded(tmp_path, recorder.run_id).read(recorder.run_id, "train")) == 30
 
 
-@pytest.mark.parametrize("broken", ["dead_units", "saturated_share"])
+@pytest.mark.parametrize("broken", ["watched.dead_units", "activations.saturated_share"])
 def test_a_measure_that_raises_in_a_forward_hook_never_reaches_the_forward_pass(
     broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from otoscope.callbacks.probes import activations
-
     def planted(*args: Any, **options: Any) -> None:
         raise RuntimeError("planted")
 
-    monkeypatch.setattr(activations, broken, planted)
+    monkeypatch.setattr(f"otoscope.callbacks.probes.{broken}", planted)
     recorder, _, _ = train(tmp_path, strict=False, probes=[Activations(every=1)])
     off = [
         e

@@ -1,0 +1,147 @@
+"""The forward passes of a model's modules, looked at in sampled steps alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from threading import get_ident
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
+
+from .hooks import Look, StayingHook
+
+
+class Forwards:
+    """Tells of every forward pass of some modules while it is on.
+
+    Where the model runs eagerly two hooks for all modules are there in sampled steps, and none in
+    the others: an unsampled step costs nothing, and the model can be copied, pickled and scripted
+    at any time. In a compiled model hooks added after the first call are silently never called, so
+    there they stay, and the looks must be ones that a graph can hold.
+
+    Args:
+        model: whose modules; others, and copies of these, are not told of.
+        looks: what to call after the forward pass of a module, by its id.
+        around: entered around the outermost forward pass, for what happens between modules.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        looks: Mapping[int, Look],
+        around: AbstractContextManager[Any] | None = None,
+    ) -> None:
+        self.running: list[tuple[str, nn.Module]] = []
+        """Path and module of the forward passes that are under way, the innermost last."""
+        self.stays = False
+        """Whether the hooks stay, as in a compiled model."""
+        self._paths = {id(module): path for path, module in model.named_modules()}
+        self._model = model
+        self._looks = looks
+        self.around = around
+        self._inside = False
+        self._thread = 0
+        self._on: list[Any] = []
+        self._staying: list[Any] = []
+        if is_compiled(model):
+            self._stay()
+
+    def on(self) -> None:
+        """Begin to tell."""
+        if not self.stays and not self._on:
+            self._thread = get_ident()
+            self._on = [
+                register_module_forward_pre_hook(self._entered),
+                # called after an exception too, so that what was entered is left
+                register_module_forward_hook(self._left, always_call=True),
+            ]
+
+    def off(self) -> None:
+        """Stop, also in the middle of a forward pass that nobody told the end of (Ctrl-C)."""
+        for handle in self._on:
+            handle.remove()
+        self._on = []
+        self.running.clear()
+        self._leave()
+
+    def close(self) -> None:
+        """Remove every hook."""
+        self.off()
+        for handle in self._staying:
+            handle.remove()
+        self._staying.clear()
+
+    def _stay(self) -> None:
+        self.stays = True
+        self.off()
+        for module in self._model.modules():
+            look = self._looks.get(id(module))
+            if look is not None:
+                self._staying.append(module.register_forward_hook(StayingHook(look)))
+
+    def _is_ours(self, module: nn.Module) -> bool:
+        # gradient checkpointing runs the forward again inside the backward: that does not count
+        known = id(module) in self._paths and get_ident() == self._thread
+        return known and not _in_backward() and self._on != []
+
+    def _entered(self, module: nn.Module, inputs: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
+        if type(module).__name__ == "OptimizedModule" and not self.stays:
+            self._stay()  # a wrapper of the model that nobody told of; nothing is traced yet
+        if self._is_ours(module):
+            if not self.running:
+                self._enter()
+            self.running.append((self._paths[id(module)], module))
+
+    def _left(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if torch.compiler.is_compiling() or not self._is_ours(module):
+            return
+        while self.running:
+            _, last = self.running.pop()
+            if last is module:
+                break
+        if not self.running:
+            self._leave()
+        look = self._looks.get(id(module))
+        if look is not None:
+            look(module, inputs, output)
+
+    def _enter(self) -> None:
+        if self.around is not None and not self._inside:
+            self._inside = True
+            self.around.__enter__()
+
+    def _leave(self) -> None:
+        if self.around is not None and self._inside:
+            self._inside = False
+            self.around.__exit__(None, None, None)
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Tell whether torch.compile runs the model or a part of it.
+
+    >>> is_compiled(nn.Linear(1, 1)), is_compiled(nn.Sequential(torch.compile(nn.Linear(1, 1))))
+    (False, True)
+    """
+    if getattr(model, "_compiler_ctx", None):  # a LightningModule that was compiled as a whole
+        return True
+    for module in model.modules():
+        if type(module).__name__ == "OptimizedModule":
+            return True
+        if getattr(module, "_compiled_call_impl", None) is not None:
+            return True
+        own = (type(module).forward, *vars(module).values())
+        if any(callable(value) and hasattr(value, "_torchdynamo_orig_callable") for value in own):
+            return True
+    return False
+
+
+def _in_backward() -> bool:
+    return torch._C._current_graph_task_id() != -1
