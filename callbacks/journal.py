@@ -26,8 +26,8 @@ class Journal:
     """Keeps what the steps brought until they are over for good, then hands it to the sender.
 
     Schemas and events may come before it is opened: they leave when it is. `overhead` and `pace`
-    (seconds of a step) are asked for whenever news are told; `closed` is told of each step that
-    leaves, and returns events of it.
+    (seconds of a step) are asked for whenever news are told; `closed` is told of the steps that
+    leave, and returns the events that they bring.
     """
 
     sender: Sender
@@ -38,7 +38,7 @@ class Journal:
         rank: int = 0,
         *,
         pace: Callable[[], float] = lambda: math.nan,
-        closed: Callable[[Row], Told] = lambda row: (),
+        closed: Callable[[Sequence[Row]], Told] = lambda rows: {},
     ) -> None:
         self.step = 0
         self.is_open = False

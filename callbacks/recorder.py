@@ -36,6 +36,7 @@ from .schedule import Schedule
 from .sender import Sender
 from .transfer import Pending
 from .validation import validation_sample
+from .waiting import Waiting
 
 log = logging.getLogger("otoscope")
 
@@ -116,6 +117,8 @@ class Recorder:
             tap=self._tap,
             counters=lambda: {name: getattr(self.sender, name) for name in COUNTERS},
         )
+        waits = world_size > 1 and not sharded
+        self._waiting = Waiting(trained_parameters(self._optimizers)) if waits else None
         self._budget = Budget(options.budget)
         self._sampling = Sampling(
             self._training,
@@ -153,6 +156,8 @@ class Recorder:
                 self._tap.listen()
             for optimizer in self._optimizers:
                 self._handles.append(optimizer.register_step_post_hook(self._on_stepped))
+                if self._waiting is not None:
+                    self._handles.append(optimizer.register_step_pre_hook(self._before_stepped))
 
     def begin(
         self,
@@ -280,6 +285,12 @@ class Recorder:
             if clip is not None:
                 self._tap.clip(clip, parameters)
 
+    def backward_ended(self) -> None:
+        """Note that the ranks have averaged their gradients; an optimizer's step tells it too."""
+        if self._waiting is not None:
+            with self.guard("wait for other ranks"):
+                self._waiting.backward_ended()
+
     def forward_done(self, loss: torch.Tensor | None, samples: int, batch: Any = None) -> None:
         """Take one micro-batch: its loss (undivided), its count of samples, the batch itself."""
         self._samples += samples
@@ -299,6 +310,10 @@ class Recorder:
         """Tell that the run goes on although it makes no steps: call from a long validation."""
         with self.guard("recorder"):
             self._journal.alive()
+
+    def _before_stepped(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        if len(args) == 1 and kwargs.get("closure") is None:  # a closure has yet to run backward
+            self.backward_ended()
 
     def _on_stepped(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         begun = time.perf_counter()
@@ -338,6 +353,7 @@ class Recorder:
                 float(samples or math.nan),
                 begun - self._last_end,
                 data_seconds,
+                math.nan if self._waiting is None else self._waiting.close_step(),
                 loss_scale=loss_scale,
                 skipped=float(skipped),
                 epoch=epoch,
@@ -360,18 +376,20 @@ class Recorder:
         self._journal.done(Row(number, time.time(), values, late, lrs, seconds, fixed))
         self._spent, self._last_end = 0.0, end
 
-    def _closed(self, row: Row) -> Told:
-        """Take a step that leaves: tell the budget of it, return the events it brings."""
-        self._closed_now += 1
-        self._budget.stepped(row.seconds, row.fixed)
+    def _closed(self, rows: Sequence[Row]) -> Told:
+        """Take the steps that leave: tell the budget of them, return the events they bring."""
+        self._closed_now += len(rows)
+        for row in rows:
+            self._budget.stepped(row.seconds, row.fixed)
         if self.rank:
-            return ()
-        told = self._changes(row)
-        if row.step == self._first + CROWDED_AFTER:
+            return {}
+        told = {row.step: found for row in rows if (found := self._changes(row))}
+        crowded = self._first + CROWDED_AFTER
+        if rows[0].step <= crowded <= rows[-1].step:
             words = self._budget.crowded()
             if words is not None:
                 log.warning("run %s: %s", self.run_id, words)
-                told.append(("note", {"text": words}))
+                told.setdefault(crowded, []).append(("note", {"text": words}))
         return told
 
     def _changes(self, row: Row) -> list[tuple[str, Mapping[str, Json]]]:
@@ -442,6 +460,8 @@ class Recorder:
         with self.guard("recorder"):
             self._sampling.detach()
             self._tap.close()
+            if self._waiting is not None:
+                self._waiting.close()
             for handle in self._handles:
                 handle.remove()
         if self.begun:

@@ -42,7 +42,7 @@ class Held:
 
 @dataclass(slots=True)
 class _Parcel:
-    items: Sequence[Pending | Event]
+    items: Sequence[Frame | Pending | Event]
     buffer: torch.Tensor | None = None
     ready: Any = None
     sizes: list[list[int]] = field(default_factory=list)
@@ -60,11 +60,14 @@ class Transfer:
         self._waiting: deque[_Parcel] = deque()
         self._free: list[torch.Tensor] = []
 
-    def put(self, items: Sequence[Pending | Event]) -> None:
-        """Take the frames of a step, in the order they shall leave."""
+    def put(self, items: Sequence[Frame | Pending | Event]) -> None:
+        """Take frames and events, in the order they shall leave."""
         if not self._waiting and not any(isinstance(i, Pending) and i.late for i in items):
-            for item in items:  # nearly every step on a CPU
-                self._hand_over(item, [])
+            for item in items:  # nearly always on a CPU
+                if isinstance(item, Pending):
+                    self._hand_over(item, [])
+                else:
+                    self._deliver(item)
             return
         parcel = _Parcel(items)
         late = [_late(item) for item in items]
@@ -110,8 +113,8 @@ class Transfer:
     def _unload(self, parcel: _Parcel) -> None:
         start = 0
         for number, item in enumerate(parcel.items):
-            if isinstance(item, Event):
-                self._hand_over(item, [])
+            if not isinstance(item, Pending):
+                self._deliver(item)
                 continue
             if parcel.buffer is None:
                 arrays = [t.detach().to(torch.float32).reshape(-1).numpy() for t in item.late]
@@ -124,10 +127,7 @@ class Transfer:
         if parcel.ready is not None and parcel.buffer is not None and len(self._free) < 4:
             self._free.append(parcel.buffer)
 
-    def _hand_over(self, item: Pending | Event, arrays: list[np.ndarray]) -> None:
-        if isinstance(item, Event):
-            self._deliver(item)
-            return
+    def _hand_over(self, item: Pending, arrays: list[np.ndarray]) -> None:
         if item.fill is not None:
             item.fill(item.frame.values, arrays)
         elif arrays:
@@ -139,5 +139,5 @@ def _on_device(tensor: torch.Tensor) -> bool:
     return tensor.device.type != "cpu"
 
 
-def _late(item: Pending | Event) -> Sequence[torch.Tensor]:
+def _late(item: Frame | Pending | Event) -> Sequence[torch.Tensor]:
     return item.late if isinstance(item, Pending) else ()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +21,13 @@ NAN = math.nan
 class Step:
     """What is known of one step by the time it ended; NaN is what nobody measured."""
 
-    losses: list[torch.Tensor]
+    losses: Sequence[float | torch.Tensor]
+    """Of the micro-batches: numbers on a CPU, tensors where reading them would wait."""
     samples: float = NAN
     step_seconds: float = NAN
     data_seconds: float = NAN
-    wait_seconds: float = NAN
+    wait_seconds: float | Callable[[], float] = NAN
+    """For the other ranks; a function where the device knows it later."""
     loss_scale: float = NAN
     skipped: float = 0.0
     overhead_seconds: float = NAN
@@ -68,7 +71,7 @@ class Throughput(Probe):
         columns = [
             Column.of("loss", ranks="mean"),
             *lrs,
-            Column.of("grad_sq"),
+            Column.of("grad_sq", ranks="sum" if training.sharded else "same"),
             Column.of("clip_factor"),
             Column.of("samples", ranks="sum"),
             Column.of("step_seconds", unit="s", ranks="each"),
@@ -82,6 +85,8 @@ class Throughput(Probe):
         ]
         self._non_finite = len(columns) - 3
         self._grad_sq = 1 + len(lrs)
+        self._wait = [column.name for column in columns].index("wait_seconds")
+        self._waits: deque[Callable[[], float] | float] = deque()
         return columns
 
     def place(self, number: int) -> tuple[int, int]:
@@ -96,35 +101,35 @@ class Throughput(Probe):
             for optimizer, j in self._groups
         ]
 
-    def values(self, step: Step, lrs: Sequence[float]) -> tuple[np.ndarray, list[torch.Tensor]]:
-        """Return the vector of a step, and what of it is still on the device, for `fill`."""
+    def row(self, step: Step, lrs: Sequence[float]) -> tuple[list[float], list[torch.Tensor]]:
+        """Return the numbers of a step, and what of them is still on the device, for `fill`."""
         tap, losses = self._training.tap, step.losses
         seen = tap if tap is not None and tap.armed and tap.measured else None
         clip = NAN if seen is None else seen.clip_factor
         loss, late = NAN, []
         squares = None if seen is None else seen.squares()
         bad = 0
-        if any(t.device.type != "cpu" for t in losses) or (squares is not None and squares.is_cuda):
+        if any(isinstance(t, torch.Tensor) for t in losses) or _on_device(squares):
             late = self._late(losses, squares)
         else:
             if losses:
-                loss = sum(item.item() for item in losses) / len(losses)
+                loss = float(sum(losses)) / len(losses)
                 bad += not math.isfinite(loss)
             if squares is not None:
                 bad += int((~squares.isfinite()).sum())
         total = NAN if squares is None or late else squares.sum().item()
+        wait = step.wait_seconds
+        if late:  # such rows are filled in their order
+            self._waits.append(wait)
         row = [loss, *lrs, total, clip, step.samples, step.step_seconds, step.data_seconds]
-        row += [step.wait_seconds, step.loss_scale, step.skipped, float(bad)]
+        row += [NAN if callable(wait) else wait, step.loss_scale, step.skipped, float(bad)]
         row += [step.overhead_seconds, step.epoch]
-        if abs(total) > 3e38 or abs(loss) > 3e38:
-            with np.errstate(over="ignore"):
-                return np.array(row, dtype=np.float32), late
-        return np.array(row, dtype=np.float32), late
+        return row, late
 
     def _late(
-        self, losses: Sequence[torch.Tensor], squares: torch.Tensor | None
+        self, losses: Sequence[float | torch.Tensor], squares: torch.Tensor | None
     ) -> list[torch.Tensor]:
-        mean = torch.stack([loss.float() for loss in losses]).mean() if losses else None
+        mean = torch.stack([torch.as_tensor(x).float() for x in losses]).mean() if losses else None
         nothing = torch.zeros(0)
         # float32 squares overflow at a norm of 1.8e19, which is no fault: norms travel
         norms = nothing if squares is None else squares.sqrt()
@@ -133,6 +138,8 @@ class Throughput(Probe):
     def fill(self, values: np.ndarray, late: list[np.ndarray]) -> None:
         """Put loss and gradient norm into the vector, and count what is not finite."""
         loss, norms = late
+        wait = self._waits.popleft()
+        values[self._wait] = wait() if callable(wait) else wait
         if loss.size:
             values[0] = loss[0]
             values[self._non_finite] += not math.isfinite(loss[0])
@@ -140,3 +147,7 @@ class Throughput(Probe):
             with np.errstate(over="ignore", invalid="ignore"):
                 values[self._grad_sq] = np.square(norms, dtype=np.float64).sum()
             values[self._non_finite] += norms.size - np.isfinite(norms).sum()
+
+
+def _on_device(squares: torch.Tensor | None) -> bool:
+    return squares is not None and squares.device.type != "cpu"

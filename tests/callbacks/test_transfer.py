@@ -112,10 +112,11 @@ def test_train_filled_later_holds_what_train_filled_at_once_holds() -> None:
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     columns = [c.name for c in throughput.attach(Training(model, [optimizer]))]
     for losses in ([torch.tensor(0.5), torch.tensor(1.5)], [torch.tensor(float("nan"))], []):
-        step = Step(losses=losses)
-        at_once, late = throughput.values(step, [0.1])
+        at_once, late = throughput.row(Step(losses=[loss.item() for loss in losses]), [0.1])
         assert late == []
-        values, _ = throughput.values(Step(losses=[]), [0.1])
+        row, _ = throughput.row(Step(losses=[]), [0.1])
+        values = np.array(row, np.float32)
+        throughput._waits.append(float("nan"))
         arrays = [t.numpy() for t in throughput._late(losses, torch.tensor([9.0, float("inf")]))]
         throughput.fill(values, arrays)
         np.testing.assert_equal(values[0], at_once[0])
