@@ -10,6 +10,8 @@ from pathlib import Path
 from .errors import UnknownRunError
 from .home import Home
 from .recording import OpenRecording
+from .retention import Retention
+from .rollups import Rollups
 from .runs import last_seen
 from .schemas import Event, Frame, Json, Meta, StreamName
 from .spool import record_bytes
@@ -17,6 +19,9 @@ from .spool import record_bytes
 FRAMES_AT_ONCE = 500
 BYTES_AT_ONCE = 4 * 2**20
 """A batch is one transaction: beyond this size it would hold up the server's other clients."""
+KEPT_SHARE = 4.0
+"""Of the hard caps of what a live run keeps: nobody has judged a recording yet that comes in at
+once, and the daemon cuts behind itself when it has. 160 MB at 1,200 columns."""
 LAST = ("heartbeat", "progress", "ended", "overhead")
 """Fields that are told once all samples are there, so that nobody takes half a run for a whole."""
 
@@ -72,7 +77,7 @@ def _take_in(source: OpenRecording, home: Home, done: Replayed, progress: Progre
     run, size, read = source.run, source.size, 0
     behind: dict[StreamName, tuple[int, int]] = {}
     stored = {event.id for _, event in home.events(run)}
-    added = set(source.schemas)
+    intake, added = _Intake(home, run, done), set(source.schemas)
     batch = _Batch()
     for item in _by_time(source):
         if isinstance(item, Event):
@@ -84,7 +89,7 @@ def _take_in(source: OpenRecording, home: Home, done: Replayed, progress: Progre
         length = record_bytes(item)
         read += length
         if item.stream not in behind:
-            behind[item.stream] = home.last_id(run, item.stream) or (-1, 0)
+            behind[item.stream] = intake.last_id(item.stream)
         if item.id > behind[item.stream]:
             if item.schema not in added:
                 home.add_schema(run, source.schemas[item.schema])
@@ -92,19 +97,38 @@ def _take_in(source: OpenRecording, home: Home, done: Replayed, progress: Progre
             batch.frames.append(item)
             batch.size += length
         if batch.is_full:
-            _send(home, run, batch, done)
+            intake.send(batch)
             batch = _Batch()
         if done.found % FRAMES_AT_ONCE == 0:
             progress(read, size)
-    _send(home, run, batch, done)
+    intake.send(batch)
     progress(size, size)
 
 
-def _send(home: Home, run: str, batch: _Batch, done: Replayed) -> None:
-    if batch.frames or batch.events:
-        refused = home.append(run, batch.frames, batch.events)
-        done.samples += len(batch.frames) - refused
-        done.events += len(batch.events)
+class _Intake:
+    """Stores batches with the buckets that they complete, and cuts what is beyond the caps."""
+
+    def __init__(self, home: Home, run: str, done: Replayed) -> None:
+        self.home, self.run, self.done = home, run, done
+        self._rollups, self._retention = Rollups(), Retention(KEPT_SHARE)
+
+    def last_id(self, stream: StreamName) -> tuple[int, int]:
+        """Return where the home's part of a stream ends, and go on with its buckets from there."""
+        last = self.home.last_id(self.run, stream)
+        if last is None:
+            return (-1, 0)
+        self._rollups.restore(self.home, self.run, stream)
+        return last
+
+    def send(self, batch: _Batch) -> None:
+        if not batch.frames and not batch.events:
+            return
+        buckets = self._rollups.take(batch.frames)
+        refused = self.home.append(self.run, batch.frames, batch.events, buckets=buckets)
+        self.done.samples += len(batch.frames) - refused
+        self.done.events += len(batch.events)
+        self._retention.note(batch.frames)
+        self._retention.enforce(self.home, self.run)
 
 
 def _by_time(source: OpenRecording) -> Iterator[Frame | Event]:
