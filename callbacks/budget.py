@@ -167,7 +167,8 @@ class Budget:
         claim = self.claims[name]
         claim.paid(seconds)
         wait = 1 if again else self.interval(name)
-        claim.next_step = aligned(step, wait) if claim.aligned else step + wait
+        free = claim.aligned and claim.every is None
+        claim.next_step = aligned(step, wait) if free else step + wait
         self._next = 0
         self._look_ahead()
 

@@ -215,6 +215,10 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
                 self._manual.append(loss.detach() / self._scale)
                 self.recorder.gradient_scale = self._scale
 
+    def on_after_backward(self, trainer: Any, pl_module: Any) -> None:
+        if self.recorder is not None:
+            self.recorder.backward_ended()
+
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         recorder = self.recorder
         if recorder is None:
@@ -342,6 +346,7 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
                 how(recorder)
             with self._guard("recorder"):
                 recorder.finish()  # does nothing, unless the way before failed
+                self.run_id = recorder.run_id or None  # another rank knows it only now
                 self.overhead = recorder.overhead
         self._clear()
 

@@ -13,7 +13,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,27 +155,29 @@ class OtherRank:
     def open_sink(self, url: str | None) -> Sink:
         """Return the server, or without one a folder below that of rank 0, once it is known."""
         if url is None and default_url() is None:
-            found = self._known(read_job(self.root, self.job))
+            found = self._wait(lambda: read_job(self.root, self.job))
             return RecordingSink(found.spool, found.run)
         return open_sink(url, self.provisional.run, self.provisional.spool)
 
     def __call__(self, sink: Sink) -> Identity:
         """Return run and attempt; raises StoreUnavailableError while rank 0 has told none."""
+        if isinstance(sink, Jobs):
+            return self._wait(lambda: sink.job(self.job))
+        return self._wait(lambda: read_job(self.root, self.job))
+
+    def _wait(self, ask: Callable[[], str | None]) -> Identity:
         end = time.monotonic() + PATIENCE_SECONDS
         while True:
-            told = sink.job(self.job) if isinstance(sink, Jobs) else read_job(self.root, self.job)
-            if told is not None or time.monotonic() >= end:
-                return self._known(told)
+            told = ask()
+            found = self._read(told) if told else None
+            if found is not None:
+                return found
+            if time.monotonic() >= end:
+                raise StoreUnavailableError(
+                    f"rank {self.rank} waits to be told by rank 0 which run this is; where the "
+                    f"ranks were started apart from each other, set {JOB} to one text for all"
+                )
             time.sleep(0.05)
-
-    def _known(self, told: str | None) -> Identity:
-        found = self._read(told) if told else None
-        if found is None:
-            raise StoreUnavailableError(
-                f"rank {self.rank} waits to be told by rank 0 which run this is; where the ranks "
-                f"were started apart from each other, set {JOB} to one text for all of them"
-            )
-        return found
 
     @property
     def provisional(self) -> Identity:

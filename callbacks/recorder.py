@@ -34,6 +34,7 @@ from .ranks import FirstRank, OtherRank, job_of_this_fit
 from .sampling import Sampling, default_probes
 from .schedule import Schedule
 from .sender import Sender
+from .shards import shares
 from .transfer import Pending
 from .validation import validation_sample
 from .waiting import Waiting
@@ -117,6 +118,8 @@ class Recorder:
             tap=self._tap,
             counters=lambda: {name: getattr(self.sender, name) for name in COUNTERS},
         )
+        if sharded:
+            self._tap.shares = shares(self._tap.parameters, world_size)
         waits = world_size > 1 and not sharded
         self._waiting = Waiting(trained_parameters(self._optimizers)) if waits else None
         self._budget = Budget(options.budget)

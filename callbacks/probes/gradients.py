@@ -10,6 +10,7 @@ import torch
 from ...store import Column
 from ..layers import Layer, layers_of
 from ..norms import squared_norms, stacked
+from ..shards import local, shares
 from .probe import Probe, ProbeOffError, Training
 
 QUANTITIES = ("grad_sq", "weight_sq", "update_sq", "numel")
@@ -21,11 +22,16 @@ class Gradients(Probe):
     `update_sq` is the true squared norm of w(after) - w(before): the weights are copied on
     sampled steps, and the copy is let go afterwards. With Adam and its kin `adam_ratio` is
     sqrt(mean g² / mean v_hat), near 1 in a steady run.
+
+    Where the parameters are sharded every rank measures its own shards, and reading adds them up.
     """
 
     def __init__(self, every: int | None = None) -> None:
         super().__init__(every=every)
         self.family = "gradients"
+
+    def on_every_rank(self, training: Training) -> bool:
+        return training.sharded
 
     def attach(self, training: Training) -> Sequence[Column]:
         self._training = training
@@ -36,12 +42,14 @@ class Gradients(Probe):
         if training.tap is None:
             raise ProbeOffError("nobody listens to the gradients of this run")
         self._tap = training.tap
+        self._shares = [1.0] * len(self._covered)
+        if training.sharded:
+            self._shares = shares(self._covered, training.world_size)
         device = self._device = self._covered[0].device
         self._place = torch.tensor(
             [i for i, layer in enumerate(self._layers) for _ in layer.parameters], device=device
         )
-        numels = [sum(p.numel() for p in layer.parameters) for layer in self._layers]
-        self._numel = torch.tensor(numels, dtype=torch.float64, device=device)
+        self._numel = self._by_layer([float(local(p).numel()) for p in self._covered])
         self._owner = {
             id(p): (optimizer, group)
             for optimizer in training.optimizers
@@ -51,24 +59,27 @@ class Gradients(Probe):
         self._before: list[torch.Tensor] | None = None
         quantities = [*QUANTITIES, "adam_ratio"] if self._adam_like() else list(QUANTITIES)
         self._quantities = quantities
+        ranks = "sum" if training.sharded else "same"
         return [
-            Column.of(quantity, layer=layer.path, group=layer.group)
+            Column.of(quantity, layer=layer.path, group=layer.group, ranks=ranks)
             for quantity in quantities
             for layer in self._layers
         ]
 
     def _adam_like(self) -> bool:
+        if self._training.sharded:
+            return False  # a ratio of sums over all shards is no sum of ratios
         return any("betas" in optimizer.defaults for optimizer in self._training.optimizers)
 
     def arm(self, step: int) -> None:
         with torch.no_grad():
-            self._before = [p.detach().clone() for p in self._covered]
+            self._before = [local(p).clone() for p in self._covered]
 
     def sample(self, step: int) -> torch.Tensor:
         if self._before is None:
             raise ProbeOffError("sampled without having been armed")
         with torch.no_grad():
-            torch._foreach_sub_(self._before, [p.detach() for p in self._covered])
+            torch._foreach_sub_(self._before, [local(p) for p in self._covered])
             update = self._by_layer(squared_norms(self._before))
             weight = self._by_layer(squared_norms(self._covered))
             grad = self._by_layer(self._gradients()) * self._tap.factor**2
@@ -85,7 +96,10 @@ class Gradients(Probe):
 
     def _by_layer(self, values: Sequence[float | torch.Tensor]) -> torch.Tensor:
         total = torch.zeros(len(self._layers), dtype=torch.float64, device=self._device)
-        return total.index_add_(0, self._place, stacked(values, self._device))
+        rows = stacked(values, self._device)
+        if self._training.sharded:
+            rows *= torch.tensor(self._shares, dtype=torch.float64, device=self._device)
+        return total.index_add_(0, self._place, rows)
 
     def _gradients(self) -> list[float | torch.Tensor]:
         squares = [self._tap.square_of(p) for p in self._covered]

@@ -30,6 +30,8 @@ class GradientTap:
         self.armed = False
         self.factor: float | torch.Tensor = 1.0
         """What a gradient must be multiplied by: 1/loss scale, and A/n in a partial window."""
+        self.shares: Sequence[float] | None = None
+        """How much of each parameter's square counts where the ranks hold shards and are added up."""
         self.seconds = 0.0
         """Time spent in the armed step."""
         self.clip_factor = math.nan
@@ -144,9 +146,13 @@ class GradientTap:
 
     def squares(self) -> torch.Tensor:
         """Return float64[parameters that had a gradient], corrected by `factor`."""
+        places = [place for place, square in enumerate(self._seen) if square is not None]
         found = [square for square in self._seen if square is not None]
         device = next((s.device for s in found if isinstance(s, torch.Tensor)), torch.device("cpu"))
-        return stacked(found, device) * self.factor**2
+        squares = stacked(found, device) * self.factor**2
+        if self.shares is None:
+            return squares
+        return squares * stacked([self.shares[place] for place in places], device)
 
     def square_of(self, parameter: torch.Tensor) -> float | torch.Tensor | None:
         """Return one parameter's squared norm, uncorrected; None where it had no gradient."""

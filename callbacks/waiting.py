@@ -1,0 +1,94 @@
+"""Waiting: how long a rank waits for the others, from its last own gradient to the averaged ones.
+
+A step takes equally long on all ranks; only the wait shows who is slow: the slow rank waits least.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.nn.parameter import is_lazy
+
+LEARNT_AFTER = 3
+"""Backward passes in which every parameter is listened to, to learn which come last."""
+
+Mark = Any
+"""A moment: a reading of the clock, or an event on the device's stream."""
+
+
+class Waiting:
+    """Measures, in every step, the time between the last local gradient and the averaged ones.
+
+    Hooks on parameters see a rank's own gradient before it is averaged. A hook costs about a
+    microsecond, and a model has hundreds of parameters: once it is known which of them come last,
+    the others are let go. Under sharded strategies such hooks do not fire, and the wait is unknown.
+
+    On a GPU the host does not wait, so that events on its stream are compared; `close_step` then
+    returns a function that gives the seconds once the device is through.
+    """
+
+    def __init__(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        found = [p for p in parameters if not is_lazy(p) and p.requires_grad]
+        self._parameters = found
+        self._on_device = bool(found) and all(p.device.type == "cuda" for p in found)
+        self._handles: dict[int, Any] = {}
+        self._lasts: set[int] = set()
+        self._learnt = 0
+        self._last: tuple[Mark, int] | None = None
+        self._pairs: list[tuple[Mark, Mark]] = []
+        self._listen(range(len(found)))
+
+    def _listen(self, places: Sequence[int]) -> None:
+        for place in places:
+            if place not in self._handles:
+                hook = self._hook(place)
+                self._handles[place] = self._parameters[place].register_hook(hook)
+
+    def _hook(self, place: int) -> Callable[[torch.Tensor], None]:
+        def came(gradient: torch.Tensor) -> None:
+            self._last = (self._mark(), place)
+
+        return came
+
+    def _mark(self) -> Mark:
+        if not self._on_device:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def backward_ended(self) -> None:
+        """Note that the gradients are averaged by now; a second call for one pass does nothing."""
+        last, self._last = self._last, None
+        if last is None:
+            return
+        mark, place = last
+        self._pairs.append((mark, self._mark()))
+        self._lasts.add(place)
+        self._learnt += 1
+        if self._learnt == LEARNT_AFTER:
+            for other in set(self._handles) - self._lasts:
+                self._handles.pop(other).remove()
+
+    def close_step(self) -> float | Callable[[], float]:
+        """Return the seconds that this step's backward passes waited; NaN where none was seen."""
+        pairs, self._pairs = self._pairs, []
+        if not pairs:
+            # another part of the model trains now: learn anew
+            self._learnt, self._lasts = 0, set()
+            self._listen(range(len(self._parameters)))
+            return math.nan
+        if self._on_device:
+            return lambda: sum(begun.elapsed_time(end) for begun, end in pairs) / 1000
+        return sum(end - begun for begun, end in pairs)
+
+    def close(self) -> None:
+        """Remove the hooks."""
+        for handle in self._handles.values():
+            handle.remove()
+        self._handles.clear()
+        self._pairs.clear()
