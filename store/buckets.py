@@ -23,7 +23,7 @@ FACTOR_BITS = 3
 TIER_LENGTH = 1024
 """Buckets that a tier keeps; the coarsest keeps all of them (a week at 2 steps a second: 295)."""
 
-_HEAD = struct.Struct("<8sdIIBBB")
+_HEAD = struct.Struct("<8sdIIIBBB")
 _COUNTS = {1: np.dtype("u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4")}
 _NUMBER = struct.Struct("<I")
 _ONE = 9
@@ -43,8 +43,8 @@ def bucket_steps(tier: int) -> int:
 class Bucket:
     """Frames of one stream and one schema within one bucket of a tier.
 
-    `step` is the bucket's aligned first step, `last` the last step in it, `time` that of its first
-    frame, `frames` how many there were. `values` is float32[3, c]: lowest, mean and highest value
+    `step` is the bucket's aligned first step, `first` and `last` are the steps of its first and last
+    frame, `time` is that of the first, `frames` how many there were. `values` is float32[3, c]: lowest, mean and highest value
     of each column, or float32[1, c] where the three agree. The mean is that of the finite values;
     NaN means *not measured* and counts nowhere, infinities show as extremes. `n` counts the finite
     values of each column and `bad` the infinite ones: int64[c], or one number where all columns
@@ -58,6 +58,7 @@ class Bucket:
     step: int
     schema: str
     time: float
+    first: int
     last: int
     frames: int
     values: np.ndarray
@@ -98,6 +99,7 @@ def encode_bucket(bucket: Bucket) -> tuple[bytes, bytes]:
     head = _HEAD.pack(
         bytes.fromhex(bucket.schema),
         bucket.time,
+        bucket.first - bucket.step,
         bucket.last - bucket.step,
         bucket.frames,
         len(bucket.values),
@@ -111,7 +113,7 @@ def decode_bucket(
     stream: StreamName, tier: int, step: int, seq: int, head: bytes, vectors: bytes
 ) -> Bucket:
     """Read what `encode_bucket` wrote; raises ValueError or struct.error where it is none."""
-    schema, time, span, frames, rows, n_kind, bad_kind = _HEAD.unpack_from(head)
+    schema, time, first, last, frames, rows, n_kind, bad_kind = _HEAD.unpack_from(head)
     values = np.frombuffer(vectors, dtype=VECTOR).reshape(rows, -1)
     n, place = _decode_counts(head, _HEAD.size, n_kind, values.shape[1])
     bad, _ = _decode_counts(head, place, bad_kind, values.shape[1])
@@ -123,7 +125,8 @@ def decode_bucket(
         step,
         schema.hex(),
         time,
-        step + span,
+        step + first,
+        step + last,
         frames,
         values,
         n,
