@@ -104,6 +104,7 @@ class _Open:
 
     step: int
     time: float
+    first: int
     last: int
     frames: int
     lo: np.ndarray
@@ -156,7 +157,7 @@ def _summed(frames: Sequence[Frame], rows: np.ndarray, finite: bool) -> _Open:
         n = np.add.reduce(there, axis=0, dtype=np.int64)
         bad = np.add.reduce(np.isinf(rows), axis=0, dtype=np.int64)
     first, last = frames[0], frames[-1]
-    return _Open(first.step, first.time, last.step, len(rows), lo, total, hi, n, bad)
+    return _Open(first.step, first.time, first.step, last.step, len(rows), lo, total, hi, n, bad)
 
 
 @dataclass
@@ -228,6 +229,7 @@ class _Line:
                 bucket.step,
                 self.schema,
                 bucket.time,
+                bucket.first,
                 bucket.last,
                 bucket.frames,
                 bucket.values(),
@@ -285,4 +287,15 @@ def _reopened(bucket: Bucket) -> _Open:
     n = bucket.n
     total = np.where(np.greater(n, 0), bucket.mean.astype(np.float64), 0) * n
     lo, hi = bucket.lo.copy(), bucket.hi.copy()
-    return _Open(bucket.step, bucket.time, bucket.last, bucket.frames, lo, total, hi, n, bucket.bad)
+    return _Open(
+        bucket.step,
+        bucket.time,
+        bucket.first,
+        bucket.last,
+        bucket.frames,
+        lo,
+        total,
+        hi,
+        n,
+        bucket.bad,
+    )

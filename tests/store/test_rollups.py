@@ -70,7 +70,8 @@ def check(buckets: list[Bucket], rows: list[Frame]) -> None:
         assert bucket.step % span == 0
         there = [f for f in rows if f.step <= bucket.last and f.step // span * span == bucket.step]
         part = there[-bucket.frames :]
-        assert [part[0].time, part[-1].step] == [bucket.time, bucket.last]
+        ends = [part[0].time, part[0].step, part[-1].step]
+        assert [bucket.time, bucket.first, bucket.last] == ends
         values = np.stack([f.values for f in part]).astype(np.float64)
         finite = np.isfinite(values)
         columns = values.shape[1]
@@ -146,10 +147,10 @@ def test_a_changed_schema_ends_the_buckets_and_begins_parts_of_them(size: int) -
 def test_a_bucket_comes_back_from_its_bytes(values: tuple[int, ...]) -> None:
     matrix = np.array([[math.nan, -math.inf, 0.5], [1, 2, 3], [4, math.inf, 6]], np.float32)
     counts = np.array(values, np.int64)
-    bucket = Bucket("train", 0, 1, 2, 128, ONE, 1e9, 191, 64, matrix, counts, counts[::-1])
+    bucket = Bucket("train", 0, 1, 2, 128, ONE, 1e9, 130, 191, 64, matrix, counts, counts[::-1])
     back = decode_bucket(STREAM, 2, 128, 1, *encode_bucket(bucket))
-    assert (back.id, back.last, back.frames, back.time, back.schema) == (
-        (128, 1), 191, 64, 1e9, ONE,
+    assert (back.id, back.first, back.last, back.frames, back.time, back.schema) == (
+        (128, 1), 130, 191, 64, 1e9, ONE,
     )  # fmt: skip
     np.testing.assert_array_equal(back.values, matrix)
     np.testing.assert_array_equal(np.broadcast_to(back.n, 3), values)
@@ -177,7 +178,7 @@ def test_the_finer_tiers_keep_their_last_buckets_and_the_coarsest_all(home: Home
     one = np.zeros((3, 1), np.float32)
 
     def bucket(tier: int, step: int) -> Bucket:
-        return Bucket("train", 0, 1, tier, step, ONE, 0.0, step, 2, one, 2)
+        return Bucket("train", 0, 1, tier, step, ONE, 0.0, step, step, 2, one, 2)
 
     many = TIER_LENGTH + 300
     for tier in TIERS:
