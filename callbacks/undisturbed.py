@@ -11,18 +11,16 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..store import OtoscopeError
+from .collectives import CollectiveError, no_collectives
 from .snapshot import RandomStates, Snapshot
 
+__all__ = ["CollectiveError", "is_looking", "lightning_loss", "undisturbed"]
+
 Loss = Callable[[nn.Module, Any], Tensor]
-
-
-class CollectiveError(OtoscopeError):
-    """Raised when a loss that only one rank runs asks for a collective of all ranks."""
 
 
 _looking = False
@@ -87,7 +85,7 @@ def _surroundings(module: nn.Module) -> Iterator[contextlib.AbstractContextManag
     if "torch._dynamo" in sys.modules:  # else nothing is compiled, and the import costs seconds
         yield torch.compiler.set_stance("force_eager")
     yield _no_parameter_hooks(module)
-    yield _no_collectives()
+    yield no_collectives()
 
 
 @contextlib.contextmanager
@@ -101,67 +99,6 @@ def _no_parameter_hooks(module: nn.Module) -> Iterator[None]:
     finally:
         for hooks, saved in taken:
             hooks.update(saved)
-
-
-_COLLECTIVES = [
-    "all_gather",
-    "all_gather_coalesced",
-    "all_gather_into_tensor",
-    "all_gather_object",
-    "all_reduce",
-    "all_reduce_coalesced",
-    "all_to_all",
-    "all_to_all_single",
-    "barrier",
-    "broadcast",
-    "broadcast_object_list",
-    "gather",
-    "gather_object",
-    "irecv",
-    "isend",
-    "monitored_barrier",
-    "recv",
-    "recv_object_list",
-    "reduce",
-    "reduce_scatter",
-    "reduce_scatter_tensor",
-    "scatter",
-    "scatter_object_list",
-    "send",
-    "send_object_list",
-    "_all_gather_base",
-    "_reduce_scatter_base",
-    "batch_isend_irecv",
-]
-
-
-@contextlib.contextmanager
-def _no_collectives() -> Iterator[None]:
-    """Other ranks are not here: a collective would wait for them, and they for us, forever."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        yield
-        return
-    taken = []
-    for place in (dist, dist.distributed_c10d):
-        for name in _COLLECTIVES:
-            if hasattr(place, name):
-                taken.append((place, name, getattr(place, name)))
-                setattr(place, name, _refuse(name))
-    try:
-        yield
-    finally:
-        for place, name, function in taken:
-            setattr(place, name, function)
-
-
-def _refuse(name: str) -> Callable[..., Any]:
-    def refused(*_args: Any, **_kwargs: Any) -> Any:
-        raise CollectiveError(
-            f"the loss calls torch.distributed.{name}, but only this rank runs it to look at its "
-            "curvature; offer curvature_loss(batch) on the module without it"
-        )
-
-    return refused
 
 
 def lightning_loss(trainer: Any, module: Any) -> tuple[Loss | None, str]:
