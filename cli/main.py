@@ -14,6 +14,7 @@ from .demo import demo
 from .diagnose import diagnose
 from .doctor import doctor
 from .export import export
+from .prune import prune
 from .replay import replay_command
 from .report import report
 from .rules import rules
@@ -61,7 +62,7 @@ def cli() -> None:
 
 COMMANDS = (
     *(up, demo, runs, show, diagnose, report),
-    *(export, replay_command, rules, doctor, daemon, dashboard),
+    *(export, replay_command, prune, rules, doctor, daemon, dashboard),
 )
 for command in COMMANDS:
     cli.add_command(command)

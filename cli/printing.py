@@ -88,6 +88,21 @@ def ago(epoch: float, now: float | None = None) -> str:
     return f"{int(seconds)} s ago"
 
 
+def amount(size: int | None) -> str:
+    """Return bytes as a person would write them.
+
+    >>> amount(1500), amount(64_000_000), amount(None)
+    ('1.5 kB', '64.0 MB', '–')
+    """
+    if size is None:
+        return "–"
+    number, units = float(size), ["B", "kB", "MB", "GB", "TB"]
+    while number >= 999.95 and len(units) > 1:
+        number /= 1000
+        units.pop(0)
+    return f"{size} B" if units[0] == "B" else f"{number:.1f} {units[0]}"
+
+
 def severity_text(severity: str) -> Text:
     """Return a severity as a sign and a word, never a colour alone."""
     return Text(f"{SIGNS.get(severity, '●')} {severity}", style=COLOURS.get(severity, ""))

@@ -19,12 +19,36 @@ class StoreUnavailableError(StoreError):
     """Raised when no server answers at the address; the same call may succeed later."""
 
 
+class LoginRefusedError(StoreError):
+    """Raised when the server refuses the user or the password, or asks for one and got none."""
+
+
+class AccessDeniedError(StoreError):
+    """Raised when the server's user lacks a right (ACL)."""
+
+
+class CertificateError(StoreError):
+    """Raised when TLS cannot be agreed on: a certificate, a name, or a side that speaks none."""
+
+
+class ServerTooOldError(StoreError):
+    """Raised when the server is older than 6.2."""
+
+
 class StoreFullError(StoreError):
     """Raised when the server refuses a write because its memory is full."""
 
 
 class StoreLostError(StoreUnavailableError):
     """Raised when the server no longer holds what it had acknowledged: flushed, or failed over."""
+
+
+class ReadOnlyStoreError(StoreUnavailableError):
+    """Raised when the server is a replica and takes no writes; after a failover it may."""
+
+
+class ClusterError(StoreUnavailableError):
+    """Raised when a Redis Cluster sends us to another node, or is not whole."""
 
 
 class OutOfOrderError(StoreError):

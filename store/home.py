@@ -122,6 +122,10 @@ class Home(Sink, Protocol):
         """Remove everything that is stored of a run."""
         ...
 
+    def size(self, run: str) -> int | None:
+        """Return how many bytes a run takes in the store; None where nobody may ask."""
+        ...
+
     def meta(self, run: str) -> Meta:
         """Return what the run told of itself; raises UnknownRunError."""
         ...

@@ -96,6 +96,13 @@ class MemoryHome:
         with self._lock:
             self._runs.pop(checked_run_id(run), None)
 
+    def size(self, run: str) -> int | None:
+        with self._lock:
+            entry = self._known(run)
+            frames = (frame for stream in entry.streams.values() for frame in stream)
+            buckets = (bucket for held in entry.buckets.values() for bucket in held)
+            return sum(item.values.nbytes for item in (*frames, *buckets))
+
     def begin_attempt(self, run: str) -> int:
         with self._lock:
             entry = self._made(run)

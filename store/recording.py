@@ -6,15 +6,21 @@ another home without holding it in memory.
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .memory import MemoryHome
 from .recording_reader import OpenRecording
 from .recording_sink import RecordingSink
-from .schemas import Event, Frame
+from .runs import run_info
+from .schemas import Event, Frame, RunInfo
 
 __all__ = ["OpenRecording", "Recording", "RecordingSink", "is_recording", "read_recording"]
+
+FILES = ("*.spool", "events.jsonl", "schema.json", "meta.json", "*.json.damaged")
+"""What a recording is made of: nothing else is ever deleted."""
 
 AT_ONCE = 2000
 """Frames that are put into a home in one call."""
@@ -68,3 +74,26 @@ def _tell_of_a_missing_beginning(recording: Recording, events: list[Event]) -> N
             f"the steps before {first} are not in this folder, so that a judgement of it may be "
             "wrong: a server has them; `otoscope up` puts the run together again"
         )
+
+
+def read_card(directory: Path) -> tuple[RunInfo, int]:
+    """Return a recording's row of the list of runs, and its bytes on disk; no sample is read.
+
+    Raises DamagedRecordingError where the folder holds no recording.
+    """
+    source = OpenRecording(directory)
+    info = run_info(source.run, source.meta, {}, [], {}, time.time())
+    if source.is_growing:
+        info.status = "live"
+    files = [path for folder in source.folders() for glob in FILES for path in folder.glob(glob)]
+    return info, sum(path.stat().st_size for path in files)
+
+
+def remove_recording(directory: Path) -> None:
+    """Delete the files of a recording, and its folder where nothing else lies in it."""
+    for folder in (*sorted(Path(directory).glob("rank-*")), Path(directory)):
+        for glob in FILES:
+            for path in folder.glob(glob):
+                path.unlink(missing_ok=True)
+        with suppress(OSError):
+            folder.rmdir()

@@ -15,7 +15,7 @@ from redis.retry import Retry
 
 from . import keys
 from .addresses import checked_url, redacted
-from .errors import StoreError, StoreFullError, StoreUnavailableError
+from .errors import AccessDeniedError, StoreError, StoreFullError, StoreUnavailableError
 from .jobs import JOB_SECONDS
 from .schemas import Json
 
@@ -95,7 +95,7 @@ class RedisClient:
                 "put both into the URL: redis://user:password@host:6379/0"
             ) from error
         except exceptions.NoPermissionError as error:
-            raise StoreError(
+            raise AccessDeniedError(
                 f"the Redis user at {where} lacks a permission ({error}); "
                 "docs/operations.md lists what callback, daemon and page need"
             ) from error

@@ -11,7 +11,7 @@ from typing import Any
 
 from . import keys
 from .buckets import TIERS, Bucket
-from .errors import OtoscopeError, StoreLostError, UnknownRunError
+from .errors import AccessDeniedError, OtoscopeError, StoreLostError, UnknownRunError
 from .frames import checked, decode, decode_id, encode, encode_id
 from .home import CARD_FIELDS, FIRST_EVENT, Card
 from .memory import once
@@ -94,14 +94,33 @@ class RedisHome(RedisTiers, RedisJudgements):
 
     def delete(self, run: str) -> None:
         with self._translated():
-            members = self._client.smembers(keys.streams(run))
-            streams = [keys.stream_of_member(as_text(member)) for member in members]
-            for stream in streams:
-                tiers = [keys.tier(run, stream, tier) for tier in TIERS]
-                self._client.delete(keys.raw(run, stream), *tiers)
-            self._client.delete(*[part(run) for part in _PARTS])
+            for group in self._keys(run):
+                self._client.delete(*group)
             self._client.zrem(keys.runs(), run)
         self._known.pop(run, None)
+
+    def size(self, run: str) -> int | None:
+        found = 0
+        try:
+            with self._translated():
+                pipe = self._client.pipeline(transaction=False)
+                for key in (key for group in self._keys(run) for key in group):
+                    pipe.memory_usage(key)
+                found = sum(size or 0 for size in pipe.execute())
+        except AccessDeniedError:
+            return None  # MEMORY is no right that a user of ours needs
+        return found
+
+    def _keys(self, run: str) -> list[list[str]]:
+        """Return all keys of a run: those of each stream together, then the others."""
+        members = self._client.smembers(keys.streams(run))
+        groups: list[list[str]] = []
+        for member in members:
+            with suppress(ValueError):  # no stream of ours
+                stream = keys.stream_of_member(as_text(member))
+                tiers = [keys.tier(run, stream, tier) for tier in TIERS]
+                groups.append([keys.raw(run, stream), *tiers])
+        return [*groups, [part(run) for part in _PARTS]]
 
     def begin_attempt(self, run: str) -> int:
         with self._translated():
