@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from ...store import Column
+from ...store import Column, ConfigError
 from ..measures.activations import activation_kind, saturated_share
 from .forwards import Forwards
 from .functional import Call, FunctionalCalls
@@ -37,16 +38,26 @@ class Activations(Probe):
     of sampled steps that holds at least 512 samples; until then they are NaN. For ReLU and its
     kin `samples` is the count over that window. A forward pass in eval mode without gradients, a
     validation, does not count.
+
+    `ranks`: "first" looks at rank 0's part of each batch alone, "all" at every rank's, at the same
+    steps; reading adds them up.
     """
 
-    def __init__(self, every: int | None = None) -> None:
+    def __init__(self, every: int | None = None, *, ranks: str = "first") -> None:
+        if ranks not in ("first", "all"):
+            raise ConfigError(f'ranks must be "first" or "all", got {ranks!r}')
         super().__init__(every=every)
         self.family = "activations"
+        self.ranks = ranks
+
+    def on_every_rank(self, training: Training) -> bool:
+        return self.ranks == "all" and training.world_size > 1
 
     _error: Exception | None = None
 
     def attach(self, training: Training) -> Sequence[Column]:
         self._on = False
+        self._all = self.on_every_rank(training)
         self._watched: list[Watched] = []
         self._calls: dict[str, Watched] = {}
         self._new = False
@@ -75,7 +86,12 @@ class Activations(Probe):
         self._rows = torch.tensor([row for row, _ in columns], device=device)
         places = [PLACES[column.quantity] for _, column in columns]
         self._places = torch.tensor(places, device=device)
-        return [column for _, column in columns]
+        if not self._all:
+            return [column for _, column in columns]
+        return [
+            replace(column, ranks="max" if column.quantity == "absmax" else "sum")
+            for _, column in columns
+        ]
 
     def _watch(self, path: str, kind: str | None) -> Watched:
         watched = Watched(path, len(self._watched), kind)
