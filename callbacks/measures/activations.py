@@ -52,6 +52,19 @@ _MODULES: dict[type[nn.Module], str] = {
 }
 
 
+_TRANSFORMERS = {
+    "GELUActivation": "gelu",
+    "NewGELUActivation": "gelu",
+    "FastGELUActivation": "gelu",
+    "AccurateGELUActivation": "gelu",
+    "GELUTanh": "gelu",
+    "PytorchGELUTanh": "gelu",
+    "SiLUActivation": "silu",
+    "MishActivation": "mish",
+}
+"""Classes of Hugging Face's transformers that spell out what torch has a module for."""
+
+
 def activation_kind(module: nn.Module) -> str | None:
     """Return the kind of an activation module, or None where it is none that can saturate.
 
@@ -61,6 +74,8 @@ def activation_kind(module: nn.Module) -> str | None:
     for cls in type(module).__mro__:  # ReLU6 is a Hardtanh: the nearest class names the kind
         if cls in _MODULES:
             return _MODULES[cls]
+        if cls.__module__.startswith("transformers.") and cls.__name__ in _TRANSFORMERS:
+            return _TRANSFORMERS[cls.__name__]
     return None
 
 

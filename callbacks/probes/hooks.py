@@ -6,9 +6,8 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
-from torch import nn
-
-Look = Callable[[nn.Module, Any, Any], None]
+Look = Callable[..., None]
+"""Called with module, inputs (and keyword arguments, where the hook asks for them), output."""
 
 
 class StayingHook:
@@ -20,6 +19,7 @@ class StayingHook:
     saved loads where Otoscope is not installed.
 
     >>> import copy
+    >>> from torch import nn
     >>> seen = []
     >>> layer = nn.Identity()
     >>> handle = layer.register_forward_hook(StayingHook(lambda *told: seen.append(told)))
@@ -32,8 +32,8 @@ class StayingHook:
     def __init__(self, look: Look) -> None:
         self.look = look
 
-    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        self.look(module, inputs, output)
+    def __call__(self, *told: Any) -> None:
+        self.look(*told)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return getattr, (nullcontext(), "__exit__")  # takes any arguments and returns None

@@ -1,0 +1,293 @@
+"""The callback for Hugging Face's Trainer: `OtoscopeCallback(...)`, a thin layer over the recorder."""
+
+from __future__ import annotations
+
+import atexit
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..store import ConfigError, MissingExtraError, Sink
+from .accelerate import unwrapped
+from .describing import batch_size_of
+from .guard import Guard, log
+from .huggingface_trainer import (
+    STATE,
+    inside,
+    loss_again,
+    loss_in,
+    meta_of,
+    origin_of,
+    precision_of,
+)
+from .options import Options
+from .probes.hooks import StayingHook
+from .recorder import Recorder
+from .scaling import Scale, scale_now, shown_scale
+from .undisturbed import is_looking
+
+try:
+    from transformers import TrainerCallback
+except ImportError as error:
+    raise MissingExtraError(
+        "otoscope.callbacks.huggingface needs transformers; install it with "
+        "`pip install transformers accelerate`, or use otoscope.callbacks.attach in a plain loop"
+    ) from error
+
+NO_LOSS = (
+    "the model's output holds no loss (label smoothing, or a loss function of the Trainer), so the "
+    "loss of the steps is not recorded, and what needs it is not judged"
+)
+
+
+class OtoscopeCallback(TrainerCallback):
+    """Looks into a run of Hugging Face's Trainer: `Trainer(..., callbacks=[OtoscopeCallback()])`.
+
+    The keywords are those of `Otoscope`, and so is what it offers after `train`: `run_id`,
+    `overhead`. Where the model's output holds the loss, the curvature can be measured too.
+    Resuming from a checkpoint goes on with the same run.
+
+    Raises ConfigError where a value cannot be used. Nothing starts before `train`.
+
+    >>> OtoscopeCallback(budget=0.05, tags=["baseline"]).options.budget
+    0.05
+    """
+
+    def __init__(
+        self,
+        run: str | None = None,
+        *,
+        url: str | None = None,
+        budget: float = 0.02,
+        probes: str | Sequence[Any] = "default",
+        tags: Sequence[str] = (),
+        notes: str = "",
+        spool: Any = None,
+        task: str = "supervised",
+        strict: bool = False,
+        verdict: bool = True,
+    ) -> None:
+        tags = tags if isinstance(tags, str) else tuple(tags)
+        self.options = Options(run, url, budget, probes, tags, notes, spool, task, strict, verdict)
+        self.run_id: str | None = None
+        self.overhead: dict[str, Any] = {}
+        self.recorder: Recorder | None = None
+        self.sink: Callable[[], Sink] | None = None
+        """Where to write to instead of what `url` names; for tests."""
+        self._clear()
+
+    def _clear(self) -> None:
+        self._guard = Guard(self.options.strict)
+        self._handles: list[Any] = []
+        self._model: Any = None
+        self._optimizer: Any = None
+        self._ranks = 1
+        self._losses: list[tuple[torch.Tensor, bool]] = []
+        self._samples = 0
+        self._batch: Any = None
+        self._scale: Scale = 1.0
+        self._ended = math.nan
+        self._data = 0.0
+        self._told = False
+
+    # -- a training begins ------------------------------------------------------------------------
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Hook into model and optimizer, and begin or go on with a run."""
+        # the training before raised: nobody tells a callback of that
+        self._end(lambda recorder: recorder.fail(RuntimeError("the training was cut off")))
+        model, optimizer = kwargs.get("model"), kwargs.get("optimizer")
+        if not isinstance(model, nn.Module) or optimizer is None:
+            log.debug("not recorded: no model or no optimizer")
+            return
+        if any(isinstance(hook, StayingHook) for hook in model._forward_hooks.values()):
+            raise ConfigError(
+                "a Trainer takes one OtoscopeCallback, got another; both would measure the same "
+                "run and pay for it twice: keep one"
+            )
+        with self._guard("recorder"):
+            self._model, self._optimizer, self._ranks = model, optimizer, int(args.world_size)
+            recorder = Recorder(
+                model,
+                [unwrapped(optimizer)],
+                self.options,
+                loss_fn=loss_again,
+                world_size=int(args.world_size),
+                rank=int(args.process_index),
+                one_node=int(args.world_size) <= max(1, torch.cuda.device_count()),
+                sharded=bool(getattr(args, "fsdp", None) or getattr(args, "deepspeed", None)),
+                precision=precision_of(args),
+                guard=self._guard,
+                sink=self.sink,
+            )
+            recorder.hook()
+            self.recorder = recorder
+            self._listen(bool(args.torch_compile))
+            recorder.begin(
+                origin_of(state),
+                max_steps=int(state.max_steps) if state.max_steps > 0 else None,
+                meta=meta_of(args, kwargs.get("train_dataloader")),
+            )
+            self.run_id = recorder.run_id
+            atexit.register(self._at_exit)
+        if self.recorder is not None and not self.recorder.begun:  # it was logged why
+            self._end(lambda recorder: recorder.finish())
+        self._ended = time.perf_counter()
+
+    def _listen(self, compiled: bool) -> None:
+        """Hear of every forward pass of the model; in a compiled one the wrapper alone tells."""
+        if not compiled:
+            self._hear(self._model)
+            return
+
+        def found(module: nn.Module, inputs: Any, given: Any, output: Any) -> None:
+            inner = getattr(module, "_orig_mod", None)
+            if inner is not None and inside(inner) is self._model:
+                finder.remove()
+                self._hear(module)
+                self._forward(module, inputs, given, output)
+
+        finder = nn.modules.module.register_module_forward_hook(found, with_kwargs=True)
+        self._handles.append(finder)
+
+    def _hear(self, module: nn.Module) -> None:
+        hook = StayingHook(self._forward)
+        self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
+
+    def _forward(self, module: nn.Module, inputs: Any, given: Any, output: Any) -> None:
+        if torch.compiler.is_compiling() or is_looking():
+            return
+        if not (module.training and torch.is_grad_enabled()):
+            return  # an evaluation
+        with self._guard("loss"):
+            self._samples += batch_size_of(given) or batch_size_of(inputs) or 0
+            self._batch = dict(given) if not inputs else None
+            loss = loss_in(output)
+            if loss is not None:
+                self._losses.append((loss.detach(), given.get("num_items_in_batch") is not None))
+
+    # -- a step -----------------------------------------------------------------------------------
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Tell of the epoch."""
+        if self.recorder is not None:
+            self.recorder.event("epoch", {"n": int(state.epoch or 0)})
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Decide what the step measures."""
+        recorder = self.recorder
+        if recorder is not None:
+            self._data = time.perf_counter() - self._ended
+            recorder.before_step()
+            with self._guard("loss scale"):
+                recorder.gradient_scale = self._scale = scale_now(self._scaler)
+
+    @property
+    def _scaler(self) -> Any:
+        return getattr(self._optimizer, "scaler", None)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Close the step."""
+        recorder = self.recorder
+        if recorder is None:
+            return
+        begun = time.perf_counter()
+        with self._guard("recorder"):
+            recorder.forward_done(self._loss(args), self._samples, self._batch)
+            recorder.undo(1.0 / self._scale)
+        self._samples, self._batch = 0, None
+        recorder.end_step(
+            data_seconds=self._data,
+            loss_scale=shown_scale(self._scaler, self._scale),
+            skipped=self._scaler is not None and not recorder.stepped,
+            epoch=float(state.epoch or 0.0),
+            begun=begun,
+        )
+        with self._guard("state"):
+            # plain values: what is put here is saved with the Trainer's own state
+            state.stateful_callbacks[STATE] = {"args": {}, "attributes": self._state()}
+        self._ended = time.perf_counter()
+
+    def _loss(self, args: Any) -> torch.Tensor | None:
+        """Return the loss of the step from those of its micro-batches, as the Trainer adds them."""
+        losses, self._losses = self._losses, []
+        if not losses:
+            if not self._told and self.recorder is not None:
+                self._told = True
+                log.warning(NO_LOSS)
+                self.recorder.event("note", {"text": NO_LOSS})
+            return None
+        total = torch.stack([loss.float() for loss, _ in losses]).sum()
+        if not losses[0][1]:
+            return total / len(losses)
+        # each was divided by the items of the whole window, over all ranks where they are counted
+        return total * self._ranks if args.average_tokens_across_devices else total
+
+    def _state(self) -> dict[str, Any]:
+        recorder = self.recorder
+        if recorder is None or not recorder.begun or recorder.rank:
+            return {}
+        return {
+            "run_id": str(recorder.run_id),
+            "attempt": int(recorder.sender.attempt),
+            "step": int(recorder.steps),
+        }
+
+    # -- beside the steps -------------------------------------------------------------------------
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Tell that the run goes on in a long evaluation."""
+        if self.recorder is not None:
+            self.recorder.alive()
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any
+    ) -> None:
+        """Record the metrics of an evaluation."""
+        if self.recorder is not None:
+            self.recorder.validate(dict(metrics or {}), epoch=float(state.epoch or 0.0))
+            self._resume_clock()
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Tell of a checkpoint."""
+        if self.recorder is not None:
+            self.recorder.checkpoint(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+            self._resume_clock()
+
+    def _resume_clock(self) -> None:
+        assert self.recorder is not None
+        self.recorder.restart_clock()
+        self._ended = time.perf_counter()
+
+    # -- a training ends --------------------------------------------------------------------------
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """End the recording and print the verdict."""
+        early = state.global_step < state.max_steps
+        reason = "stopped early" if early else "end of training"
+        self._end(lambda recorder: recorder.finish(reason))
+
+    def _at_exit(self) -> None:
+        # the Trainer tells nobody of an exception; the interpreter keeps the last uncaught one
+        error = getattr(sys, "last_value", None)
+        cut = RuntimeError("the process ended before the training did")
+        self._end(lambda recorder: recorder.fail(error or cut))
+
+    def _end(self, how: Callable[[Recorder], None]) -> None:
+        recorder, self.recorder = self.recorder, None
+        if recorder is not None:
+            atexit.unregister(self._at_exit)
+            for handle in self._handles:
+                handle.remove()
+            with self._guard("recorder"):
+                how(recorder)
+            with self._guard("recorder"):
+                recorder.finish()  # does nothing, unless the way before failed
+                self.overhead = recorder.overhead
+        self._clear()
