@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..diagnostics import summary
-from ..store import ConfigError, Meta, RunInfo, Schema, Store, StreamName
+from ..store import ConfigError, Meta, RunInfo, Schema, Series, Store, StreamName
 from ..store.deriving import needs, written
 from ..store.schemas import dumps, family_order, plain
 from .cursor import Cursor
@@ -34,11 +34,6 @@ EVENTS = 1000
 DIGITS = 6
 LAYER_DIGITS = 3
 """Caps of one answer: a run of 200 layers stays near 300 kB (compressed)."""
-
-MOST_SAMPLES = 8_192
-MOST_NUMBERS = 2_000_000
-"""Samples, and numbers in them, that one answer reads of a stream: 8 MB, and 0.3 s of reading. Of
-a longer one it reads evenly spread samples."""
 
 JUDGEMENT = ("state", "verdict", "obstacles", "judged", "not_judged", "findings")
 
@@ -73,8 +68,6 @@ class _Part:
     family: str
     columns: tuple[str, ...]
     layers: tuple[str | None, ...]
-    width: int
-    """Numbers in a recorded sample."""
 
 
 def delta(
@@ -162,7 +155,7 @@ def _parts(schemas: Iterable[Schema], query: Query) -> list[_Part]:
             names += [written(quantity, layer) for layer in found]
             layers += found
         if names:
-            parts.append(_Part(family, tuple(names), tuple(layers), len(columns)))
+            parts.append(_Part(family, tuple(names), tuple(layers)))
     return parts
 
 
@@ -218,31 +211,33 @@ def _series(
         start=start,
         stop=watermark,
         points=points,
-        most=max(points, min(MOST_SAMPLES, MOST_NUMBERS // part.width)),
     )
     if len(rows) == 0:
         return None
-    keep = _spread(len(rows), 2 * points)
     body: dict[str, Json] = {
         "columns": list(part.columns),
         "layers": list(part.layers),
-        "steps": rows.steps[keep].tolist(),
-        "times": np.round(np.nan_to_num(rows.times[keep], posinf=0, neginf=0), 3).tolist(),
+        "steps": rows.steps.tolist(),
+        "times": np.round(np.nan_to_num(rows.times, posinf=0, neginf=0), 3).tolist(),
     }
     names = {name: place for place, name in enumerate(rows.columns)}
     places = [names.get(name, -1) for name in part.columns]
-    for key, table in (("values", rows.values), ("low", rows.low), ("high", rows.high)):
+    for key, table in (("values", _broken(rows)), ("low", rows.low), ("high", rows.high)):
         if key == "values" or table is not rows.values:
             padded = np.pad(table, ((0, 0), (0, 1)), constant_values=np.nan)
-            body[key] = as_json(padded[keep][:, places], LAYER_DIGITS if of_layers else DIGITS)
+            body[key] = as_json(padded[:, places], LAYER_DIGITS if of_layers else DIGITS)
     return body
 
 
-def _spread(count: int, most: int) -> np.ndarray:
-    """Return at most so many row numbers, evenly spread, the last among them."""
-    if count <= most:
-        return np.arange(count)
-    return np.unique(np.linspace(0, count - 1, most).round().astype(int))
+def _broken(rows: Series) -> np.ndarray:
+    """Return the values, with the infinity of a row in which any sample was one.
+
+    The mean of a row is that of its finite samples; the page marks what broke off by its value.
+    """
+    if rows.high is rows.values:
+        return rows.values
+    values = np.where(np.isneginf(rows.low), -np.inf, rows.values)
+    return np.where(np.isposinf(rows.high), np.inf, values).astype(np.float32)
 
 
 def _run_json(store: Store, info: RunInfo, meta: Meta, now: float) -> dict[str, Json]:

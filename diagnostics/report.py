@@ -39,10 +39,10 @@ def render_report(store: Store, run: str, run_json: Mapping[str, Json]) -> str:
     """
     info = store.run(run)
     # a long run is read at evenly spread samples: whole, 50,000 of 200 layers took 550 MB
-    losses = store.read(run, "train", ["loss"], points=800, most=8192)
+    losses = store.read(run, "train", ["loss"], points=800)
     span = (int(losses.steps[0]), int(losses.steps[-1])) if len(losses) else (0, 1)
     marks = _marks(store.events(run), run_json["findings"])
-    layers = store.read(run, "gradients", ["grad_rms"], points=400, most=1000)
+    layers = store.read(run, "gradients", ["grad_rms"], points=400)
     caused = {name for item in run_json["findings"] for name in item["caused"]}
     body = [
         _header(info.name, run, info.step, info.max_steps, str(info.status)),

@@ -6,12 +6,11 @@ reads is computed here, once, for the daemon, the page and the export.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
-
-Values = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,26 +64,59 @@ def written(quantity: str, layer: str | None) -> str:
     return quantity if layer is None else f"{quantity}/{layer}"
 
 
-def derive(
-    family: str, layers: Sequence[str | None], recorded: Values
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Return the derived columns of a family and their units, by written name.
+@dataclass(frozen=True, slots=True)
+class Derivation:
+    """One derived quantity of all layers that have it: written names, and where its inputs stand.
 
-    `recorded` maps written names to float arrays of one shape; a derived column exists where all
-    that it needs was recorded for its layer.
+    `inputs[i][j]` is the place, in a table of recorded columns, of the i-th need of layer j.
     """
-    made: dict[str, np.ndarray] = {}
-    units: dict[str, str] = {}
+
+    derived: Derived
+    names: list[str]
+    inputs: list[list[int]]
+
+    def values(self, table: np.ndarray) -> np.ndarray:
+        """Return float32[n, layers] of a table float32[n, c] of recorded columns."""
+        return self._of([table] * len(self.inputs))
+
+    def bounds(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return bounds of the derived columns, from the extremes of the recorded ones.
+
+        Every formula rises or falls in each of its inputs, so its extremes lie where each input has
+        one of its own. With several inputs they are bounds and no extremes: those need not have had
+        theirs at the same step.
+        """
+        found = [self._of(corner) for corner in product((low, high), repeat=len(self.inputs))]
+        return np.fmin.reduce(found), np.fmax.reduce(found)
+
+    def _of(self, tables: Sequence[np.ndarray]) -> np.ndarray:
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            inputs = [
+                table[:, places].astype(np.float64)
+                for table, places in zip(tables, self.inputs, strict=True)
+            ]
+            return self.derived.formula(*inputs).astype(np.float32)
+
+
+def derivations(
+    family: str, layers: Sequence[str | None], recorded: Sequence[str]
+) -> list[Derivation]:
+    """Return what can be derived of recorded columns, given by their written names.
+
+    A derived column exists where all that it needs was recorded for its layer.
+    """
+    places = {name: i for i, name in enumerate(recorded)}
+    found: list[Derivation] = []
     for derived in DERIVED.get(family, ()):
-        for layer in layers:
-            names = [written(need, layer) for need in derived.needs]
-            if all(name in recorded for name in names):
-                with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-                    inputs = [recorded[name].astype(np.float64) for name in names]
-                    name = written(derived.quantity, layer)
-                    made[name] = derived.formula(*inputs).astype(np.float32)
-                    units[name] = derived.unit
-    return made, units
+        had = [
+            layer
+            for layer in layers
+            if all(written(need, layer) in places for need in derived.needs)
+        ]
+        if had:
+            inputs = [[places[written(need, layer)] for layer in had] for need in derived.needs]
+            found.append(Derivation(derived, [written(derived.quantity, x) for x in had], inputs))
+    return found
 
 
 def needs(family: str, quantity: str) -> tuple[str, ...]:

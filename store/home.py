@@ -11,6 +11,7 @@ from typing import Protocol
 
 from .buckets import Bucket
 from .schemas import Event, Finding, Frame, Json, Meta, Schema, StreamName
+from .tiers import Extent
 
 FIRST_EVENT = "0-0"
 """The event id that lies before every event."""
@@ -168,19 +169,10 @@ class Home(Sink, Protocol):
         """
         ...
 
-    def spread(
-        self,
-        run: str,
-        stream: StreamName,
-        *,
-        start: int | None = None,
-        stop: int | None = None,
-        count: int,
-    ) -> list[Frame]:
-        """Return what `frames` returns, or of more than about `count` every n-th step's and the last.
-
-        n is a power of two and the steps are its multiples, so that ranks give the same ones.
-        """
+    def extents(
+        self, run: str, streams: Sequence[StreamName]
+    ) -> dict[StreamName, tuple[Extent | None, ...]]:
+        """Return what each level of each stream holds: raw, then the four tiers."""
         ...
 
     def latest(self, run: str, stream: StreamName, count: int = 1) -> list[Frame]:

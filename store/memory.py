@@ -16,7 +16,7 @@ from .home import FIRST_EVENT, Card, Judgement
 from .keys import checked_run_id
 from .retention import place_of
 from .schemas import Event, Frame, Json, Meta, Schema, StreamName
-from .spreading import spread_steps
+from .tiers import Extent
 
 MERGED = ("heartbeat", "clock_offset")
 """Fields of Meta that are merged rank by rank."""
@@ -224,22 +224,19 @@ class MemoryHome:
                 return found
             return found[max(len(found) - count, 0) :] if latest else found[:count]
 
-    def spread(
-        self,
-        run: str,
-        stream: StreamName,
-        *,
-        start: int | None = None,
-        stop: int | None = None,
-        count: int,
-    ) -> list[Frame]:
-        found = self.frames(run, stream, start=start, stop=stop)
-        if len(found) <= count:
+    def extents(
+        self, run: str, streams: Sequence[StreamName]
+    ) -> dict[StreamName, tuple[Extent | None, ...]]:
+        with self._lock:
+            entry = self._known(run)
+            found: dict[StreamName, tuple[Extent | None, ...]] = {}
+            for stream in streams:
+                ids = entry.ids.get(stream)
+                raw = Extent(ids[0][0], ids[0][0], ids[-1][0], len(ids)) if ids else None
+                held = [entry.buckets.get((stream, tier)) for tier in TIERS]
+                rolled = [Extent(b[0].step, b[0].first, b[-1].last) if b else None for b in held]
+                found[stream] = (raw, *rolled)
             return found
-        ids = [frame.id for frame in found]
-        steps = spread_steps(found[0].step, found[-1].step, count)
-        places = {bisect_left(ids, (step, 0)) for step in steps} | {len(ids) - 1}
-        return [found[place] for place in sorted(places)]
 
     def latest(self, run: str, stream: StreamName, count: int = 1) -> list[Frame]:
         with self._lock:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 
+from .blocks import Block, buckets_block, frames_block, joined
 from .errors import UnknownRunError
 from .home import Home, Judgement
 from .keys import RUN_ID
-from .overlay import Block, combine_ranks, overlay_attempts, to_block
+from .overlay import combine_ranks
 from .reducing import reduce_to
 from .runs import run_info
 from .schemas import Event, Finding, Meta, RunInfo, Schema, Series, StreamName
 from .selecting import Selection, select
+from .tiers import RAW, Span, choose_level, first_step, last_step, pieces
 
 
 class Store:
@@ -98,7 +101,6 @@ class Store:
         points: int = 1000,
         rank: int | None = None,
         attempt: int | None = None,
-        most: int | None = None,
     ) -> Series:
         """Return samples of a family: attempts overlaid, ranks combined, quantities derived.
 
@@ -110,21 +112,33 @@ class Store:
                 was never recorded is left out.
             start: first step, inclusive.
             stop: last step, inclusive.
-            points: at least so many rows where raw allows; more samples are reduced to buckets
-                of mean, lowest and highest value.
+            points: at least so many rows where raw still has them; a longer range comes from the
+                finest tier that covers it, with 128 to about 1,024 rows. More rows are reduced. A
+                row that stands for several samples holds their mean, with `low` and `high` beside
+                it; of a derived quantity it holds the quantity of the means, and bounds of it.
             rank: one rank alone, under its plain column names; None combines the ranks as the
                 schema says (`each` gives `name@<rank>`).
             attempt: one attempt alone; None overlays them, the later attempt wins a step.
-            most: read at most about so many samples of a stream, evenly spread; `low` and `high`
-                are then the extremes of what was read. None reads them all.
         """
         if points < 1:
             raise ValueError(f"points must be at least 1, got {points}")
         streams = self._streams(run, family, rank, attempt)
         schemas = self.home.schemas(run) if streams else {}
         chosen = select(family, [s for s in schemas.values() if s.family == family], columns)
-        blocks = self._blocks(run, streams, schemas, chosen, start, stop, rank is not None, most)
-        return reduce_to(chosen.derive(overlay_attempts(blocks)), points)
+        attempts = self._spans(run, streams, start, stop)
+        level = choose_level(list(attempts.values()), points)
+        blocks = []
+        for number, ranks in attempts.items():
+            tables = {
+                rank: self._block(
+                    run, StreamName(family, rank, number), span, level, schemas, chosen
+                )
+                for rank, span in ranks.items()
+            }
+            blocks.append(combine_ranks(tables, chosen.recorded, plain=rank is not None))
+        if not blocks:
+            blocks = [combine_ranks({}, chosen.recorded, plain=rank is not None)]
+        return reduce_to(chosen.derive(joined(blocks)), points)
 
     def _streams(
         self, run: str, family: str, rank: int | None, attempt: int | None
@@ -137,30 +151,54 @@ class Store:
             and attempt in (None, stream.attempt)
         ]
 
-    def _blocks(
+    def _spans(
+        self, run: str, streams: Sequence[StreamName], start: int | None, stop: int | None
+    ) -> dict[int, dict[int, Span]]:
+        """Return the steps that are asked of each attempt and rank, without those of no frame.
+
+        From its first step on, a later attempt replaces earlier ones: what those did beyond it is
+        no longer part of the weights (docs/decisions/0002-overlaying-attempts.md).
+        """
+        found = self.home.extents(run, streams)
+        attempts: dict[int, dict[int, Span]] = {}
+        end = sys.maxsize if stop is None else stop
+        for number in sorted({stream.attempt for stream in streams}, reverse=True):
+            begins: list[int] = []
+            for stream in streams:
+                extents = found[stream]
+                first, last = first_step(extents), last_step(extents)
+                if stream.attempt != number or first is None or last is None:
+                    continue
+                begins.append(first)
+                low, high = max(first, start or 0), min(last, end)
+                if low <= high:
+                    attempts.setdefault(number, {})[stream.rank] = Span(extents, low, high)
+            end = min([end, *(first - 1 for first in begins)])
+        return dict(sorted(attempts.items()))
+
+    def _block(
         self,
         run: str,
-        streams: Sequence[StreamName],
+        stream: StreamName,
+        span: Span,
+        level: int,
         schemas: dict[str, Schema],
         chosen: Selection,
-        start: int | None,
-        stop: int | None,
-        plain: bool,
-        most: int | None,
-    ) -> list[Block]:
-        """Return one block of recorded columns an attempt, in the order of the attempts."""
+    ) -> Block:
+        """Return one rank's rows: of the level, at the edges and the open end of finer ones."""
         blocks: list[Block] = []
-        for number in sorted({stream.attempt for stream in streams}):
-            ranks: dict[int, Block] = {}
-            for stream in streams:
-                if stream.attempt == number:
-                    if most is None:
-                        frames = self.home.frames(run, stream, start=start, stop=stop)
-                    else:
-                        frames = self.home.spread(run, stream, start=start, stop=stop, count=most)
-                    ranks[stream.rank] = to_block(frames, schemas, chosen.recorded)
-            blocks.append(combine_ranks(ranks, chosen.recorded, plain=plain))
-        return blocks
+        done = -1
+        for piece in pieces(span, level):
+            if piece.level == RAW:
+                frames = self.home.frames(run, stream, start=piece.start, stop=piece.stop)
+                done = frames[-1].step if frames else done
+                blocks.append(frames_block(frames, schemas, chosen.recorded))
+                continue
+            found = self.home.buckets(run, stream, piece.level, start=piece.start, stop=piece.stop)
+            kept = [bucket for bucket in found if done < bucket.first <= span.stop]
+            done = kept[-1].last if kept else done
+            blocks.append(buckets_block(kept, schemas, chosen.recorded))
+        return joined(blocks)
 
     def close(self) -> None:
         """Let go of the connection."""

@@ -28,13 +28,9 @@ from .redis_rows import (
 )
 from .redis_tiers import RedisTiers, bucket_commands
 from .schemas import Event, Frame, Json, Meta, Schema, StreamName, dumps
-from .spreading import spread_steps
 
 CARDS_AT_ONCE = 250
 """Runs read in one round trip for the list of runs."""
-
-SPREAD_AT_ONCE = 1000
-"""Steps looked up in one round trip, where a stream is read at some of its steps alone."""
 
 RESENT_EVENTS = 10_000
 """How many of the last events are looked through for one that is sent again."""
@@ -254,36 +250,6 @@ class RedisHome(RedisTiers, RedisJudgements):
         with self._translated():
             rows = self._client.xrange(keys.raw(run, stream), min=low, max=high, count=count)
         return _frames(stream, rows)
-
-    def spread(
-        self,
-        run: str,
-        stream: StreamName,
-        *,
-        start: int | None = None,
-        stop: int | None = None,
-        count: int,
-    ) -> list[Frame]:
-        key, high = keys.raw(run, stream), "+" if stop is None else f"{stop}"
-        with self._translated():
-            first = self._client.xrange(key, min=max(start or 0, 0), max=high, count=1)
-            last = self._client.xrevrange(key, min=max(start or 0, 0), max=high, count=1)
-            length = self._client.xlen(key)
-        ends = [decode_id(rows[0][0])[0] for rows in (first, last) if rows]
-        if length <= count or not ends or ends[1] - ends[0] < count:
-            return self.frames(run, stream, start=start, stop=stop)
-        steps = spread_steps(ends[0], ends[1], count)
-        found: dict[tuple[int, int], Frame] = {}
-        for begin in range(0, len(steps), SPREAD_AT_ONCE):
-            with self._translated():
-                pipe = self._client.pipeline(transaction=False)
-                for step in steps[begin : begin + SPREAD_AT_ONCE]:
-                    pipe.xrange(key, min=max(step, ends[0]), max=high, count=1)
-                answers = pipe.execute()
-            for frame in _frames(stream, [row for rows in answers for row in rows]):
-                found[frame.id] = frame
-        found |= {frame.id: frame for frame in _frames(stream, last)}
-        return [found[place] for place in sorted(found)]
 
     def latest(self, run: str, stream: StreamName, count: int = 1) -> list[Frame]:
         if count < 1:

@@ -12,6 +12,7 @@ from .buckets import TIER_LENGTH, TIERS, Bucket, checked_tier, decode_bucket, en
 from .frames import decode_id, encode_id
 from .redis_client import RedisClient
 from .schemas import StreamName
+from .tiers import Extent
 
 UNENDED = TIERS[-1]
 """The coarsest tier is never cut."""
@@ -42,6 +43,32 @@ class RedisTiers(RedisClient):
             else:
                 rows = self._client.xrange(key, min=low, max=high, count=count)
         return _buckets(stream, tier, rows)
+
+    def extents(
+        self, run: str, streams: Sequence[StreamName]
+    ) -> dict[StreamName, tuple[Extent | None, ...]]:
+        with self._translated():
+            pipe = self._client.pipeline(transaction=False)
+            for stream in streams:
+                keys_ = [keys.raw(run, stream), *(keys.tier(run, stream, tier) for tier in TIERS)]
+                pipe.xlen(keys_[0])
+                for key in keys_:
+                    pipe.xrange(key, count=1)
+                    pipe.xrevrange(key, count=1)
+            answers = iter(pipe.execute())
+        found: dict[StreamName, tuple[Extent | None, ...]] = {}
+        for stream in streams:
+            rows = next(answers)
+            first, last = (
+                decode_id(ends[0][0])[0] if (ends := next(answers)) else None for _ in "ab"
+            )
+            raw = None if first is None or last is None else Extent(first, first, last, rows)
+            rolled: list[Extent | None] = []
+            for tier in TIERS:
+                ends = _buckets(stream, tier, [*next(answers), *next(answers)])
+                rolled.append(Extent(ends[0].step, ends[0].first, ends[-1].last) if ends else None)
+            found[stream] = (raw, *rolled)
+        return found
 
     def trim(self, run: str, stream: StreamName, before: int) -> None:
         # alone and never in a transaction: a full server refuses every MULTI, but takes this

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .deriving import DERIVED, Derived, derive, written
-from .overlay import Block
+from .blocks import Block
+from .deriving import DERIVED, Derived, derivations, written
 from .schemas import Column, Schema
 
 
@@ -23,16 +23,25 @@ class Selection:
 
     def derive(self, block: Block) -> Block:
         """Return the block with its derived columns, cut to what was asked for."""
-        columns = {name: block.values[:, i] for i, name in enumerate(block.columns)}
-        made, _ = derive(self.family, self.layers, columns)
-        columns |= made  # a derived share replaces the count of the same name
-        names = list(columns)
+        found = derivations(self.family, self.layers, block.columns)
+        made = [name for one in found for name in one.names]
+        # a derived share replaces the count of the same name
+        names = list(dict.fromkeys([*block.columns, *made]))
         if self.wanted is not None:
             places = self._places(names)
             names = sorted(places, key=places.__getitem__)
-        values = [columns[name] for name in names]
-        table = np.stack(values, axis=1) if values else np.empty((len(block.steps), 0), np.float32)
-        return Block(block.steps, block.times, table.astype(np.float32, copy=False), names)
+        if names == block.columns and not made:
+            return block
+        tables = list(block.tables)
+        parts = [[table] for table in tables]
+        for one in found:
+            parts[0].append(one.values(tables[0]))
+            if block.rolled:
+                for part, bound in zip(parts[1:], one.bounds(*tables[1:]), strict=True):
+                    part.append(bound)
+        where = {name: i for i, name in enumerate([*block.columns, *made])}  # the last one counts
+        order = [where[name] for name in names]
+        return block.with_tables([np.hstack(part)[:, order] for part in parts], names)
 
     def _places(self, names: Sequence[str]) -> dict[str, int]:
         """Return the asked columns with their place in the question."""

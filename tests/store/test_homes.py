@@ -113,24 +113,6 @@ def test_the_latest_frames_come_in_order(home: Home, run: str) -> None:
     assert home.latest(run, TRAIN, 0) == []
 
 
-def test_a_long_stream_can_be_read_at_evenly_spread_steps(home: Home, run: str) -> None:
-    home.append(run, [frame(step) for step in range(1, 1001)])
-    few = home.spread(run, TRAIN, count=100)
-    assert [f.step for f in few] == [1, *range(16, 1000, 16), 1000]
-    assert [f.step for f in home.spread(run, TRAIN, start=990, count=100)] == list(range(990, 1001))
-    assert len(home.spread(run, TRAIN, count=1000)) == 1000
-    part = home.spread(run, TRAIN, start=500, stop=900, count=20)
-    assert [part[0].step, part[-1].step] == [500, 900]
-    assert home.spread(run, TRAIN, start=2000, count=20) == []
-
-
-def test_a_stream_with_wide_gaps_is_read_once_each(home: Home, run: str) -> None:
-    home.append(run, [frame(step * 1000) for step in range(1, 101)])
-    steps = [f.step for f in home.spread(run, TRAIN, count=50)]
-    assert steps == sorted(set(steps))
-    assert 20 <= len(steps) <= 52
-
-
 def test_an_event_that_is_sent_again_is_stored_once(home: Home, run: str) -> None:
     started, lr = Event("started", body={"world_size": 1}), Event("lr", step=5)
     home.append(run, [], [started])

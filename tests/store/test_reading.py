@@ -248,18 +248,3 @@ def test_a_finding_that_was_put_aside_is_not_counted_as_open(home: MemoryHome) -
     assert home.acquire(RUN, "me", 5000)
     assert home.commit(RUN, "me", 5000, None, Judgement("c", {}, findings))
     assert Store(home).run(RUN).open == {"critical": 0, "warning": 2, "info": 0}
-
-
-def test_most_bounds_what_is_read_of_every_rank_at_the_same_steps() -> None:
-    home, run = MemoryHome(), "long"
-    schema = Schema("train", (Column.of("samples", ranks="sum"),))
-    home.write_meta(run, {"name": run})
-    home.add_schema(run, schema)
-    one = np.ones(1, np.float32)
-    for rank, length in ((0, 2000), (1, 1990)):
-        steps = range(1, length + 1)
-        home.append(run, [Frame("train", rank, 1, s, 1e9 + s, schema.hash, one) for s in steps])
-    series = Store(home).read(run, "train", most=100)
-    assert len(series) <= 110
-    both = series.column("samples")[:-2]
-    assert both.tolist() == [2.0] * len(both)
