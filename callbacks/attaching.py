@@ -106,10 +106,14 @@ class LoopRecorder(Recorder):
             self.fail(error)
 
 
-def _rank() -> int:
+def _place() -> dict[str, Any]:
+    """Return this process's place among the ranks, as the recorder takes it."""
     distributed = torch.distributed
-    ready = distributed.is_available() and distributed.is_initialized()
-    return distributed.get_rank() if ready else 0
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return {}
+    world = distributed.get_world_size()
+    one_node = os.environ.get("LOCAL_WORLD_SIZE") == str(world)
+    return {"rank": distributed.get_rank(), "world_size": world, "one_node": one_node}
 
 
 def _check_that_it_trains(
@@ -150,7 +154,7 @@ def attach(
     at the end, or use it in a `with` statement, which also notes an exception.
 
     Args:
-        model: the raw module.
+        model: the module; every rank of a distributed run attaches its own, at the same place.
         optimizer: the optimizer, or several; those that Accelerate prepared serve as well.
         loss_fn: `loss_fn(model, batch) -> Tensor`; with it and `step(…, batch=batch)` the
             curvature can be measured.
@@ -185,6 +189,8 @@ def attach(
     if is_accelerated(optimizers[0]):
         loop = AcceleratedLoop(optimizers[0])
     optimizers = [unwrapped(item) for item in optimizers]
+    if isinstance(model, torch.nn.parallel.DistributedDataParallel):
+        model = model.module
     _check_that_it_trains(model, optimizers)
     if loss_fn is not None and not callable(loss_fn):
         raise ConfigError(f"loss_fn must be loss_fn(model, batch) -> Tensor, got {loss_fn!r}")
@@ -207,11 +213,10 @@ def attach(
         raise ConfigError(
             f"scaler must be the loop's torch.amp.GradScaler or None, got {type(scaler).__name__}"
         )
-    recorder = LoopRecorder(model, optimizers, options, loss_fn=loss_fn)
+    place = _place()
+    sharded = any(hasattr(parameter, "placements") for parameter in model.parameters())
+    recorder = LoopRecorder(model, optimizers, options, loss_fn=loss_fn, sharded=sharded, **place)
     recorder.loop = loop
-    if _rank() != 0:  # one rank records
-        recorder.finished = True
-        return recorder
     recorder.hook()
     recorder.begin(Origin(), max_steps=max_steps, meta={"config": {"loop": "own"}})
     recorder.before_step()

@@ -14,6 +14,7 @@ from .describing import batch_size_of
 from .guard import Guard, log
 from .norms import all_finite
 from .options import Options
+from .ranks import leave_token
 from .recorder import Origin, Recorder
 from .scaling import Scale, scale_now, shown_scale
 from .trainer import (
@@ -87,6 +88,7 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
         self.run_id: str | None = None
         self.overhead: dict[str, Any] = {}
         self.recorder: Recorder | None = None
+        leave_token()  # Lightning may launch the other ranks, which must know where they belong
         self.sink: Callable[[], Sink] | None = None
         """Where to write to instead of what `url` names; for tests."""
         self._settled = False
@@ -110,6 +112,7 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
         self._scaler: Any = None
         self._scale: Scale = 1.0
         self._expected = False
+        self._epoch = math.nan
         self._paused = math.nan
         self._saved: list[tuple[int, bool]] = []
         self._known_paths: set[str] = set()
@@ -187,7 +190,9 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
         if self.recorder is not None:
             self._look_for_checkpoints(trainer)
             with self._guard("recorder"):
-                self.recorder.event("epoch", {"n": int(trainer.current_epoch)})
+                self._epoch = float(trainer.current_epoch)
+                self._scaler = getattr(trainer.precision_plugin, "scaler", None)
+                self.recorder.event("epoch", {"n": int(self._epoch)})
                 self.recorder.restart_clock()
             self._ended = time.perf_counter()
 
@@ -204,7 +209,6 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
             if self._saved:
                 self._look_for_checkpoints(trainer)
             recorder.before_step()
-            self._scaler = getattr(trainer.precision_plugin, "scaler", None)
             if self._scaler is not None:
                 self._scale = scale_now(self._scaler)  # it may change with the step
 
@@ -252,7 +256,7 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
                 data_seconds=self._data,
                 loss_scale=shown_scale(self._scaler, self._scale),
                 skipped=self._scaler is not None and self._expected and not recorder.stepped,
-                epoch=float(trainer.current_epoch),
+                epoch=self._epoch,
                 begun=begun,
             )
             self._micro, self._data, self._expected = 0, 0.0, False

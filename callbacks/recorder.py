@@ -90,6 +90,7 @@ class Recorder:
         self.rank = rank
         self._one_node = one_node
         self.guard = guard or Guard(options.strict)
+        self._border = self.guard("recorder")
         self.finished = False
         self._first = 0
         self._journal = Journal(
@@ -121,6 +122,7 @@ class Recorder:
         if sharded:
             self._tap.shares = shares(self._tap.parameters, world_size)
         waits = world_size > 1 and not sharded
+        self._tap.averaged = waits
         self._waiting = Waiting(trained_parameters(self._optimizers)) if waits else None
         self._budget = Budget(options.budget)
         self._sampling = Sampling(
@@ -181,7 +183,8 @@ class Recorder:
             attempt=origin.attempt,
             identify=identify,
         )
-        fields = {**(meta or {}), "name": name, "max_steps": max_steps}
+        world = {"world_size": self._training.world_size}
+        fields = {**world, **(meta or {}), "name": name, "max_steps": max_steps}
         body = {"world_size": self._training.world_size, "batch_size": fields.get("batch_size")}
         begins: dict[str, dict[str, Json]] = {"started": {**body, "start_step": origin.step}}
         if origin.from_attempt is not None:
@@ -241,9 +244,9 @@ class Recorder:
     def before_step(self) -> None:
         """Decide what the coming step measures; call before its first forward pass."""
         begun = time.perf_counter()
-        with self.guard("recorder"):
-            self._journal.turn()
-            self._sampling.arm(self.steps + 1)
+        with self._border:
+            self._journal.turn(begun)
+            self._sampling.arm(self._journal.step + 1)
         spent = time.perf_counter() - begun
         if self._closed_now:
             self._share(spent)
@@ -300,14 +303,13 @@ class Recorder:
         if batch is not None:
             self._sampling.keep_batch(batch, self.steps + 1)
         if loss is not None:
-            if loss.numel() != 1 or loss.is_complex():
+            if loss.ndim and loss.numel() != 1 or loss.is_complex():
                 raise ConfigError(
                     f"the loss must be one real number, got {loss.dtype} of shape "
                     f"{tuple(loss.shape)}; give its mean to step(loss)"
                 )
             # on a device the copy waits in its queue; nobody may write into it meanwhile
-            on_host = loss.device.type == "cpu"
-            self._losses.append(loss.item() if on_host else loss.detach().clone())
+            self._losses.append(loss.item() if loss.is_cpu else loss.detach().clone())
 
     def alive(self) -> None:
         """Tell that the run goes on although it makes no steps: call from a long validation."""
@@ -321,7 +323,7 @@ class Recorder:
     def _on_stepped(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         begun = time.perf_counter()
         self._stepped = True
-        with self.guard("recorder"):
+        with self._border:
             # now, for a scheduler may step before the step ends
             self._lrs = self._throughput.lrs()
             if self._listen and self._tap.armed:
@@ -347,7 +349,7 @@ class Recorder:
         `begun` is the reading of `time.perf_counter` since when the time is ours.
         """
         begun = time.perf_counter() if begun is None else begun
-        with self.guard("recorder"):
+        with self._border:
             losses, samples = self._losses, self._samples
             self._losses, self._samples, self._stepped = [], 0, False
             self._journal.step += 1
@@ -364,7 +366,7 @@ class Recorder:
             self._record(step, begun)
 
     def _record(self, step: Step, begun: float) -> None:
-        number, sampled, hooks = self.steps, 0.0, 0.0
+        number, sampled, hooks = self._journal.step, 0.0, 0.0
         if self._sampling.has_work(number):
             frames, sampled = self._sampling.sample(number)
             hooks = self._sampling.hook_seconds
@@ -373,7 +375,8 @@ class Recorder:
         within = self._spent + self._shared + hooks - begun
         step.overhead_seconds = within + time.perf_counter()
         values, late = self._throughput.row(step, lrs)
-        self._tap.disarm()
+        if self._tap.armed:
+            self._tap.disarm()
         end = time.perf_counter()
         seconds, fixed = end - self._last_end, max(0.0, within + end - sampled)
         self._journal.done(Row(number, time.time(), values, late, lrs, seconds, fixed))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +23,9 @@ class GradientTap:
     fire as each gradient is accumulated (every other loop; the last micro-batch of a step wins,
     for `.grad` is a running sum). What an optimizer has used is kept: another loss's backward pass
     may write into its parameters afterwards, as a generator's does into the discriminator.
+
+    Where ranks average their gradients (`averaged`), a hook sees this rank's own one; then the
+    backward pass is waited for, and the averaging that DDP puts behind it.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
@@ -32,6 +35,8 @@ class GradientTap:
         """What a gradient must be multiplied by: 1/loss scale, and A/n in a partial window."""
         self.shares: Sequence[float] | None = None
         """How much of each parameter's square counts where the ranks hold shards and are added up."""
+        self.averaged = False
+        self._came: list[int] = []
         self.seconds = 0.0
         """Time spent in the armed step."""
         self.clip_factor = math.nan
@@ -111,10 +116,29 @@ class GradientTap:
         def accumulated(parameter: torch.Tensor) -> None:
             if self.armed and parameter.grad is not None:
                 begun = clock()
-                self._take(place, parameter.grad)
+                if self.averaged:
+                    self._wait_for_average(place)
+                else:
+                    self._take(place, parameter.grad)
                 self.seconds += clock() - begun
 
         return accumulated
+
+    def _wait_for_average(self, place: int) -> None:
+        first = not self._came
+        self._came.append(place)
+        if first:
+            # called back at the end of the backward pass; called back again from there, it comes
+            # behind DDP, which asks for the same once all gradients are there
+            _at_the_end(lambda: _at_the_end(self._take_averages))
+
+    def _take_averages(self) -> None:
+        places, self._came = self._came, []
+        try:
+            self.collect([self.parameters[place] for place in places])
+        except Exception as error:  # as in a hook
+            self.armed = False
+            self.error = error
 
     def _take(self, place: int, gradient: torch.Tensor) -> None:
         try:
@@ -158,3 +182,9 @@ class GradientTap:
         """Return one parameter's squared norm, uncorrected; None where it had no gradient."""
         place = self._place.get(id(parameter))
         return None if place is None else self._seen[place]
+
+
+def _at_the_end(call: Callable[[], None]) -> None:
+    """Have something called when the backward pass that is under way has ended."""
+    engine: Any = torch.autograd.Variable._execution_engine  # type: ignore[attr-defined]
+    engine.queue_callback(call)
