@@ -64,6 +64,12 @@ class Delivery:
         self.ring.keep(batch.frames, batch.events, batch.buckets)
         return refused
 
+    def finish(self, sink: Sink) -> None:
+        """Store the buckets that are not complete: no frame will come any more."""
+        buckets = self.rollups.open()
+        if buckets:
+            sink.append(self.run, [], buckets=buckets)
+
     def _settle(self, sink: Sink, attempt: int) -> None:
         """Make the store whole as far as it can be; may be begun anew at any point of it."""
         stored: dict[StreamName, tuple[int, int] | None] = {

@@ -7,6 +7,7 @@ memory, then on disk, and leave in order once it is back, each once.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import random
@@ -197,6 +198,10 @@ class Sender:
         if self._waits and not self._dead:
             self._to_disk()
             self._tell_what_is_left()
+        elif self.sink is not None and not self._pause and not self._dead:
+            # once: what these parts are made of is stored, so that nothing is lost without them
+            with contextlib.suppress(StoreError):
+                self.delivery.finish(self.sink)
 
     def _tell_what_is_left(self) -> None:
         lost = self._give_up()  # the disk did not take it either
