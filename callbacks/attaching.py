@@ -16,7 +16,7 @@ from .describing import batch_size_of
 from .options import Options
 from .probes.probe import Probe
 from .recorder import LossFn, Origin, Recorder
-from .scaling import Scale, scale_now, shown_scale
+from .scaling import Scale, has_shrunk, scale_now, shown_scale
 
 
 class PlainLoop:
@@ -76,7 +76,8 @@ class LoopRecorder(Recorder):
         self.undo(self.loop.whole(parts) / self.gradient_scale)
         self.end_step(
             loss_scale=shown_scale(self.loop.scaler, self.gradient_scale),
-            skipped=self.loop.skipped(self.stepped),
+            skipped=self.loop.skipped(self.stepped)
+            or has_shrunk(self.loop.scaler, self.gradient_scale),
         )
         self.before_step()
 

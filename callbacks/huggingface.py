@@ -29,7 +29,7 @@ from .huggingface_trainer import (
 from .options import Options
 from .probes.hooks import StayingHook
 from .recorder import Recorder
-from .scaling import Scale, scale_now, shown_scale
+from .scaling import Scale, has_shrunk, scale_now, shown_scale
 from .undisturbed import is_looking
 
 try:
@@ -205,7 +205,8 @@ class OtoscopeCallback(TrainerCallback):
         recorder.end_step(
             data_seconds=self._data,
             loss_scale=shown_scale(self._scaler, self._scale),
-            skipped=self._scaler is not None and not recorder.stepped,
+            skipped=self._scaler is not None
+            and (not recorder.stepped or has_shrunk(self._scaler, self._scale)),
             epoch=float(state.epoch or 0.0),
             begun=begun,
         )

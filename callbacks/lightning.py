@@ -16,10 +16,11 @@ from .norms import all_finite
 from .options import Options
 from .ranks import leave_token
 from .recorder import Origin, Recorder
-from .scaling import Scale, scale_now, shown_scale
+from .scaling import Scale, has_shrunk, scale_now, shown_scale
 from .trainer import (
     checkpoint_paths,
     clip_norm_of,
+    clips_in_its_own_way,
     is_sharded,
     loss_of,
     max_steps_of,
@@ -157,6 +158,7 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
                 guard=self._guard,
                 sink=self.sink,
             )
+            recorder.compares_clipping = clips_in_its_own_way(trainer, pl_module)
             recorder.hook()
             self.recorder = recorder
 
@@ -255,7 +257,9 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
             recorder.end_step(
                 data_seconds=self._data,
                 loss_scale=shown_scale(self._scaler, self._scale),
-                skipped=self._scaler is not None and self._expected and not recorder.stepped,
+                skipped=self._scaler is not None
+                and self._expected
+                and (not recorder.stepped or has_shrunk(self._scaler, self._scale)),
                 epoch=self._epoch,
                 begun=begun,
             )

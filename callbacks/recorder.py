@@ -67,6 +67,8 @@ class Recorder:
 
     gradient_scale: float | torch.Tensor = 1.0
     """The loss scale that gradients hold as they are accumulated; whoever listens to them sets it."""
+    compares_clipping = False
+    """Whether only the gradients of the step itself tell what clipping has done to them."""
     sender: Sender
 
     def __init__(
@@ -227,7 +229,8 @@ class Recorder:
             "budget": options.budget,
             "probes": ["throughput", *self._sampling.names],
         }
-        return fields if origin.from_attempt is not None else {**fields, "started": time.time()}
+        fields["began"] = time.time()
+        return fields if origin.from_attempt is not None else {**fields, "started": fields["began"]}
 
     @property
     def begun(self) -> bool:
@@ -326,7 +329,7 @@ class Recorder:
         with self._border:
             # now, for a scheduler may step before the step ends
             self._lrs = self._throughput.lrs()
-            if self._listen and self._tap.armed:
+            if (self._listen or self.compares_clipping) and self._tap.armed:
                 self._tap.stepped(trained_parameters([optimizer]), self.gradient_scale)
         self._spent += time.perf_counter() - begun
 

@@ -26,6 +26,18 @@ def scale_now(scaler: Any) -> Scale:
     return float(scale) if scale.device.type == "cpu" else scale.detach().clone()
 
 
+def has_shrunk(scaler: Any, before: Scale) -> bool:
+    """Tell whether a scaler met an infinity and let the step out: it halves its scale then.
+
+    A fused optimizer is called all the same, and steps nothing. Not told on a device that we would
+    have to wait for.
+    """
+    scale = getattr(scaler, "_scale", None)
+    if scale is None or isinstance(before, torch.Tensor) or scale.device.type != "cpu":
+        return False
+    return float(scale) < before
+
+
 def shown_scale(scaler: Any, scale: Scale) -> float:
     """Return what is recorded of a scale: NaN without a scaler, and where we would have to wait.
 

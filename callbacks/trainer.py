@@ -63,9 +63,25 @@ def max_steps_of(trainer: Any) -> int | None:
     return steps if asked is None else min(asked, steps)
 
 
+def clips_in_its_own_way(trainer: Any, pl_module: Any) -> bool:
+    """Tell whether gradients may change before the step in a way that only the outcome tells of."""
+    if not pl_module.automatic_optimization:
+        return False
+    by_norm = clip_norm_of(trainer, pl_module) is not None
+    return _changes_gradients(pl_module) or bool(trainer.gradient_clip_val and not by_norm)
+
+
+def _changes_gradients(pl_module: Any) -> bool:
+    hooks = {"configure_gradient_clipping", "on_before_optimizer_step"}
+    own = [vars(c) for c in type(pl_module).__mro__ if "lightning" not in c.__module__.split(".")[0]]
+    return any(hooks & set(held) for held in (vars(pl_module), *own))
+
+
 def clip_norm_of(trainer: Any, pl_module: Any) -> float | None:
     """Return the largest norm that the Trainer's own clipping lets pass, None where it has none."""
     if not pl_module.automatic_optimization or not trainer.gradient_clip_val:
+        return None
+    if _changes_gradients(pl_module):
         return None
     algorithm = trainer.gradient_clip_algorithm
     by_norm = str(getattr(algorithm, "value", algorithm or "norm")) == "norm"

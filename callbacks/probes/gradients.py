@@ -125,4 +125,6 @@ class Gradients(Probe):
         if isinstance(step, torch.Tensor) and step.device.type != "cpu":
             return total / (1 - group["betas"][1] ** step.double())
         bias = 1 - float(group["betas"][1]) ** float(step)
+        if bias == 0:  # a loss scaler has let out every step so far
+            return math.nan
         return total.item() / bias if total.device.type == "cpu" else total / bias
