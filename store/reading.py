@@ -15,7 +15,7 @@ from .reducing import reduce_to
 from .runs import run_info
 from .schemas import Event, Finding, Meta, RunInfo, Schema, Series, StreamName
 from .selecting import Selection, select
-from .tiers import RAW, Span, choose_level, first_step, last_step, pieces
+from .tiers import RAW, Span, choose_levels, first_step, last_step, pieces
 
 
 class Store:
@@ -126,12 +126,12 @@ class Store:
         schemas = self.home.schemas(run) if streams else {}
         chosen = select(family, [s for s in schemas.values() if s.family == family], columns)
         attempts = self._spans(run, streams, start, stop)
-        level = choose_level(list(attempts.values()), points)
+        levels = choose_levels(attempts, points)
         blocks = []
         for number, ranks in attempts.items():
             tables = {
                 rank: self._block(
-                    run, StreamName(family, rank, number), span, level, schemas, chosen
+                    run, StreamName(family, rank, number), span, levels[number], schemas, chosen
                 )
                 for rank, span in ranks.items()
             }

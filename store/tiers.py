@@ -5,7 +5,7 @@ Level 0 is raw, levels 1 to 4 are the tiers. Pure arithmetic over what each leve
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .buckets import TIERS, bucket_steps
@@ -66,30 +66,37 @@ def last_step(extents: Extents) -> int | None:
     return max((extent.last for extent in extents if extent), default=None)
 
 
-def choose_level(attempts: Sequence[Mapping[int, Span]], points: int) -> int:
-    """Return the finest level that covers every span (by rank) in at most about 1,024 rows.
+def choose_levels(attempts: Mapping[int, Mapping[int, Span]], points: int) -> dict[int, int]:
+    """Return for each attempt the finest level that covers it, in about 1,024 rows for them all.
 
     A finer one is taken where that has fewer than `points` and the finer not all too many more.
+    `attempts` gives the spans by attempt and rank.
     """
-    spans = [span for ranks in attempts for span in ranks.values()]
-    covering = [
-        level
-        for level in LEVELS
-        if all(_reaches(span.extents, level, span.start) for span in spans)
-    ]
-    rows = {
-        level: sum(
-            max((_rows(span, level) for span in ranks.values()), default=0) for ranks in attempts
-        )
-        for level in covering
+    steps = {number: _steps(ranks.values()) for number, ranks in attempts.items()}
+    total = sum(steps.values())
+    return {
+        number: _choose(ranks.values(), points * steps[number] / total, points)
+        for number, ranks in attempts.items()
     }
+
+
+def _choose(spans: Collection[Span], least: float, points: int) -> int:
+    """Return the level of one attempt, which shall have `least` of all `points` rows."""
+    most = least * max(MOST_POINTS / points, 1)
+    covering = [
+        level for level in LEVELS if all(_reaches(s.extents, level, s.start) for s in spans)
+    ]
     if not covering:
         return TIERS[-1]
-    most = max(points, MOST_POINTS)
-    place = next((i for i, level in enumerate(covering) if rows[level] <= most), len(covering) - 1)
-    if place and rows[covering[place]] < points and rows[covering[place - 1]] <= RAW_SHARE * most:
+    rows = [max(_rows(span, level) for span in spans) for level in covering]
+    place = next((i for i, count in enumerate(rows) if count <= most), len(covering) - 1)
+    if place and rows[place] < least and rows[place - 1] <= RAW_SHARE * most:
         place -= 1
     return covering[place]
+
+
+def _steps(spans: Iterable[Span]) -> int:
+    return max(span.stop - span.start + 1 for span in spans)
 
 
 def pieces(span: Span, level: int) -> list[Piece]:
