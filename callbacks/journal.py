@@ -113,14 +113,17 @@ class Journal:
         now = time.time()
         self._held.events.append(Event(kind, self.step, attempt, self._rank, now, dict(body or {})))
 
-    def turn(self) -> None:
-        """Begin a step: what comes from now on belongs to it; those before leave once it is time."""
+    def turn(self, now: float) -> None:
+        """Begin a step: what comes from now on belongs to it; those before leave once it is time.
+
+        `now` is a reading of `time.perf_counter`.
+        """
         held = self._held
         if held.others or held.events:
             self._hand_on(held)
-        if self._ledger.is_due():
+        if self._ledger.is_due(now):
             self._settle()
-        else:
+        elif self._transfer.is_busy:
             self._transfer.poll()
 
     def _hand_on(self, held: Held) -> None:
@@ -175,5 +178,6 @@ class Journal:
         self._transfer.poll(wait=True)
         now = time.time()
         ended = {"attempt": self.sender.attempt, "how": how, "t": now, "reason": reason}
-        self.sender.emit({**self._news(now), **({} if self._rank else {"ended": ended})})
+        end = {"left": {str(self._rank): now}, **({} if self._rank else {"ended": ended})}
+        self.sender.emit({**self._news(now), **end})
         self.sender.close(deadline)

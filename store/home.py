@@ -33,6 +33,7 @@ CARD_FIELDS = (
     "attempt",
     "started",
     "world_size",
+    "began",
     "tags",
     "notes",
     "parent",
@@ -44,7 +45,10 @@ CARD_FIELDS = (
 
 @dataclass(slots=True)
 class Card:
-    """What a row of the list of runs is made of; `meta` holds CARD_FIELDS and rank 0's heartbeat."""
+    """What a row of the list of runs is made of.
+
+    `meta` holds CARD_FIELDS, and what is merged rank by rank of the first ranks.
+    """
 
     run: str
     meta: Meta
@@ -57,7 +61,7 @@ class Sink(Protocol):
     """Where a recorder's frames go. Every call may raise a StoreError and may then be repeated."""
 
     def write_meta(self, run: str, fields: Mapping[str, Json]) -> None:
-        """Set fields of Meta; `heartbeat` and `clock_offset` are merged rank by rank."""
+        """Set fields of Meta; `heartbeat`, `clock_offset` and `left` are merged rank by rank."""
         ...
 
     def add_schema(self, run: str, schema: Schema) -> None:

@@ -18,7 +18,7 @@ from .retention import place_of
 from .schemas import Event, Frame, Json, Meta, Schema, StreamName
 from .tiers import Extent
 
-MERGED = ("heartbeat", "clock_offset")
+MERGED = ("heartbeat", "clock_offset", "left")
 """Fields of Meta that are merged rank by rank."""
 
 

@@ -29,6 +29,9 @@ from .redis_rows import (
 from .redis_tiers import RedisTiers, bucket_commands
 from .schemas import Event, Frame, Json, Meta, Schema, StreamName, dumps
 
+CARD_RANKS = 8
+"""Ranks whose heartbeats the list of runs knows; the run's own page knows all."""
+
 CARDS_AT_ONCE = 250
 """Runs read in one round trip for the list of runs."""
 
@@ -63,7 +66,8 @@ class RedisHome(RedisTiers, RedisJudgements):
     def cards(self) -> list[Card]:
         runs = [run for run, _ in self.run_ids()]
         found: list[Card] = []
-        fields = (*CARD_FIELDS, "heartbeat:0")
+        ranks = [f"{key}:{rank}" for key in ("heartbeat", "left") for rank in range(CARD_RANKS)]
+        fields = (*CARD_FIELDS, *ranks)
         for first in range(0, len(runs), CARDS_AT_ONCE):
             part = runs[first : first + CARDS_AT_ONCE]
             with self._translated():

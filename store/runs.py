@@ -5,11 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from .ranks import age_state, has_ended, lost_ranks, step_seconds_of
 from .schemas import Finding, Json, Meta, RunInfo, Status
-
-STALE_SECONDS = 15.0
-LOST_SECONDS = 60.0
-LOST_STEPS = 10.0
 
 
 def status_of(meta: Meta, labels: Mapping[str, Json], now: float) -> Status:
@@ -18,15 +15,11 @@ def status_of(meta: Meta, labels: Mapping[str, Json], now: float) -> Status:
     >>> status_of(Meta(heartbeat={"0": 100.0}), {}, now=103.0)
     'live'
     """
-    if meta.ended and meta.ended.get("attempt", meta.attempt) == meta.attempt:
+    if meta.ended and has_ended(meta):
         return "failed" if meta.ended.get("how") == "failed" else "finished"
     if labels.get("closed"):
         return "finished"
-    age = now - last_seen(meta)
-    step_seconds = float(meta.progress.get("step_seconds") or 0.0)
-    if age <= max(STALE_SECONDS, 3 * step_seconds):
-        return "live"
-    return "stale" if age <= max(LOST_SECONDS, LOST_STEPS * step_seconds) else "lost"
+    return age_state(now - last_seen(meta), step_seconds_of(meta))
 
 
 def last_seen(meta: Meta) -> float:
@@ -68,6 +61,7 @@ def run_info(
         parent=meta.parent,
         spark=[_number(value) for value in meta.progress.get("spark") or []],
         obstacles=dict(obstacles),
+        lost_ranks=lost_ranks(meta, now),
     )
 
 

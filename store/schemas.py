@@ -272,7 +272,8 @@ class Meta:
 
     `optimizers`: [{name, lr, betas, momentum, nesterov, weight_decay}]; `parameters`:
     [{name, layer, kind: weight|bias|norm|embedding, ndim, numel, requires_grad}]; `heartbeat`:
-    {rank: epoch s of its last sample}; `clock_offset`: {rank: seconds}. `attempt` is the latest.
+    {rank: epoch s of its last sample}; `left`: {rank: epoch s at which it ended as it should};
+    `clock_offset`: {rank: seconds}. `attempt` is the latest, `began` the epoch s of its beginning.
     `progress`: {step, loss, loss_best, step_seconds, spark}; `ended`: {attempt, how: finished|failed, t, reason} or
     None while it trains; `overhead`: {share, seconds, probes: {name: seconds}}.
     """
@@ -294,9 +295,11 @@ class Meta:
     parameters: list[dict[str, Json]] = field(default_factory=list)
     heartbeat: dict[str, float] = field(default_factory=dict)
     clock_offset: dict[str, float] = field(default_factory=dict)
+    left: dict[str, float] = field(default_factory=dict)
     parent: str | None = None
     attempt: int = 1
     started: float = 0.0
+    began: float = 0.0
     tags: list[str] = field(default_factory=list)
     notes: str = ""
     budget: float = 0.02
@@ -315,6 +318,8 @@ class Meta:
         """Read what `to_json` wrote; unknown keys, and values that cannot be, are ignored."""
         meta = _from_mapping(cls, body)
         meta.started = meta.started if _is_number(meta.started) else 0.0
+        meta.began = meta.began if _is_number(meta.began) else 0.0
+        meta.left = {k: t for k, t in meta.left.items() if _is_number(t)}
         meta.heartbeat = {k: t for k, t in meta.heartbeat.items() if _is_number(t)}
         meta.clock_offset = {k: t for k, t in meta.clock_offset.items() if _is_number(t)}
         meta.progress = {k: v for k, v in meta.progress.items() if _is_progress(v)}
@@ -342,7 +347,8 @@ class RunInfo:
     """One row of the list of runs. `open` counts unresolved findings by severity.
 
     `spark`: at most 48 means of the loss from the first step to the last, for a small curve;
-    `obstacles`: as the daemon committed them.
+    `obstacles`: as the daemon committed them; `lost_ranks`: those that fell silent while others
+    go on, or had not ended when the run did.
     """
 
     id: str
@@ -362,6 +368,7 @@ class RunInfo:
     parent: str | None
     spark: list[float] = field(default_factory=list)
     obstacles: dict[str, Json] = field(default_factory=dict)
+    lost_ranks: list[int] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Json]:
         """Return the row as a JSON object."""
