@@ -2,17 +2,23 @@
 
 from .connecting import connect
 from .errors import (
+    AccessDeniedError,
+    ClusterError,
     ConfigError,
     DamagedRecordingError,
     EmptySelectionError,
+    LoginRefusedError,
     MissingExtraError,
     OtoscopeError,
     OutOfOrderError,
+    ReadOnlyStoreError,
     ServerError,
+    ServerTooOldError,
     StoreError,
     StoreFullError,
     StoreLostError,
     StoreUnavailableError,
+    TlsError,
     UnknownRunError,
 )
 from .home import Home, Judgement, Sink
@@ -33,6 +39,8 @@ from .schemas import (
 )
 
 __all__ = [
+    "AccessDeniedError",
+    "ClusterError",
     "Column",
     "ConfigError",
     "DamagedRecordingError",
@@ -43,16 +51,19 @@ __all__ = [
     "Frame",
     "Home",
     "Judgement",
+    "LoginRefusedError",
     "MemoryHome",
     "Meta",
     "MissingExtraError",
     "OtoscopeError",
     "OutOfOrderError",
+    "ReadOnlyStoreError",
     "Recommendation",
     "RunInfo",
     "Schema",
     "Series",
     "ServerError",
+    "ServerTooOldError",
     "Sink",
     "Store",
     "StoreError",
@@ -60,6 +71,7 @@ __all__ = [
     "StoreLostError",
     "StoreUnavailableError",
     "StreamName",
+    "TlsError",
     "UnknownRunError",
     "connect",
 ]

@@ -19,7 +19,7 @@ class StoreUnavailableError(StoreError):
     """Raised when no server answers at the address; the same call may succeed later."""
 
 
-class LoginRefusedError(StoreError):
+class LoginRefusedError(StoreUnavailableError):
     """Raised when the server refuses the user or the password, or asks for one and got none."""
 
 
@@ -27,11 +27,11 @@ class AccessDeniedError(StoreError):
     """Raised when the server's user lacks a right (ACL)."""
 
 
-class CertificateError(StoreError):
+class TlsError(StoreUnavailableError):
     """Raised when TLS cannot be agreed on: a certificate, a name, or a side that speaks none."""
 
 
-class ServerTooOldError(StoreError):
+class ServerTooOldError(StoreUnavailableError):
     """Raised when the server is older than 6.2."""
 
 

@@ -14,9 +14,11 @@ from redis.connection import AbstractConnection
 from redis.retry import Retry
 
 from . import keys
-from .addresses import checked_url, redacted
-from .errors import AccessDeniedError, StoreError, StoreFullError, StoreUnavailableError
+from .addresses import check_files, checked_url, password_of, redacted
+from .errors import OtoscopeError
 from .jobs import JOB_SECONDS
+from .redis_errors import in_our_words
+from .redis_greeting import checked_server
 from .schemas import Json
 
 
@@ -29,9 +31,16 @@ class RedisClient:
 
     def __init__(self, url: str, *, timeout: float = 5.0) -> None:
         self.url = checked_url(url)
+        self.where = redacted(self.url).partition("?")[0]
+        """The address without its password and options, to be shown."""
+        check_files(self.url)
         self._loyal = False
+        password = password_of(self.url)
+        self.server: dict[str, str] = {}
+        """What the server said of itself when it was connected to: server, version, mode, role."""
         self._client: Any = redis.Redis.from_url(
             self.url,
+            **({"password": password} if password else {}),
             protocol=2,
             socket_timeout=timeout,
             socket_connect_timeout=min(timeout, 2.0),
@@ -78,34 +87,18 @@ class RedisClient:
         if self._loyal:
             raise exceptions.ConnectionError("the connection was lost since the last call")
         connection.on_connect()
+        try:
+            self.server = checked_server(connection, self.where)
+        except OtoscopeError:
+            connection.disconnect()
+            raise
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        where = redacted(self.url)
         try:
             yield
-        except exceptions.OutOfMemoryError as error:
-            raise StoreFullError(
-                f"the Redis server at {where} refuses writes: its memory is full; raise maxmemory, "
-                "or delete old runs on the page"
-            ) from error
-        except exceptions.AuthenticationError as error:
-            raise StoreError(
-                f"the Redis server at {where} refuses the user or the password; "
-                "put both into the URL: redis://user:password@host:6379/0"
-            ) from error
-        except exceptions.NoPermissionError as error:
-            raise AccessDeniedError(
-                f"the Redis user at {where} lacks a permission ({error}); "
-                "docs/operations.md lists what callback, daemon and page need"
-            ) from error
-        except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
-            raise StoreUnavailableError(
-                f"no answer from the Redis server at {where} ({_reason(error)}); "
-                "start it, or start one of your own with `otoscope up`"
-            ) from error
-        except exceptions.RedisError as error:
-            raise StoreError(f"the Redis server at {where} answered: {error}") from error
+        except (exceptions.RedisError, OSError) as error:
+            raise in_our_words(error, self.where) from error
 
 
 def _unnamed() -> dict[str, None]:
@@ -117,7 +110,3 @@ def _unnamed() -> dict[str, None]:
     known = inspect.signature(AbstractConnection.__init__).parameters
     names = ("driver_info",) if "driver_info" in known else ("lib_name", "lib_version")
     return dict.fromkeys(names)
-
-
-def _reason(error: BaseException) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
