@@ -137,26 +137,38 @@ class Sender:
     def close(self, deadline: float = 5.0) -> bool:
         """Write what is left and end the thread; what no server took stays in the spool.
 
-        Returns whether the thread ended in time: within the deadline and MARGIN seconds.
+        Returns whether the thread ended in time: within the deadline and MARGIN seconds. A second
+        signal ends the waiting, and what no server took by then goes to the spool.
         """
         thread = self._thread
         if self._dead or thread is None:
             return True
-        self._deadline = time.monotonic() + deadline
+        now = time.monotonic()
+        self._deadline = (
+            min(self._deadline, now + deadline) if self._interrupted else now + deadline
+        )
         self._closing.set()
         self._wake.set()
-        thread.join(deadline + MARGIN)
+        self._interrupted = True
+        # not join: where a signal ends it, CPython 3.11 takes the thread for finished
+        self._done.wait(max(self._deadline - now, 0.0) + MARGIN)
+        self._interrupted = False
         atexit.unregister(self.close)
-        if thread.is_alive():
+        if not self._done.is_set():
             self._rescue()
             return False
+        thread.join(MARGIN)
         self._thread = None
         return True
 
     def _rescue(self) -> None:
         """Put what waits onto the disk from outside: the thread hangs, and dies with the process."""
         self._dead = True
-        self._to_disk()
+        if self._backlog.lock.acquire(timeout=MARGIN):  # else it is the disk that hangs
+            try:
+                self._move()
+            finally:
+                self._backlog.lock.release()
         self._tell_what_is_left()
 
     def _loop(self) -> None:
@@ -167,9 +179,11 @@ class Sender:
                 self._turn()
             self._last_turns()
         finally:
-            self._done.set()
-            if self.sink is not None:
-                self.sink.close()
+            try:
+                if self.sink is not None:
+                    self.sink.close()
+            finally:
+                self._done.set()
 
     def _turn(self) -> None:
         """Write what waits, as far as the server takes it."""
@@ -183,7 +197,7 @@ class Sender:
             except Exception as error:
                 self._failed(error)
                 self._drop_unwritable(error)
-        if self._pause and (self._backlog.waits or self._is_full(1)):
+        if self._pause and (self._backlog.waits or self._excess(1)):
             self._to_disk()
         self.cpu_seconds += time.thread_time() - before
 
@@ -311,44 +325,52 @@ class Sender:
             log.info("run %s: the store answers again", self.run)
         self._pause = 0.0
 
-    def _is_full(self, times: int) -> bool:
-        """Tell whether more waits in memory than `times` what may be held there."""
-        if self.queue_frames > times * self._held:
-            return True
-        frames = [item for item in list(self._queue) if isinstance(item, Frame)]
-        return sum(frame.values.nbytes for frame in frames) > times * HELD_BYTES
+    def _excess(self, times: int) -> int:
+        """Return how many frames wait in memory beyond `times` what may be held there."""
+        unsent = self._unsent
+        waiting = list(unsent.frames) if unsent and not unsent.on_disk else []
+        waiting += [item for item in list(self._queue) if isinstance(item, Frame)]
+        sizes = [frame.values.nbytes for frame in waiting]
+        most, size = times * self._held, sum(sizes)
+        excess = 0
+        while len(sizes) - excess > most or size > times * HELD_BYTES:
+            size -= sizes[excess]
+            excess += 1
+        return excess
 
     def _to_disk(self) -> None:
         """Move everything that waits in memory to the spool, in order."""
         with self._backlog.lock:
-            try:
-                while self._unsent is not None or self._queue:
-                    batch = self._unsent or self._next_batch()
-                    self._unsent = batch
-                    if not batch.on_disk:
-                        batch.number(self.attempt)
-                        told = {**self.delivery.told.fields, "attempt": self.attempt}
-                        self._backlog.keep(batch, self.delivery.schemas.values(), told)
-                    self._unsent = None
-            except StoreError as error:
-                if self._unsent is not None:
-                    self._unsent.in_doubt = True  # its events may be on disk
-                self.last_error = str(error)
-                self._drop_oldest()
+            self._move()
+
+    def _move(self) -> None:
+        try:
+            while self._unsent is not None or self._queue:
+                batch = self._unsent or self._next_batch()
+                self._unsent = batch
+                if not batch.on_disk:
+                    batch.number(self.attempt)
+                    told = {**self.delivery.told.fields, "attempt": self.attempt}
+                    self._backlog.keep(batch, self.delivery.schemas.values(), told)
+                self._unsent = None
+        except StoreError as error:
+            if self._unsent is not None:
+                self._unsent.in_doubt = True  # its events may be on disk
+            self.last_error = str(error)
+            self._drop_oldest()
 
     def _drop_oldest(self) -> None:
         """Neither server nor disk: hold on to the newest, count what is lost."""
-        kept = self._unsent
-        if kept is None:
+        kept, excess = self._unsent, self._excess(4)
+        if kept is None or not excess:
             return
-        while self._is_full(4):
-            if kept.frames:
-                del kept.frames[0]
-                self.dropped_frames += 1
-                continue
+        self.dropped_frames += excess
+        first = min(excess, len(kept.frames))
+        del kept.frames[:first]
+        while first < excess:
             item = self._queue.popleft()
             if isinstance(item, Frame):
-                self.dropped_frames += 1
+                first += 1
             elif isinstance(item, Schema):
                 kept.schemas.append(item)
             elif isinstance(item, Event):
@@ -364,6 +386,7 @@ class Sender:
         self._thread = None
 
     _deadline = 0.0
+    _interrupted = False
 
 
 def _after_fork() -> None:
