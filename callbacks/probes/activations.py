@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -221,8 +220,6 @@ class Activations(Probe):
         self._error = None
         self._on = True
         self._functions.calls = 0
-        # entered around a compiled function it would have it compiled once more
-        self._forwards.around = None if _something_is_compiled() else self._functions
         self._forwards.on()
 
     def sample(self, step: int) -> torch.Tensor:
@@ -293,11 +290,6 @@ def _seconds_of_a_call() -> float:
         if mode is not None:
             mode.__exit__()
     return max(0.0, times[1] - times[0]) / 50
-
-
-def _something_is_compiled() -> bool:
-    dynamo = sys.modules.get("torch._dynamo.utils")
-    return dynamo is not None and bool(dynamo.counters["frames"])
 
 
 def _is_layer(module: nn.Module) -> bool:

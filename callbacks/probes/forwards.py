@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from threading import get_ident
@@ -50,11 +52,15 @@ class Forwards:
         self._on: list[Any] = []
         self._staying: list[Any] = []
         if is_compiled(model):
-            self._stay()
+            self.stay()
 
     def on(self) -> None:
         """Begin to tell."""
+        if something_is_compiled():
+            self.stay()
         if not self.stays and not self._on:
+            # a first call of a compiled model warns of them before it tells us that it is one
+            warnings.filterwarnings("ignore", "Using `torch.compile.* when there are global hooks")
             self._thread = get_ident()
             self._on = [
                 register_module_forward_pre_hook(self._entered),
@@ -77,7 +83,10 @@ class Forwards:
             handle.remove()
         self._staying.clear()
 
-    def _stay(self) -> None:
+    def stay(self) -> None:
+        """Keep a hook at every module from now on."""
+        if self.stays:
+            return
         self.stays = True
         self.off()
         for module in self._model.modules():
@@ -93,8 +102,10 @@ class Forwards:
     def _entered(self, module: nn.Module, inputs: Any) -> None:
         if torch.compiler.is_compiling():
             return
-        if type(module).__name__ == "OptimizedModule" and not self.stays:
-            self._stay()  # a wrapper of the model that nobody told of; nothing is traced yet
+        if type(module).__name__ == "OptimizedModule":
+            # somebody compiles this model or another, and nothing is traced yet: hooks for all
+            # modules would be traced in, and have it compiled once more when they are gone
+            self.stay()
         if self._is_ours(module):
             if not self.running:
                 self._enter()
@@ -141,6 +152,12 @@ def is_compiled(model: nn.Module) -> bool:
         if any(callable(value) and hasattr(value, "_torchdynamo_orig_callable") for value in own):
             return True
     return False
+
+
+def something_is_compiled() -> bool:
+    """Tell whether torch.compile has compiled anything in this process."""
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    return dynamo is not None and bool(dynamo.counters["frames"])
 
 
 def _in_backward() -> bool:
