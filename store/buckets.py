@@ -29,6 +29,10 @@ _NUMBER = struct.Struct("<I")
 _ONE = 9
 """Kind of counts that are one number for all columns."""
 
+_AGREED = struct.Struct(_HEAD.format + "II")
+_BOTH_ONE = bytes([_ONE, _ONE])
+"""A header in which both counts are one number: most are, and are read at once."""
+
 
 def bucket_steps(tier: int) -> int:
     """Return how many steps a bucket of a tier spans.
@@ -113,10 +117,14 @@ def decode_bucket(
     stream: StreamName, tier: int, step: int, seq: int, head: bytes, vectors: bytes
 ) -> Bucket:
     """Read what `encode_bucket` wrote; raises ValueError or struct.error where it is none."""
-    schema, time, first, last, frames, rows, n_kind, bad_kind = _HEAD.unpack_from(head)
-    values = np.frombuffer(vectors, dtype=VECTOR).reshape(rows, -1)
-    n, place = _decode_counts(head, _HEAD.size, n_kind, values.shape[1])
-    bad, _ = _decode_counts(head, place, bad_kind, values.shape[1])
+    if len(head) == _AGREED.size and head[_HEAD.size - 2 : _HEAD.size] == _BOTH_ONE:
+        schema, time, first, last, frames, rows, _, _, n, bad = _AGREED.unpack(head)
+        values = np.frombuffer(vectors, VECTOR).reshape(rows, -1)
+    else:
+        schema, time, first, last, frames, rows, n_kind, bad_kind = _HEAD.unpack_from(head)
+        values = np.frombuffer(vectors, VECTOR).reshape(rows, -1)
+        n, place = _decode_counts(head, _HEAD.size, n_kind, values.shape[1])
+        bad, _ = _decode_counts(head, place, bad_kind, values.shape[1])
     return Bucket(
         stream.family,
         stream.rank,

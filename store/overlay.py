@@ -26,6 +26,8 @@ def combine_ranks(ranks: Mapping[int, Block], recorded: Sequence[Column], *, pla
         return empty_block(names)
     if len(live) == 1:
         block = next(iter(live.values()))
+        if names == block.columns:
+            return block
         order = [block.columns.index(column.name) for column in recorded if column not in each]
         order += [block.columns.index(column.name) for column in each]
         return block.with_tables([table[:, order] for table in block.tables], names)

@@ -138,7 +138,8 @@ class Store:
             blocks.append(combine_ranks(tables, chosen.recorded, plain=rank is not None))
         if not blocks:
             blocks = [combine_ranks({}, chosen.recorded, plain=rank is not None)]
-        return reduce_to(chosen.derive(joined(blocks)), points)
+        rows = chosen.derive(reduce_to(joined(blocks), points))
+        return Series(rows.steps, rows.times, rows.values, rows.low, rows.high, rows.columns)
 
     def _streams(
         self, run: str, family: str, rank: int | None, attempt: int | None

@@ -330,8 +330,10 @@ def _frames(stream: StreamName, rows: Sequence[Any]) -> list[Frame]:
     Anybody who may write to the server can put an entry into a stream, and one odd entry must not
     hide a run.
     """
-    found: list[Frame] = []
-    for place, body in rows:
-        with suppress(KeyError, ValueError, struct.error):
-            found.append(decode(stream, *decode_id(place), body[b"h"], body[b"t"], body[b"v"]))
-    return found
+    try:
+        return [
+            decode(stream, *decode_id(place), body[b"h"], body[b"t"], body[b"v"])
+            for place, body in rows
+        ]
+    except (KeyError, ValueError, struct.error):
+        return [frame for row in rows for frame in _frames(stream, [row])] if len(rows) > 1 else []

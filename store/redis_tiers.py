@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Container, Sequence
-from contextlib import suppress
 from typing import Any
 
 from . import keys
@@ -97,8 +96,12 @@ def bucket_commands(
 
 def _buckets(stream: StreamName, tier: int, rows: Sequence[Any]) -> list[Bucket]:
     """Return the buckets of a stream's entries; what is no bucket is left out."""
-    found: list[Bucket] = []
-    for place, body in rows:
-        with suppress(KeyError, ValueError, struct.error):
-            found.append(decode_bucket(stream, tier, *decode_id(place), body[b"b"], body[b"v"]))
-    return found
+    try:
+        return [
+            decode_bucket(stream, tier, *decode_id(place), body[b"b"], body[b"v"])
+            for place, body in rows
+        ]
+    except (KeyError, ValueError, struct.error):
+        if len(rows) == 1:
+            return []
+        return [bucket for row in rows for bucket in _buckets(stream, tier, [row])]

@@ -15,9 +15,9 @@ LEVELS = (RAW, *TIERS)
 MOST_POINTS = 1024
 """Rows that one answer holds at most, about; the next coarser level has an eighth of them."""
 
-RAW_SHARE = 4
-"""So many times as many rows are read where otherwise fewer than were asked for would come: 4,096
-rows of 200 columns take 8 ms (benchmarks/reading.py)."""
+RAW_SHARE = 2
+"""So many times as many rows are read where otherwise fewer than were asked for would come: 2,048
+frames of 200 columns take 8 ms (benchmarks/reading.py)."""
 
 
 @dataclass(frozen=True, slots=True)
