@@ -65,7 +65,8 @@ def _from_info(connection: Any) -> dict[str, str]:
         text = _text(_asked(connection, "INFO", "server"))
     except exceptions.ResponseError:  # neither may be asked: the first batch will tell
         return {}
-    rows = dict(line.partition(":")[::2] for line in text.splitlines() if ":" in line)
+    parts = [line.partition(":") for line in text.splitlines()]
+    rows = {name: value.strip() for name, colon, value in parts if colon}
     known = {"version": "redis_version", "mode": "redis_mode"}
     return {name: rows[row] for name, row in known.items() if row in rows}
 

@@ -6,11 +6,15 @@ import datetime
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+import redis
 import trustme
+from otoscope.store.login import port_is_free
 
 from tests.conftest import RedisProcess, find_free_port, missing, redis_binary
 
@@ -58,6 +62,28 @@ class TlsServer(RedisProcess):
             port=port,
         )
         self.url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificates.ca}"
+
+
+class ClusterServer(RedisProcess):
+    """A node in cluster mode, with the slots up to `slots` (all of them: a whole cluster)."""
+
+    def __init__(self, directory: Path, *, slots: int = 16383) -> None:
+        # the nodes' own bus listens 10,000 ports higher
+        ports = iter(find_free_port, 0)
+        port = next(port for port in ports if port < 55_000 and port_is_free(port + 10_000))
+        super().__init__(directory, "--cluster-enabled", "yes", port=port)
+        self.slots = slots
+
+    def start(self) -> ClusterServer:
+        super().start()
+        if self.slots:
+            node: Any = redis.Redis.from_url(self.url)
+            node.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, self.slots)
+            deadline = time.monotonic() + 20
+            while self.slots == 16383 and node.cluster("info")["cluster_state"] != "ok":
+                assert time.monotonic() < deadline, "the cluster never was whole"
+                time.sleep(0.05)
+        return self
 
 
 def need_tls() -> None:

@@ -29,7 +29,7 @@ from otoscope.store.errors import (
 from otoscope.store.redis_home import RedisHome
 
 from tests.conftest import RedisProcess
-from tests.store.servers import Certificates, TlsServer, answering, need_tls
+from tests.store.servers import Certificates, ClusterServer, TlsServer, answering, need_tls
 
 pytestmark = pytest.mark.redis
 SECRET = "hunter2-sesame"
@@ -312,7 +312,7 @@ def test_a_server_that_reads_its_data_in_is_waited_for_not_blamed(tmp_path: Path
 def test_a_cluster_that_is_not_whole_and_a_database_of_a_cluster_are_named(
     tmp_path: Path,
 ) -> None:
-    with running(RedisProcess(tmp_path, "--cluster-enabled", "yes")) as server:
+    with running(ClusterServer(tmp_path, slots=0)) as server:
         with pytest.raises(ClusterError, match="is not whole"):
             connect(server.url).runs()
         said = said_by(server.url.removesuffix("/0") + "/3", ClusterError)
@@ -320,9 +320,8 @@ def test_a_cluster_that_is_not_whole_and_a_database_of_a_cluster_are_named(
 
 
 def test_a_node_of_a_cluster_that_sends_us_to_another_one_says_what_works(tmp_path: Path) -> None:
-    with running(RedisProcess(tmp_path, "--cluster-enabled", "yes")) as server:
+    with running(ClusterServer(tmp_path, slots=8000)) as server:
         node: Any = redis.Redis.from_url(server.url)
-        node.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 8000)
         node.execute_command("CONFIG", "SET", "cluster-require-full-coverage", "no")
         home = RedisHome(server.url)
         refused: list[str] = []
