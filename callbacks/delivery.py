@@ -6,6 +6,7 @@ import logging
 
 from ..store import Event, Frame, Schema, Sink, StreamName
 from ..store.recording import RecordingSink
+from ..store.retention import Retention
 from ..store.rollups import Rollups
 from ..store.schemas import Json
 from .backlog import BATCH, Batch
@@ -25,6 +26,7 @@ class Delivery:
         self.run = run
         self.ring = Ring()
         self.rollups = Rollups()
+        self.retention = Retention()
         self.schemas: dict[str, Schema] = {}
         self.told = Batch()
         """All fields of Meta so far."""
@@ -62,6 +64,8 @@ class Delivery:
             buckets=batch.buckets,
         )
         self.ring.keep(batch.frames, batch.events, batch.buckets)
+        self.retention.note(batch.frames)
+        self.retention.enforce(sink, self.run)
         return refused
 
     def finish(self, sink: Sink) -> None:

@@ -87,7 +87,10 @@ class Retention:
         self._lengths: dict[tuple[str, int, int], _Length] = {}
 
     def note(self, frames: Iterable[Frame]) -> None:
-        """Take notice of frames, in the order of their streams, once they are stored or read."""
+        """Take notice of frames, in the order of their streams, once they are stored or read.
+
+        Frames that were noted before, because they were sent again, count once.
+        """
         for frame in frames:
             name = (frame.family, frame.rank, frame.attempt)
             length = self._lengths.get(name)
@@ -152,6 +155,7 @@ class _Length:
     stream: StreamName
     keep: int
     frames: int = 0
+    last: int = -1
     marks: deque[tuple[int, int]] = field(default_factory=deque)
 
     @property
@@ -160,6 +164,9 @@ class _Length:
         return self.marks[0][1]
 
     def note(self, step: int) -> None:
+        if step <= self.last:
+            return
+        self.last = step
         every = max(min(MARK_FRAMES, self.keep // (2 * SLACK)), 1)
         if not self.marks or self.frames - self.marks[-1][0] >= every:
             self.marks.append((self.frames, step))

@@ -126,6 +126,15 @@ def test_frames_of_an_attempt_that_is_not_judged_yet_are_not_cut_by_the_daemon(
     assert len(home.frames(run, StreamName("train", 0, 2))) == 1000
 
 
+def test_frames_that_are_sent_again_count_once(home: Home, run: str) -> None:
+    retention, rows = Retention(caps=CAPS), frames(1, 160, "gradients")
+    home.append(run, rows)
+    for _ in range(5):
+        retention.note(rows)
+    retention.enforce(home, run)
+    assert len(home.frames(run, WIDE)) == 160
+
+
 class _Full(MemoryHome):
     """Refuses every write until something was cut."""
 
