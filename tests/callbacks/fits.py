@@ -90,7 +90,7 @@ def fit(
 ) -> tuple[Any, Any]:
     """Train for two epochs of six batches, and return (trainer, module)."""
     seed()
-    net = net or module(name)
+    net = module(name) if net is None else net
     loader = torch.utils.data.DataLoader(data(), 16, shuffle=True)
     settings = {"max_epochs": 2, "enable_checkpointing": False, "default_root_dir": where}
     trainer = package(name).Trainer(callbacks=callbacks, **{**QUIET, **settings, **options})
