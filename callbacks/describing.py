@@ -53,8 +53,10 @@ def batch_size_of(batch: Any) -> int | None:
     >>> batch_size_of({"image": torch.zeros(8, 3), "label": torch.zeros(8)})
     8
     """
+    if type(batch) in (list, tuple) and batch and type(batch[0]) is torch.Tensor:
+        batch = batch[0]  # nearly always
     if isinstance(batch, torch.Tensor):
-        return int(batch.shape[0]) if batch.ndim else 1
+        return batch.size(0) if batch.ndim else 1
     if isinstance(batch, dict):
         batch = list(batch.values())
     elif not isinstance(batch, (list, tuple)):

@@ -68,14 +68,11 @@ class Ledger:
         """Take the row of the step that ended."""
         self.rows.append(row)
 
-    def is_due(self) -> bool:
-        """Tell whether the rows have waited long enough."""
-        waiting = len(self.rows)
-        if not waiting:
-            return False
-        if waiting >= TOGETHER or self._count < BEGINNING:
-            return True
-        return time.perf_counter() - self._settled_at >= LONGEST_WAIT
+    def is_due(self, now: float) -> bool:
+        """Tell whether the rows have waited long enough, by `time.perf_counter`."""
+        if now - self._settled_at >= LONGEST_WAIT or self._count < BEGINNING:
+            return bool(self.rows)
+        return len(self.rows) >= TOGETHER
 
     def settle(
         self, schema: str, attempt: int, fill: Fill, *, keep: int = 0

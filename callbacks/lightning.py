@@ -21,6 +21,7 @@ from .trainer import (
     checkpoint_paths,
     clip_norm_of,
     clips_in_its_own_way,
+    dispatch_seconds,
     is_sharded,
     loss_of,
     max_steps_of,
@@ -168,7 +169,10 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
             return
         with self._guard("recorder"):
             recorder.begin(
-                self._origin(), max_steps=max_steps_of(trainer), meta=meta_of(trainer, pl_module)
+                self._origin(),
+                max_steps=max_steps_of(trainer),
+                meta=meta_of(trainer, pl_module),
+                dispatch=dispatch_seconds(trainer, self),
             )
             self.run_id = recorder.run_id
             self._known_paths = set(checkpoint_paths(trainer))

@@ -143,7 +143,7 @@ class Recorder:
         self._lrs: list[float] = []
         self._stepped = False
         self._spent = 0.0
-        self._shared = 0.0
+        self._shared = self._dispatch = 0.0
         self._closed_now = 0
         self._sender_seconds = 0.0
         self._last_end = math.nan
@@ -172,8 +172,13 @@ class Recorder:
         *,
         max_steps: int | None = None,
         meta: Mapping[str, Json] | None = None,
+        dispatch: float = 0.0,
     ) -> None:
-        """Settle which run this is, and start sending."""
+        """Settle which run this is, and start sending.
+
+        `dispatch` is what whoever calls us spends on it in a step, in seconds: a cost of ours too.
+        """
+        self._dispatch = dispatch
         name = self.options.run or type(self._model).__name__
         self._first = origin.step
         self._budget.begin(origin.step, max_steps)
@@ -306,7 +311,7 @@ class Recorder:
         if batch is not None:
             self._sampling.keep_batch(batch, self.steps + 1)
         if loss is not None:
-            if loss.ndim and loss.numel() != 1 or loss.is_complex():
+            if (loss.ndim and loss.numel() != 1) or loss.is_complex():
                 raise ConfigError(
                     f"the loss must be one real number, got {loss.dtype} of shape "
                     f"{tuple(loss.shape)}; give its mean to step(loss)"
@@ -375,7 +380,7 @@ class Recorder:
             hooks = self._sampling.hook_seconds
             self._journal.keep(frames)
         lrs, self._lrs = self._lrs or self._throughput.lrs(), []
-        within = self._spent + self._shared + hooks - begun
+        within = self._dispatch + self._spent + self._shared + hooks - begun
         step.overhead_seconds = within + time.perf_counter()
         values, late = self._throughput.row(step, lrs)
         if self._tap.armed:

@@ -80,6 +80,11 @@ class Transfer:
         self._waiting.append(parcel)
         self.poll()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether values are under way."""
+        return bool(self._waiting)
+
     def poll(self, *, wait: bool = False) -> None:
         """Deliver what has arrived; with `wait`, everything that is under way."""
         while self._waiting:

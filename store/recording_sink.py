@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,10 @@ from .frames import checked
 from .memory import MERGED
 from .schemas import Event, Frame, Json, Schema, StreamName, dumps
 from .spool import encode_record
+
+NEWS = frozenset({"heartbeat", "progress", "overhead", "clock_offset"})
+"""Fields of Meta that change all the time."""
+NEWS_SECONDS = 10.0
 
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
@@ -33,6 +38,7 @@ class RecordingSink:
         self._last: dict[StreamName, tuple[int, int]] = {}
         self._files: dict[tuple[int, int], int] = {}
         self._event_ids: set[str] = set()
+        self._told_at, self._untold = 0.0, False
         with _disk(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
             self._meta = _kept(self.directory / "meta.json")
@@ -52,6 +58,12 @@ class RecordingSink:
         for key, value in fields.items():
             merged = key in MERGED
             self._meta[key] = {**self._meta.get(key, {}), **value} if merged else value
+        # nobody watches a folder live: the whole of Meta is not written for each heartbeat
+        now = time.monotonic()
+        if NEWS.issuperset(fields) and now - self._told_at < NEWS_SECONDS:
+            self._untold = True
+            return
+        self._told_at, self._untold = now, False
         with _disk(self.directory):
             _replace(self.directory / "meta.json", dumps({**self._meta, "run": self.run}))
 
@@ -113,6 +125,9 @@ class RecordingSink:
         return None
 
     def close(self) -> None:
+        if self._untold:
+            with suppress(StoreError), _disk(self.directory):
+                _replace(self.directory / "meta.json", dumps({**self._meta, "run": self.run}))
         for handle in self._files.values():
             os.close(handle)
         self._files.clear()

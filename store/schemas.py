@@ -119,7 +119,14 @@ class Schema:
 
     def to_json(self) -> str:
         """Return compact JSON with sorted keys (what the hash is taken over)."""
-        body = {"family": self.family, "columns": [asdict(column) for column in self.columns]}
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
+        # thousands of columns: `asdict` takes 25 µs each
+        names = [item.name for item in fields(Column)]
+        rows = [{name: getattr(column, name) for name in names} for column in self.columns]
+        body = {"family": self.family, "columns": rows}
         return json.dumps(body, sort_keys=True, separators=(",", ":"))
 
     @classmethod

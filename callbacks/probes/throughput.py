@@ -63,6 +63,7 @@ class Throughput(Probe):
             for optimizer in training.optimizers
             for number in range(len(optimizer.param_groups))
         ]
+        self._single = self._groups[0][0] if len(self._groups) == 1 else None
         lrs = [
             Column(f"lr/{i}.{j}", "lr", group=str(j), optimizer=i)
             for i, optimizer in enumerate(training.optimizers)
@@ -96,6 +97,8 @@ class Throughput(Probe):
 
     def lrs(self) -> list[float]:
         """Return the learning rate of every parameter group, NaN for one that was taken away."""
+        if self._single is not None and len(groups := self._single.param_groups) == 1:
+            return [rate_of(groups[0])]
         return [
             rate_of(groups[j]) if j < len(groups := optimizer.param_groups) else NAN
             for optimizer, j in self._groups
@@ -103,7 +106,10 @@ class Throughput(Probe):
 
     def row(self, step: Step, lrs: Sequence[float]) -> tuple[list[float], list[torch.Tensor]]:
         """Return the numbers of a step, and what of them is still on the device, for `fill`."""
-        tap, losses = self._training.tap, step.losses
+        tap, losses, wait = self._training.tap, step.losses, step.wait_seconds
+        idle = (tap is None or not tap.armed) and len(losses) == 1
+        if idle and type(losses[0]) is float and not callable(wait):  # nearly always on a CPU
+            return self._plain(step, losses[0], lrs, wait), []
         seen = tap if tap is not None and tap.armed and tap.measured else None
         clip = NAN if seen is None else seen.clip_factor
         loss, late = NAN, []
@@ -118,13 +124,29 @@ class Throughput(Probe):
             if squares is not None:
                 bad += int((~squares.isfinite()).sum())
         total = NAN if squares is None or late else squares.sum().item()
-        wait = step.wait_seconds
         if late:  # such rows are filled in their order
             self._waits.append(wait)
         row = [loss, *lrs, total, clip, step.samples, step.step_seconds, step.data_seconds]
         row += [NAN if callable(wait) else wait, step.loss_scale, step.skipped, float(bad)]
         row += [step.overhead_seconds, step.epoch]
         return row, late
+
+    def _plain(self, step: Step, loss: float, lrs: Sequence[float], wait: float) -> list[float]:
+        return [
+            loss,
+            *lrs,
+            NAN,
+            NAN,
+            step.samples,
+            step.step_seconds,
+            step.data_seconds,
+            wait,
+            step.loss_scale,
+            step.skipped,
+            0.0 if math.isfinite(loss) else 1.0,
+            step.overhead_seconds,
+            step.epoch,
+        ]
 
     def _late(
         self, losses: Sequence[float | torch.Tensor], squares: torch.Tensor | None
