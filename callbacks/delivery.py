@@ -65,8 +65,11 @@ class Delivery:
         )
         self.ring.keep(batch.frames, batch.events, batch.buckets)
         self.retention.note(batch.frames)
-        self.retention.enforce(sink, self.run)
         return refused
+
+    def tend(self, sink: Sink) -> None:
+        """Cut what is beyond the hard caps; apart from `send`, which must not fail behind its batch."""
+        self.retention.enforce(sink, self.run)
 
     def finish(self, sink: Sink) -> None:
         """Store the buckets that are not complete: no frame will come any more."""

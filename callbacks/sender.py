@@ -253,6 +253,7 @@ class Sender:
                 return
             self._count(batch, refused)
             self._unsent = None
+            self.delivery.tend(sink)
 
     def _count(self, batch: Batch, refused: int) -> None:
         self.sent_frames += len(batch.frames) - refused

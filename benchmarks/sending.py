@@ -1,0 +1,274 @@
+"""What sending costs: the sender's CPU a frame, `emit`, bytes in Redis, and many ranks on one server.
+
+    python -m benchmarks.sending [--quick]
+
+Starts private Redis servers on loopback. CPU times are those of threads and of the server's own
+INFO, so that a machine that is not idle falsifies them little; the wall-clock figures it does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from otoscope.callbacks.backlog import Batch
+from otoscope.callbacks.delivery import Delivery
+from otoscope.callbacks.sender import Sender
+from otoscope.store import Column, Frame, Schema
+from otoscope.store.buckets import TIERS
+from otoscope.store.connecting import open_sink
+from otoscope.store.identity import new_run_id
+from otoscope.store.redis_home import RedisHome
+from otoscope.store.server import EmbeddedServer
+
+WIDE, TRAIN, SYSTEM = 1200, 13, 8
+"""Columns of `gradients` of 200 layers, and of what every rank sends: `train` and `system`."""
+SYSTEM_EVERY = 10
+"""Steps between two frames of `system`."""
+RANKS = (1, 8, 64, 512)
+PROCESSES = 2
+STEP_SECONDS = 0.005
+RESULT = Path(__file__).parent / "results" / "sending.json"
+
+
+def schema(family: str, width: int) -> Schema:
+    return Schema(family, tuple(Column.of("x", layer=str(i)) for i in range(width)))
+
+
+SCHEMAS = {
+    "gradients": schema("gradients", WIDE),
+    "train": schema("train", TRAIN),
+    "system": schema("system", SYSTEM),
+}
+
+
+def frame(family: str, step: int, rank: int, values: np.ndarray) -> Frame:
+    return Frame(family, rank, 1, step, time.time(), SCHEMAS[family].hash, values)
+
+
+@contextmanager
+def server() -> Iterator[EmbeddedServer]:
+    with tempfile.TemporaryDirectory(prefix="otoscope-bench-") as folder:
+        one = EmbeddedServer(Path(folder)).start()
+        try:
+            yield one
+        finally:
+            one.stop()
+
+
+# -- one rank, wide frames ------------------------------------------------------------------------
+
+
+def one_sender(seconds: float) -> dict[str, float]:
+    """A real sender beside a loop that emits one frame of 1,200 columns a step."""
+    with server() as redis, tempfile.TemporaryDirectory() as folder:
+        home = RedisHome(redis.url)
+        run, spool = new_run_id("bench"), Path(folder) / "spool"
+        sender = Sender(run, lambda: open_sink(redis.url, run, spool), spool)
+        for kind in SCHEMAS.values():
+            sender.emit(kind)
+        sender.start()
+        sender.emit({"name": "bench"})
+        assert sender.flush()
+        rows = np.random.default_rng(0).random((64, WIDE)).astype(np.float32)
+        before, used, costs = sender.cpu_seconds, memory(home), list[float]()
+        end, step = time.perf_counter() + seconds, 0
+        while time.perf_counter() < end:
+            step += 1
+            item = frame("gradients", step, 0, rows[step % 64].copy())
+            begun = time.perf_counter()
+            sender.emit(item)
+            costs.append(time.perf_counter() - begun)
+            busy(STEP_SECONDS)
+        assert sender.flush(10)
+        cpu, used = sender.cpu_seconds - before, memory(home) - used
+        assert sender.sent_frames == step and sender.close()
+        raw, tiers = stream_bytes(home, run)
+        home.close()
+    return {
+        "frames": step,
+        "sender_cpu_us_a_frame": cpu / step * 1e6,
+        "emit_p50_us": float(np.percentile(costs, 50) * 1e6),
+        "emit_p99_us": float(np.percentile(costs, 99) * 1e6),
+        "bytes_a_number": raw / (step * WIDE),
+        "bytes_a_number_with_rollups": (raw + tiers) / (step * WIDE),
+    }
+
+
+def busy(seconds: float) -> None:
+    """Compute as a training step does: most of it without the GIL."""
+    matrix = np.ones((64, 64), np.float32)
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        matrix = matrix @ matrix * 1e-9
+
+
+def memory(home: RedisHome) -> int:
+    return int(str(home.server_info()["used_memory"]))
+
+
+def stream_bytes(home: RedisHome, run: str) -> tuple[int, int]:
+    """Return what a run's raw streams, and what its tiers take in the server's own count."""
+    from otoscope.store import keys
+
+    def size(key: str) -> int:
+        return int(home._client.memory_usage(key, samples=0) or 0)
+
+    streams = home.streams(run)
+    raw = sum(size(keys.raw(run, stream)) for stream in streams)
+    tiers = sum(size(keys.tier(run, stream, tier)) for stream in streams for tier in TIERS)
+    return raw, tiers
+
+
+# -- many ranks, narrow frames --------------------------------------------------------------------
+
+
+@dataclass
+class Load:
+    """One setting: so many ranks, each sending `steps` steps in a batch."""
+
+    ranks: int
+    steps: int
+    frames_a_second: float
+    batches_a_second: float
+    redis_cpu_us_a_frame: float
+    redis_cpu_us_a_batch: float
+    client_cpu_us_a_frame: float
+    redis_bytes_a_frame: float
+    wire_bytes_a_frame: float
+
+
+def drive(url: str, run: str, ranks: Sequence[int], steps: int, until: float) -> dict[str, float]:
+    """Send for a number of ranks in turn until a time; each has a connection of its own."""
+    homes = [RedisHome(url, timeout=30, faithful=True) for _ in ranks]
+    lines = [Delivery(run) for _ in ranks]
+    values = {name: np.random.default_rng(0).random(len(s.columns)).astype(np.float32) for name, s in SCHEMAS.items()}  # fmt: skip
+    for home in homes:
+        home.ping()
+    step = frames = batches = 0
+    begun, cpu = time.time(), time.process_time()
+    while time.time() < until:
+        for rank, home, line in zip(ranks, homes, lines, strict=True):
+            batch = Batch(fields={"heartbeat": {str(rank): time.time()}})
+            for s in range(step + 1, step + steps + 1):
+                if s % SYSTEM_EVERY == 0:
+                    batch.frames.append(frame("system", s, rank, values["system"]))
+                batch.frames.append(frame("train", s, rank, values["train"]))
+            refused = line.send(home, batch, 1)
+            assert not refused
+            frames += len(batch.frames)
+            batches += 1
+        step += steps
+    cpu = time.process_time() - cpu
+    for home in homes:
+        home.close()
+    return {"frames": frames, "batches": batches, "cpu": cpu, "seconds": time.time() - begun}
+
+
+def many(pool: ProcessPoolExecutor, ranks: int, steps: int, seconds: float) -> Load:
+    """Send from `ranks` ranks in a few processes, as fast as they and one server can."""
+    with server() as redis:
+        home, run = RedisHome(redis.url), new_run_id("bench")
+        home.write_meta(run, {"name": "bench"})
+        for kind in SCHEMAS.values():
+            home.add_schema(run, kind)
+        before = home.server_info()
+        shares = [list(range(ranks))[i::PROCESSES] for i in range(min(PROCESSES, ranks))]
+        end = time.time() + seconds + 1
+        jobs = [pool.submit(drive, redis.url, run, share, steps, end) for share in shares]
+        done = [job.result() for job in jobs]
+        after = home.server_info()
+        home.close()
+
+    def grew(*names: str) -> float:
+        return sum(float(str(after[n])) - float(str(before[n])) for n in names)
+
+    frames, batches = sum(d["frames"] for d in done), sum(d["batches"] for d in done)
+    redis_cpu = grew("used_cpu_sys", "used_cpu_user")
+    return Load(
+        ranks=ranks,
+        steps=steps,
+        frames_a_second=sum(d["frames"] / d["seconds"] for d in done),
+        batches_a_second=sum(d["batches"] / d["seconds"] for d in done),
+        redis_cpu_us_a_frame=redis_cpu / frames * 1e6,
+        redis_cpu_us_a_batch=redis_cpu / batches * 1e6,
+        client_cpu_us_a_frame=sum(d["cpu"] for d in done) / frames * 1e6,
+        redis_bytes_a_frame=grew("used_memory_dataset") / frames,
+        wire_bytes_a_frame=grew("total_net_input_bytes", "total_net_output_bytes") / frames,
+    )
+
+
+# -- what follows ---------------------------------------------------------------------------------
+
+
+def needs(loads: Sequence[dict[str, Any]], ranks: int, step_seconds: float) -> dict[str, float]:
+    """Return what one run of `ranks` ranks asks of Redis at a step time, from two measured loads.
+
+    A batch costs a + b · frames of the server's CPU: `loads` holds one with few frames a batch and
+    one with many. A rank sends a batch every 250 ms, or every step where that is longer.
+    """
+    few, most = (min(loads, key=lambda row: row["steps"]), max(loads, key=lambda row: row["steps"]))
+    x, y = (row["redis_cpu_us_a_batch"] / row["redis_cpu_us_a_frame"] for row in (few, most))
+    slope = (most["redis_cpu_us_a_batch"] - few["redis_cpu_us_a_batch"]) / (y - x)
+    base = few["redis_cpu_us_a_batch"] - slope * x
+    frames = ranks / step_seconds * (1 + 1 / SYSTEM_EVERY)
+    batches = ranks / max(step_seconds, 0.25)
+    cores = (batches * base + frames * slope) / 1e6
+    share = (frames / batches - x) / (y - x)
+    wire = few["wire_bytes_a_frame"] + min(max(share, 0), 1) * (
+        most["wire_bytes_a_frame"] - few["wire_bytes_a_frame"]
+    )
+    return {
+        "frames_a_second": frames,
+        "batches_a_second": batches,
+        "redis_cores": cores,
+        "servers": math.ceil(cores / 0.5),
+        "network_mb_a_second": frames * wire / 1e6,
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--quick", action="store_true", help="a second or two of each")
+    quick = parser.parse_args(argv).quick
+    seconds = 1.0 if quick else 4.0
+    repeats = [one_sender(2 if quick else 15) for _ in range(1 if quick else 3)]
+    one = {name: statistics.median(row[name] for row in repeats) for name in repeats[0]}
+    print(f"sending: one rank, frames of {WIDE:,} columns with rollups")
+    for name, value in one.items():
+        print(f"  {name:<30} {value:10.2f}")
+    context = get_context("spawn")
+    with ProcessPoolExecutor(PROCESSES, mp_context=context) as pool:
+        list(pool.map(abs, range(PROCESSES)))  # both have imported what they need
+        loads = [many(pool, ranks, steps, seconds) for steps in (1, 25) for ranks in RANKS]
+    print(f"sending: many ranks, `train` and `system`, {PROCESSES} processes beside one server")
+    for load in loads:
+        print("  " + "  ".join(f"{name} {value:,.1f}" for name, value in asdict(load).items()))
+    rows = [asdict(load) for load in loads]
+    wide = [row for row in rows if row["ranks"] == max(RANKS)]
+    table = {f"{t} s": needs(wide, 10_000, t) for t in (0.1, 1.0, 10.0)}
+    for name, row in table.items():
+        print(
+            f"  10,000 ranks, {name} a step: " + "  ".join(f"{k} {v:,.1f}" for k, v in row.items())
+        )
+    RESULT.parent.mkdir(exist_ok=True)
+    if not quick:
+        body = {"one_rank": one, "many_ranks": rows, "10,000 ranks": table}
+        RESULT.write_text(json.dumps(body, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
