@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 import time
 import uuid
@@ -12,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..store import (
-    Event,
     Home,
     Judgement,
     StoreError,
@@ -25,15 +25,18 @@ from ..store.schemas import plain
 from .fold import Fold
 from .judging import report_of
 from .reader import Reader
+from .silence import Silence
 
 LEASE_MS = 10_000
 BEAT = "daemon.heartbeat"
 FRESH_SECONDS = 30.0
 LONGEST_WAIT = 5.0
-SILENT_SECONDS = 30.0
-"""A rank that sent nothing for so long, while another did, is waited for no longer."""
-
 IDLE_SECONDS = 15.0
+WATCHED_SECONDS = 3600.0
+"""A run that fell silent longer ago was lost before this daemon came."""
+LOOK_SECONDS = 5.0
+"""Seconds between two looks at the ranks' heartbeats."""
+
 IDLE_TICKS = 10
 """A run that was last seen so long ago is looked at in every tenth tick only, for its events."""
 
@@ -50,8 +53,9 @@ class _Watched:
     fold: Fold
     reader: Reader
     committed: str | None
-    marks: dict[int, tuple[int, float]] = field(default_factory=dict)
-    """Of each rank: its watermark, and when it moved last."""
+    silence: Silence = field(default_factory=Silence)
+    looked: float = -math.inf
+    """When the ranks' heartbeats were looked at last."""
 
 
 class Daemon:
@@ -155,13 +159,19 @@ class Daemon:
 
     def _put_to_rest(self, run: str, seen: float) -> None:
         watched = self._runs.get(run)
-        if watched is None or self._clock() - seen < IDLE_SECONDS:
+        age = self._clock() - seen
+        if watched is None or age < IDLE_SECONDS or self._waits(run, watched, age):
             self._idle.pop(run, None)
             return
         self._idle[run] = (seen, watched.fold.place.events)
-        if watched.fold.meta.world_size <= 1:
-            del self._runs[run]  # its windows are read again when it goes on
-            self.home.release(run, self.token)
+        del self._runs[run]  # its windows are read again when it goes on
+        self.home.release(run, self.token)
+
+    def _waits(self, run: str, watched: _Watched, age: float) -> bool:
+        """Tell whether a clock has yet to decide something about a run that is silent."""
+        if watched.fold.lagging():
+            return True
+        return age < WATCHED_SECONDS and watched.silence.watches(self.home.meta(run))
 
     def _tend(self, run: str) -> int:
         if not self.home.acquire(run, self.token, LEASE_MS):
@@ -178,7 +188,7 @@ class Daemon:
                     return judged
                 if points < POINTS:
                     break
-        if self._exclude_silent_rank(run, watched):
+        if self._decided_by_the_clock(run, watched):
             judged += self._tend(run)
         return judged
 
@@ -191,26 +201,17 @@ class Daemon:
         if not fold.knows_its_schemas():
             fold.schemas.update(self.home.schemas(run))
 
-    def _exclude_silent_rank(self, run: str, watched: _Watched) -> bool:
-        """Write as an event that a rank is gone; the fold obeys the event, no clock."""
-        fold, now = watched.fold, self._clock()
-        number = fold.place.attempt
-        attempt = fold.log.attempt(number)
-        world = max(attempt.world or fold.meta.world_size, 1)
-        live = [rank for rank in range(world) if rank not in attempt.excluded]
-        for rank in live:
-            mark = attempt.watermarks.get(rank, fold.place.step)
-            if watched.marks.get(rank, (None, 0.0))[0] != mark:
-                watched.marks[rank] = (mark, now)
-        furthest = max((watched.marks[rank][0] for rank in live), default=0)
-        for rank in live:
-            mark, moved = watched.marks[rank]
-            if len(live) > 1 and mark < furthest and now - moved > SILENT_SECONDS:
-                body = {"rank": rank, "from_step": mark}
-                event = Event("excluded", mark, number, rank, now, body)
+    def _decided_by_the_clock(self, run: str, watched: _Watched) -> bool:
+        """Write as events what the clock decides; returns whether the fold can go on by them."""
+        now = self._clock()
+        excluded = watched.silence.excluded(watched.fold, now)
+        for event in excluded:
+            self.home.add_event(run, event)
+        if now - watched.looked >= LOOK_SECONDS:
+            watched.looked = now
+            for event in watched.silence.stalled(self.home.meta(run), now):
                 self.home.add_event(run, event)
-                return True  # one at a time: the others may go on once this one is let go
-        return False
+        return bool(excluded)
 
     def _begin(self, run: str) -> _Watched:
         judgement = self.home.judgement(run)

@@ -117,7 +117,8 @@ class Fold:
         self.history = History()
         for group in past.take(place.attempt, place.step):
             live = [f for f in group if f.step <= excluded.get(f.rank, f.step)]
-            self.history.add(live, self.schemas)
+            if live:
+                self._learn(live)
 
     # ---- the log ---------------------------------------------------------------------------
 
@@ -185,6 +186,18 @@ class Fold:
             self._thresholds[rule] = self.settings.thresholds(rule)
         return self._thresholds[rule]
 
+    def marks(self) -> dict[int, int]:
+        """Return the step up to which each rank that is waited for has sent all."""
+        number, begun = self.place.attempt, self.place.step
+        marks = self.log.attempt(number).watermarks
+        return {rank: marks.get(rank, begun) for rank in self.log.live(number)}
+
+    def lagging(self) -> dict[int, int]:
+        """Return the marks of the ranks that keep steps of others from being judged."""
+        marks = self.marks()
+        furthest = max(marks.values(), default=0)
+        return {rank: mark for rank, mark in marks.items() if mark < furthest}
+
     def knows_its_schemas(self) -> bool:
         """Tell whether every waiting frame can be read."""
         waiting = {frame.schema for frame in self.log.waiting()}
@@ -201,13 +214,15 @@ class Fold:
         self.history = History()
         self.facts.begin_attempt(first)
         self.engine.begin_attempt()
+        for rule in self.rules:
+            self.engine.entry(rule.id)  # now: an event before the first point shall find them all
 
     def _judge_point(self, point: int) -> None:
         before = self.place.step
         for event in self.log.take_events(self.place.attempt, point):
             self._obey(event)
         for group in self.log.take(self.place.attempt, point):
-            self.history.add(group, self.schemas)
+            self._learn(group)
         self.place.step = point
         self.place.points += 1
         window = Window(self.history, point, self.place.since)
@@ -215,6 +230,15 @@ class Fold:
         for rule in self.rules:
             self._apply(rule, window)
         self.settings.mark(self.engine.findings)
+
+    def _learn(self, group: Sequence[Frame]) -> None:
+        """Take the frames of one family at one step, unless they are a part of a sum."""
+        schema = self.schemas.get(group[0].schema)
+        if schema is not None and group[0].family != "train":
+            adds_up = any(column.ranks not in ("same", "each") for column in schema.columns)
+            if adds_up and len(group) < self.log.expected(group[0].attempt, group[0].step):
+                return
+        self.history.add(group, self.schemas)
 
     def _apply(self, rule: Rule, window: Window) -> None:
         numbers, entry = self.thresholds(rule.id), self.engine.entry(rule.id)

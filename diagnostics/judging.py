@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..store import Home, Store
+from ..store.ranks import has_ended
 from ..store.schemas import Json
 from .fold import Fold
 from .obstacles import obstacles
 from .reader import Reader
+from .silence import exclusion
 from .verdict import run_json
 
 
@@ -71,4 +73,17 @@ def fold_run(
         fold.judge(until=until)
         if progress is not None:
             progress(min(fold.place.step, total), total)
+    if has_ended(fold.meta):
+        _go_on_without(fold, until)
     return fold
+
+
+def _go_on_without(fold: Fold, until: int | None) -> None:
+    """Judge on without the ranks that sent less than others: no more of them is to come.
+
+    The daemon comes to the same after it has waited for them.
+    """
+    while behind := fold.lagging():
+        number = fold.place.attempt
+        fold.push(events=[exclusion(number, rank, mark, 0.0) for rank, mark in behind.items()])
+        fold.judge(until=until)

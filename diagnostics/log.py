@@ -86,10 +86,20 @@ class Log:
 
     def watermark(self, number: int) -> int:
         """Return the step up to which every live rank has sent all, -1 where one sent nothing."""
+        marks = self.attempt(number).watermarks
+        return min((marks.get(rank, -1) for rank in self.live(number)), default=-1)
+
+    def live(self, number: int) -> list[int]:
+        """Return the ranks of an attempt that are waited for."""
         attempt = self.attempt(number)
         world = max(attempt.world or self.world_size, 1)
-        ranks = [rank for rank in range(world) if rank not in attempt.excluded]
-        return min((attempt.watermarks.get(rank, -1) for rank in ranks), default=-1)
+        return [rank for rank in range(world) if rank not in attempt.excluded]
+
+    def expected(self, number: int, step: int) -> int:
+        """Return how many ranks send frames of a step: those that had not left by then."""
+        attempt = self.attempt(number)
+        world = max(attempt.world or self.world_size, 1)
+        return world - sum(last < step for last in attempt.excluded.values())
 
     def next_point(self, number: int, until: int | None) -> int | None:
         """Return the next point of an attempt that can be judged, None where none can yet.

@@ -73,9 +73,11 @@ class MemoryHome:
         return None
 
     def tell_job(self, job: str, text: str) -> None:
+        """Remember a text under a job's key."""
         self._jobs[job] = text
 
     def job(self, job: str) -> str | None:
+        """Return what was told under a job's key, None where nothing was."""
         return self._jobs.get(job)
 
     def run_ids(self) -> list[tuple[str, float]]:
