@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -26,3 +29,21 @@ def try_lock(path: Path) -> IO[str] | None:
         file.close()
         return None
     return file
+
+
+@contextmanager
+def held_lock(path: Path, seconds: float = 2.0) -> Iterator[bool]:
+    """Hold a lock for a moment's work, and yield whether it was to be had in so many seconds.
+
+    Raises OSError where the file cannot be made.
+    """
+    end = time.monotonic() + seconds
+    file = try_lock(path)
+    while file is None and time.monotonic() < end:
+        time.sleep(0.005)
+        file = try_lock(path)
+    try:
+        yield file is not None
+    finally:
+        if file is not None:
+            file.close()

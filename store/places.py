@@ -15,6 +15,8 @@ from typing import Any
 
 import platformdirs
 
+from .locks import held_lock
+
 _log = logging.getLogger("otoscope")
 
 
@@ -118,10 +120,11 @@ def register_recording(directory: Path) -> None:
 
     A home folder that cannot be written to is said in the log: the recording itself is whole.
     """
-    known = [path for path in recordings() if path != directory.resolve()]
-    rows = [str(path) for path in [*known, directory.resolve()]][-1000:]
     try:
-        write_private(recordings_file(), {"recordings": rows})
+        with held_lock(_recordings_lock()):  # ranks of a job begin at one moment
+            known = [path for path in recordings() if path != directory.resolve()]
+            rows = [str(path) for path in [*known, directory.resolve()]][-1000:]
+            write_private(recordings_file(), {"recordings": rows})
     except OSError as error:
         _log.warning(
             "`otoscope up` will not find the recording in %s by itself, for %s cannot be written "
@@ -143,8 +146,13 @@ def recordings() -> list[Path]:
 
 def forget_recording(directory: Path) -> None:
     """Take a recording off the list; its folder stays."""
-    rows = [str(path) for path in recordings() if path != directory]
-    write_private(recordings_file(), {"recordings": rows})
+    with held_lock(_recordings_lock()):
+        rows = [str(path) for path in recordings() if path != directory]
+        write_private(recordings_file(), {"recordings": rows})
+
+
+def _recordings_lock() -> Path:
+    return home_folder() / "recordings.lock"
 
 
 def write_private(path: Path, body: dict[str, Any]) -> None:
