@@ -135,11 +135,24 @@ class Store:
                 )
                 for rank, span in ranks.items()
             }
-            blocks.append(combine_ranks(tables, chosen.recorded, plain=rank is not None))
+            ends = {} if rank is not None else self._ends(run, family, number, streams, chosen)
+            plain = rank is not None
+            blocks.append(combine_ranks(tables, chosen.recorded, plain=plain, ends=ends))
         if not blocks:
             blocks = [combine_ranks({}, chosen.recorded, plain=rank is not None)]
         rows = chosen.derive(reduce_to(joined(blocks), points))
         return Series(rows.steps, rows.times, rows.values, rows.low, rows.high, rows.columns)
+
+    def _ends(
+        self, run: str, family: str, attempt: int, streams: Sequence[StreamName], chosen: Selection
+    ) -> dict[int, int]:
+        """Return the last step of each rank of an attempt, where parts of a sum are sampled."""
+        ranks = [stream.rank for stream in streams if stream.attempt == attempt]
+        adds_up = any(column.ranks in ("sum", "mean") for column in chosen.recorded)
+        if family == "train" or len(ranks) < 2 or not adds_up:
+            return {}
+        lasts = {r: self.home.last_id(run, StreamName("train", r, attempt)) for r in ranks}
+        return {r: last[0] for r, last in lasts.items() if last is not None}
 
     def _streams(
         self, run: str, family: str, rank: int | None, attempt: int | None
