@@ -7,7 +7,7 @@ ranks combined as `Store.read` does it for the whole.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -15,23 +15,33 @@ import numpy as np
 from .errors import EmptySelectionError
 from .reading import Store
 from .schemas import Series, StreamName, family_order
+from .tiers import first_step, last_step
 
 NUMBERS_AT_ONCE = 2_000_000
 """Values read at once over all ranks: 8 MB, and a few copies of it while they are combined."""
 MARGIN = 128
 """Steps read beside a range of several ranks: whether a rank that skips a step was running (its part
 of a sum is missing) or had ended is seen from the steps around it."""
+WIDEST = 8**8
 WHOLE = 1 << 40
 """More points than any range holds: as fine as it is stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """The steps that an attempt contributes: first and last, inclusive."""
+    """The steps that an attempt contributes: first and last, inclusive.
+
+    From each of the `edges` on a finer level is held: raw, or buckets of fewer steps.
+    """
 
     attempt: int
     first: int
     last: int
+    edges: tuple[int, ...] = ()
+
+    def next_edge(self, step: int) -> int:
+        """Return the last step before the next edge behind a step."""
+        return min([edge - 1 for edge in self.edges if edge > step], default=self.last)
 
 
 @dataclass(slots=True)
@@ -69,17 +79,20 @@ class Export:
     def tables(self, progress: Callable[[int, int], None] | None = None) -> Iterator[Table]:
         """Yield every stored sample, in order; `progress` is told (steps done, steps in all)."""
         target = max(16, NUMBERS_AT_ONCE // (max(len(self.columns), 1) * self.ranks))
-        span, every = target, max(self.last - self.first + 1, 1)
+        span, every = 8 ** (target.bit_length() // 3), max(self.last - self.first + 1, 1)
         for piece in self.pieces:
             start = piece.first
             while start <= piece.last:
-                stop = min(start + span - 1, piece.last)
+                # ranges end where buckets of rolled up steps do, and where raw begins
+                stop = min(start - start % span + span - 1, piece.last, piece.next_edge(start))
                 series = self._read(start, stop, WHOLE, piece.attempt)
                 if len(series):
                     yield Table(series, np.full(len(series), piece.attempt, np.int32))
                 start = stop + 1
-                # a family sampled at every 50th step: read fifty times the steps at once
-                span = min(2 * span, 1 << 24) if 2 * len(series) < target else max(target, span)
+                if 8 * len(series) < target:  # a sparse family, or one that is rolled up
+                    span = min(8 * span, WIDEST)
+                elif len(series) > target:
+                    span = max(span // 8, 8)
                 if progress is not None:
                     progress(min(start, self.last + 1) - self.first, every)
 
@@ -155,10 +168,12 @@ def select_export(
         EmptySelectionError: no such family, rank, attempt or column, or no sample in the range.
     """
     streams = _streams(store, run, family, rank, attempt)
-    pieces = _pieces(store, run, family, streams, rank)
+    pieces = _pieces(store, run, family, streams)
     first, last = pieces[0].first, pieces[-1].last
     cut = [
-        Piece(p.attempt, max(p.first, start or 0), p.last if stop is None else min(p.last, stop))
+        replace(
+            p, first=max(p.first, start or 0), last=p.last if stop is None else min(p.last, stop)
+        )
         for p in pieces
     ]
     cut = [piece for piece in cut if piece.first <= piece.last]
@@ -197,18 +212,16 @@ def _streams(
     return [s for s in streams if rank in (None, s.rank) and attempt in (None, s.attempt)]
 
 
-def _pieces(
-    store: Store, run: str, family: str, streams: Sequence[StreamName], rank: int | None
-) -> list[Piece]:
+def _pieces(store: Store, run: str, family: str, streams: Sequence[StreamName]) -> list[Piece]:
     """Return the steps that each attempt contributes: a later one replaces from its first step on."""
     found: list[Piece] = []
     for number in sorted({stream.attempt for stream in streams}, reverse=True):
-        ends = _ends(store, run, family, number, rank)
-        if ends is None:
+        piece = _piece(store, run, [s for s in streams if s.attempt == number])
+        if piece is None:
             continue
-        last = min([ends[1], *(piece.first - 1 for piece in found)])
-        if ends[0] <= last:
-            found.append(Piece(number, ends[0], last))
+        last = min([piece.last, *(later.first - 1 for later in found)])
+        if piece.first <= last:
+            found.append(replace(piece, last=last))
     if not found:
         raise EmptySelectionError(
             f"{run} holds no samples of {family}; all were trimmed or damaged"
@@ -216,18 +229,16 @@ def _pieces(
     return found[::-1]
 
 
-def _ends(
-    store: Store, run: str, family: str, attempt: int, rank: int | None
-) -> tuple[int, int] | None:
-    """Return the first and the last step that an attempt has samples of."""
-    streams = [
-        stream
-        for stream in store.home.streams(run)
-        if (stream.family, stream.attempt) == (family, attempt) and rank in (None, stream.rank)
-    ]
-    firsts = [frame.step for s in streams for frame in store.home.frames(run, s, count=1)]
-    lasts = [frame.step for s in streams for frame in store.home.latest(run, s)]
-    return (min(firsts), max(lasts)) if firsts and lasts else None
+def _piece(store: Store, run: str, streams: Sequence[StreamName]) -> Piece | None:
+    """Return the steps that an attempt has samples of, on any of its ranks."""
+    extents = store.home.extents(run, streams).values()
+    firsts = [step for extent in extents if (step := first_step(extent)) is not None]
+    lasts = [step for extent in extents if (step := last_step(extent)) is not None]
+    if not firsts or not lasts:
+        return None
+    levels = ([extent for extent in level if extent] for level in zip(*extents, strict=True))
+    edges = tuple(max(extent.begin for extent in level) for level in levels if level)
+    return Piece(streams[0].attempt, min(firsts), max(lasts), edges)
 
 
 def _columns(

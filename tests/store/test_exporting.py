@@ -17,6 +17,7 @@ from otoscope.store import (
 )
 from otoscope.store import exporting as module
 from otoscope.store.exporting import families, select_export
+from otoscope.store.rollups import Rollups
 
 RUN = "out-01"
 TRAIN = Schema(
@@ -69,7 +70,7 @@ def test_ranges_give_what_one_read_gives(
     np.testing.assert_array_equal(gathered(tables, lambda t: t.series.values), whole.values)
     np.testing.assert_array_equal(gathered(tables, lambda t: t.series.times), whole.times)
     assert gathered(tables, lambda t: t.attempts).tolist() == [1] * 600 + [2] * 100
-    assert max(map(len, tables)) <= max(16, numbers // 8)
+    assert max(map(len, tables)) <= 8 * max(16, numbers // 8)
 
 
 def test_a_sparse_family_is_read_in_longer_and_longer_ranges(
@@ -88,7 +89,30 @@ def test_a_sparse_family_is_read_in_longer_and_longer_ranges(
     tables = list(chosen.tables())
 
     assert gathered(tables, lambda t: t.series.steps).tolist() == list(range(50, 1001, 50))
-    assert len(reads) < 15
+    assert len(reads) < 20
+
+
+def test_steps_that_are_only_rolled_up_are_exported_once_each_as_rows_of_several(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "NUMBERS_AT_ONCE", 1)
+    home, frames = MemoryHome(), [frame(step) for step in range(1, 5001)]
+    home.write_meta(RUN, {"name": "out"})
+    home.add_schema(RUN, TRAIN)
+    home.append(RUN, frames, buckets=Rollups().take(frames))
+    home.trim(RUN, frames[0].stream, 4000)
+    tables = list(select_export(Store(home), RUN, "train", columns=["loss"]).tables())
+
+    steps = gathered(tables, lambda t: t.series.steps)
+    values = gathered(tables, lambda t: t.series.values)[:, 0]
+    assert (np.diff(steps) > 0).all()
+    raw = steps >= 4000
+    assert steps[raw].tolist() == list(range(4000, 5001))
+    np.testing.assert_array_equal(values[raw], [item.values[0] for item in frames[3999:]])
+    weights = np.diff(steps[steps <= 4000])
+    mean = np.average(values[~raw], weights=weights)
+    assert mean == pytest.approx(np.mean([item.values[0] for item in frames[:3999]]), abs=1e-3)
+    assert weights.max() <= 8
 
 
 def test_progress_counts_steps_to_the_last(store: Store) -> None:
