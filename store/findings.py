@@ -1,0 +1,87 @@
+"""A finding: what was seen, why it matters, what to set and how that was computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+from .plain import Json, from_mapping, plain
+
+Severity = Literal["info", "warning", "critical"]
+
+
+@dataclass(slots=True)
+class Evidence:
+    """One thing that was seen: words, and the series, step and threshold behind them."""
+
+    text: str
+    family: str | None = None
+    column: str | None = None
+    step: int | None = None
+    value: float | None = None
+    threshold: float | None = None
+
+
+@dataclass(slots=True)
+class Recommendation:
+    """A setting to change: `proposed` is a JSON value that a script can apply unedited.
+
+    `also` holds further `{"parameter", "proposed"}` pairs that belong together with it,
+    `alternatives` other recommendations to choose from. `basis` is "derived",
+    "from your run" or "rule of thumb"; `range` is [low, high] or None.
+    """
+
+    parameter: str
+    current: Json = None
+    proposed: Json = None
+    range: list[float] | None = None
+    basis: str = "rule of thumb"
+    formula: str = ""
+    snippet: str = ""
+    effect: str = ""
+    verify: str = ""
+    risk: str = ""
+    also: list[dict[str, Json]] = field(default_factory=list)
+    alternatives: list[dict[str, Json]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Finding:
+    """An argument that something is wrong: what was seen, why it matters, what to set."""
+
+    id: str
+    run: str
+    attempt: int
+    rule: str
+    severity: Severity
+    state: Literal["firing", "resolved"]
+    scope: str
+    first_step: int
+    last_step: int
+    title: str
+    why: str = ""
+    because: list[Evidence] = field(default_factory=list)
+    recommendation: Recommendation | None = None
+    may_be_normal: str = ""
+    not_measured: list[str] = field(default_factory=list)
+    layers: list[str] = field(default_factory=list)
+    ranks: list[int] = field(default_factory=list)
+    caused: list[str] = field(default_factory=list)
+    outcome: str | None = None
+    acknowledged: bool = False
+    snoozed_until_step: int | None = None
+    stale: bool = False
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the finding as a JSON object (DESIGN: "A finding as JSON")."""
+        return plain(asdict(self))
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Json]) -> Finding:
+        """Read what `to_json` wrote; unknown keys are ignored."""
+        finding = from_mapping(cls, body)
+        finding.because = [from_mapping(Evidence, item) for item in body.get("because", [])]
+        advice = body.get("recommendation")
+        finding.recommendation = None if advice is None else from_mapping(Recommendation, advice)
+        return finding
