@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 
-from ..store import Event, Frame, Schema, Sink, StreamName
+from ..store import Event, Frame, Schema, Sink, StoreError, StreamName
 from ..store.recording import RecordingSink
 from ..store.retention import Retention
 from ..store.rollups import Rollups
@@ -34,6 +35,7 @@ class Delivery:
         """Whether an error came since the store was last asked what it holds."""
         self.resent_frames = 0
         self._owed: list[Event] = []
+        self._told_of_tending = False
 
     def remember(self, batch: Batch) -> None:
         """Take note of schemas and fields that are on their way, wherever they go first."""
@@ -69,7 +71,12 @@ class Delivery:
 
     def tend(self, sink: Sink) -> None:
         """Cut what is beyond the hard caps; apart from `send`, which must not fail behind its batch."""
-        self.retention.enforce(sink, self.run)
+        try:
+            self.retention.enforce(sink, self.run)
+        except StoreError as error:  # a lost connection is met again by the next batch
+            if not self._told_of_tending:
+                log.warning("run %s: old samples cannot be cut now: %s", self.run, error)
+            self._told_of_tending = True
 
     def finish(self, sink: Sink) -> None:
         """Store the buckets that are not complete: no frame will come any more."""
@@ -91,6 +98,8 @@ class Delivery:
             frames, gaps = self.ring.missing(stored)
             owed = [event.body for event in self._owed]
             self._owed += [gap for gap in gaps if gap.body not in owed]
+            for event in self._owed:
+                event.t = event.t or time.time()
             log.warning(
                 "run %s: the store lost samples that it had taken; %d are sent again%s",
                 self.run,

@@ -14,6 +14,7 @@ RING_BYTES = 64 * 2**20
 RING_EVENTS = 1000
 RING_BUCKETS = 256
 """Of each tier of each stream: 2,048 steps at full resolution, a million at the coarsest."""
+LINE_BYTES = 4 * 2**20
 
 Place = tuple[int, int]
 
@@ -71,7 +72,8 @@ class Ring:
         for bucket in buckets:
             line = (bucket.stream, bucket.tier)
             if line not in self._buckets:
-                self._buckets[line] = deque(maxlen=RING_BUCKETS)
+                most = LINE_BYTES // max(bucket.values.nbytes, 1)
+                self._buckets[line] = deque(maxlen=max(min(RING_BUCKETS, most), 1))
             self._buckets[line].append(bucket)
 
     @property

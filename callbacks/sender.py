@@ -14,14 +14,13 @@ import random
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from ..store import Event, Frame, Schema, Sink, StoreError, StoreUnavailableError
-from ..store.schemas import Json
-from .backlog import BATCH, BATCH_BYTES, Backlog, Batch
+from ..store import Sink, StoreError, StoreUnavailableError
+from .backlog import Backlog, Batch
 from .delivery import Delivery
+from .outbox import Item, Outbox
 from .ranks import FirstRank, Identity
 
 log = logging.getLogger("otoscope")
@@ -30,7 +29,6 @@ LINGER_SECONDS = 0.25
 """35 µs of background CPU a frame; lingering 50 ms costs four times that."""
 HELD = 2048
 """Frames that wait in memory for a server before they go to disk; about 10 MB at 1,200 columns."""
-HELD_BYTES = 64 * 2**20
 LONGEST_PAUSE = 2.0
 MARGIN = 1.5
 """Seconds that `close` may take beyond its deadline: one call that is under way (1 s), the disk."""
@@ -77,10 +75,9 @@ class Sender:
         self.delivery = Delivery(run)
         self._open_sink = open_sink
         self._linger = linger
-        self._held = held
         self._on_attempt = on_attempt
-        self._queue: deque[Frame | Event | Schema | dict[str, Json]] = deque()
-        self._unsent: Batch | None = None
+        self._outbox = Outbox(held)
+        self._put = self._outbox.queue.append
         self._backlog = Backlog(run, spool)
         self._began = False
         self._pause = 0.0
@@ -99,16 +96,15 @@ class Sender:
         atexit.register(self.close, 2.0)
         self._thread.start()
 
-    def emit(self, item: Frame | Event | Schema | dict[str, Json]) -> None:
+    def emit(self, item: Item) -> None:
         """Take a frame, an event, a schema (before its frames) or fields of Meta; never waits."""
         if not self._dead:
-            self._queue.append(item)
+            self._put(item)
 
     @property
     def queue_frames(self) -> int:
         """Frames that wait in memory."""
-        unsent = self._unsent
-        return len(self._queue) + (len(unsent.frames) if unsent and not unsent.on_disk else 0)
+        return self._outbox.frames
 
     @property
     def spooled_frames(self) -> int:
@@ -122,7 +118,7 @@ class Sender:
 
     @property
     def _waits(self) -> bool:
-        return bool(self._queue or self._unsent is not None or self._backlog.waits)
+        return self._outbox.waits or self._backlog.waits
 
     def flush(self, deadline: float = 2.0) -> bool:
         """Wait until everything emitted so far was written; False where the deadline came first."""
@@ -197,7 +193,7 @@ class Sender:
             except Exception as error:
                 self._failed(error)
                 self._drop_unwritable(error)
-        if self._pause and (self._backlog.waits or self._excess(1)):
+        if self._pause and (self._backlog.waits or self._outbox.excess()):
             self._to_disk()
         self.cpu_seconds += time.thread_time() - before
 
@@ -218,7 +214,8 @@ class Sender:
                 self.delivery.finish(self.sink)
 
     def _tell_what_is_left(self) -> None:
-        lost = self._give_up()  # the disk did not take it either
+        lost = self._outbox.clear()  # the disk did not take it either
+        self.dropped_frames += lost
         if lost:
             log.error("run %s: %d samples are lost: %s", self.run, lost, self.last_error)
         if self._backlog.waits:
@@ -230,30 +227,28 @@ class Sender:
                 self.spool,
             )
 
-    def _give_up(self) -> int:
-        """Count everything that waits in memory as lost."""
-        lost = 0
-        while self._unsent is not None or self._queue:
-            batch, self._unsent = self._unsent or self._next_batch(), None
-            lost += 0 if batch.on_disk else len(batch.frames)
-        self.dropped_frames += lost
-        return lost
-
     def _write(self) -> None:
         sink = self._connected()
         while self._waits and not self._dead:
             if self._closing.is_set() and time.monotonic() >= self._deadline:
                 raise StoreUnavailableError("the training ended before it took everything")
-            if self._unsent is None:
-                waiting = self._backlog.waits
-                self._unsent = self._backlog.first(self.attempt) if waiting else self._next_batch()
-            batch = self._unsent
+            batch = self._outbox.batch = self._outbox.batch or self._next_batch()
             refused = self.delivery.send(sink, batch, self.attempt)
             if self._dead:
                 return
             self._count(batch, refused)
-            self._unsent = None
+            self._outbox.batch = None
             self.delivery.tend(sink)
+
+    def _next_batch(self) -> Batch:
+        if self._backlog.waits:
+            return self._backlog.first(self.attempt)
+        return self._taken()
+
+    def _taken(self) -> Batch:
+        batch = self._outbox.next_batch()
+        self.delivery.remember(batch)
+        return batch
 
     def _count(self, batch: Batch, refused: int) -> None:
         self.sent_frames += len(batch.frames) - refused
@@ -282,26 +277,10 @@ class Sender:
         """Whether it is certain which run and attempt this is."""
         return self._began
 
-    def _next_batch(self) -> Batch:
-        batch, size = Batch(), 0
-        while self._queue and len(batch.frames) < BATCH and size < BATCH_BYTES:
-            item = self._queue.popleft()
-            if isinstance(item, Frame):
-                batch.frames.append(item)
-                size += item.values.nbytes
-            elif isinstance(item, Event):
-                batch.events.append(item)
-            elif isinstance(item, Schema):
-                batch.schemas.append(item)
-            else:
-                batch.merge(item)
-        self.delivery.remember(batch)
-        return batch
-
     def _failed(self, error: Exception) -> None:
         self.delivery.in_doubt = True
-        if self._unsent is not None:
-            self._unsent.in_doubt = True
+        if self._outbox.batch is not None:
+            self._outbox.batch.in_doubt = True
         if not self._pause:
             log.warning("run %s: cannot write to the store yet, frames wait: %s", self.run, error)
         self.last_error = str(error)
@@ -310,7 +289,7 @@ class Sender:
 
     def _drop_unwritable(self, error: Exception) -> None:
         """Give up a batch that fails for a reason that no waiting mends: an error of ours."""
-        batch = self._unsent
+        batch = self._outbox.batch
         if batch is None:
             return
         batch.failures += 1
@@ -319,25 +298,12 @@ class Sender:
             log.error("run %s: %d frames dropped: %r", self.run, len(batch.frames), error)
             if batch.on_disk:
                 self._backlog.done()
-            self._unsent = None
+            self._outbox.batch = None
 
     def _recovered(self) -> None:
         if self._pause:
             log.info("run %s: the store answers again", self.run)
         self._pause = 0.0
-
-    def _excess(self, times: int) -> int:
-        """Return how many frames wait in memory beyond `times` what may be held there."""
-        unsent = self._unsent
-        waiting = list(unsent.frames) if unsent and not unsent.on_disk else []
-        waiting += [item for item in list(self._queue) if isinstance(item, Frame)]
-        sizes = [frame.values.nbytes for frame in waiting]
-        most, size = times * self._held, sum(sizes)
-        excess = 0
-        while len(sizes) - excess > most or size > times * HELD_BYTES:
-            size -= sizes[excess]
-            excess += 1
-        return excess
 
     def _to_disk(self) -> None:
         """Move everything that waits in memory to the spool, in order."""
@@ -346,44 +312,24 @@ class Sender:
 
     def _move(self) -> None:
         try:
-            while self._unsent is not None or self._queue:
-                batch = self._unsent or self._next_batch()
-                self._unsent = batch
+            while self._outbox.waits:
+                batch = self._outbox.batch = self._outbox.batch or self._taken()
                 if not batch.on_disk:
                     batch.number(self.attempt)
                     told = {**self.delivery.told.fields, "attempt": self.attempt}
                     self._backlog.keep(batch, self.delivery.schemas.values(), told)
-                self._unsent = None
+                self._outbox.batch = None
         except StoreError as error:
-            if self._unsent is not None:
-                self._unsent.in_doubt = True  # its events may be on disk
+            if self._outbox.batch is not None:
+                self._outbox.batch.in_doubt = True  # its events may be on disk
             self.last_error = str(error)
-            self._drop_oldest()
-
-    def _drop_oldest(self) -> None:
-        """Neither server nor disk: hold on to the newest, count what is lost."""
-        kept, excess = self._unsent, self._excess(4)
-        if kept is None or not excess:
-            return
-        self.dropped_frames += excess
-        first = min(excess, len(kept.frames))
-        del kept.frames[:first]
-        while first < excess:
-            item = self._queue.popleft()
-            if isinstance(item, Frame):
-                first += 1
-            elif isinstance(item, Schema):
-                kept.schemas.append(item)
-            elif isinstance(item, Event):
-                kept.events.append(item)
-            else:
-                kept.merge(item)
+            # neither server nor disk: hold on to the newest
+            self.dropped_frames += self._outbox.drop_oldest(4)
 
     def _abandon(self) -> None:
         """Forget everything: this is a forked child, and its parent sends."""
         self._dead = True
-        self._queue.clear()
-        self._unsent = None
+        self._outbox = Outbox(0)
         self._thread = None
 
     _deadline = 0.0
