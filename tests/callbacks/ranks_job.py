@@ -139,24 +139,46 @@ def fit(folder: Path, strategy: str, phase: str, callbacks: list[Any]) -> tuple[
     return trainer, net
 
 
+class SaveHalfway(pl.Callback):
+    """Writes a checkpoint in the middle of the fit."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        if trainer.global_step == STEPS // 2:
+            trainer.save_checkpoint(self.path)
+
+
 def looked_at(folder: Path, phase: str) -> Otoscope:
     probes = [Gradients(every=2), System(every=4), Curvature(first=5, every=6)]
     if phase == "all_activations":
         probes.append(Activations(every=2, ranks="all"))
     return Otoscope(
-        phase.replace("_", "-"), budget=1.0, probes=probes, spool=folder / "spool", strict=True
+        phase.replace("_", "-"),
+        budget=1.0,
+        probes=probes,
+        spool=folder / "spool",
+        strict=True,
+        verdict=False,
     )
 
 
 def main(folder: Path, strategy: str, phases: list[str]) -> None:
     torch.set_num_threads(1)
-    counter = Collectives()
+    if strategy == "ddp_spawn":  # the ranks are children of this process
+        for phase in phases:
+            fit(folder, strategy, phase, [looked_at(folder, phase)])
+        return
+    counter, last = Collectives(), 0
     for phase in phases:
         found: dict[str, Any] = {}
-        last = 0
         for how in ("without", "with"):
             callback = looked_at(folder, phase)
-            trainer, net = fit(folder, strategy, phase, [callback] if how == "with" else [])
+            callbacks: list[Any] = [callback] if how == "with" else []
+            if phase == "halfway":
+                callbacks.append(SaveHalfway(folder / "half.ckpt"))
+            trainer, net = fit(folder, strategy, phase, callbacks)
             counts = counter.take()
             sequence, counts["sequence"] = counts["sequence"], counts["sequence"] - last
             last = sequence
