@@ -14,6 +14,7 @@ from .demo import demo
 from .diagnose import diagnose
 from .doctor import doctor
 from .export import export
+from .hiding import hide_password
 from .prune import prune
 from .replay import replay_command
 from .report import report
@@ -70,6 +71,7 @@ for command in COMMANDS:
 
 def main() -> None:
     """Run the command line (the console script `otoscope`)."""
+    hide_password()
     cli()
 
 
