@@ -17,8 +17,8 @@ class Block:
     """A table: `steps` int64[n] strictly ascending, `times` float64[n], `values` float32[n, c].
 
     `low` and `high` are of the shape of `values` where a row stands for several frames, and the
-    very array `values` where each row is one frame. `frames` int64[n] counts them, None for one
-    each.
+    very array `values` where each row is one frame. `counts` is how many finite values a mean is
+    of: int64[n, c], int64[n, 1] where all columns agree, None for one each.
     """
 
     steps: np.ndarray
@@ -27,7 +27,7 @@ class Block:
     columns: list[str]
     low: np.ndarray
     high: np.ndarray
-    frames: np.ndarray | None = None
+    counts: np.ndarray | None = None
 
     @classmethod
     def of(
@@ -49,10 +49,10 @@ class Block:
     def with_tables(
         self, tables: Sequence[np.ndarray], columns: Sequence[str] | None = None
     ) -> Block:
-        """Return the same rows with other tables: values alone, or values, low and high."""
+        """Return the same rows with other tables, without counts: values, or those, low and high."""
         values, low, high = (tables[0], tables[0], tables[0]) if len(tables) == 1 else tables
         names = list(self.columns if columns is None else columns)
-        return Block(self.steps, self.times, values, names, low, high, self.frames)
+        return Block(self.steps, self.times, values, names, low, high)
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -115,7 +115,7 @@ def buckets_block(
         names,
         tables[1],
         tables[2],
-        np.array([bucket.frames for bucket in buckets], np.int64),
+        _counts(buckets, schemas, names),
     )
 
 
@@ -138,24 +138,41 @@ def joined(blocks: Sequence[Block]) -> Block:
             else:
                 table[row : row + len(block), places] = source
         row += len(block)
-    frames = None
+    counts = None
     if rolled:
-        counts = [np.ones(len(b), np.int64) if b.frames is None else b.frames for b in blocks]
-        frames = np.concatenate(counts)
+        parts = [np.ones((len(b), 1), np.int64) if b.counts is None else b.counts for b in blocks]
+        width = max(part.shape[1] for part in parts)
+        counts = np.concatenate([np.broadcast_to(part, (len(part), width)) for part in parts])
     bare = Block.of(
         np.concatenate([block.steps for block in blocks]),
         np.concatenate([block.times for block in blocks]),
         tables[0],
         names,
     )
-    bare.frames = frames
-    return bare.with_tables(tables)
+    made = bare.with_tables(tables)
+    made.counts = counts
+    return made
 
 
 def _joined(rows: Sequence[np.ndarray]) -> np.ndarray:
     """Return arrays of one shape as the rows of float32[k, size]; a quarter of np.stack's time."""
     data = b"".join([np.ascontiguousarray(row, np.float32).data for row in rows])
     return np.frombuffer(data, np.float32).reshape(len(rows), -1)
+
+
+def _counts(
+    buckets: Sequence[Bucket], schemas: Mapping[str, Schema], names: Sequence[str]
+) -> np.ndarray:
+    """Return how many finite values each mean is of: int64[n, c], or int64[n, 1] of one number."""
+    if all(isinstance(bucket.n, int) for bucket in buckets):
+        return np.array([bucket.n for bucket in buckets], np.int64)[:, None]
+    counts = np.zeros((len(buckets), len(names)), np.int64)
+    for row, bucket in zip(counts, buckets, strict=True):
+        index = schemas[bucket.schema].index
+        there = [i for i, name in enumerate(names) if name in index]
+        own = np.broadcast_to(bucket.n, bucket.values.shape[1])
+        row[there] = own[[index[names[i]] for i in there]]
+    return counts
 
 
 def _place(table: np.ndarray, rows: np.ndarray, schema: Schema, names: Sequence[str]) -> None:

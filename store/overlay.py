@@ -50,21 +50,24 @@ def combine_ranks(
     shape = (len(live) + len(silent), len(steps), len(recorded))
     cubes = [np.full(shape, np.nan, np.float32) for _ in range(3 if rolled else 1)]
     times = np.full(shape[:2], np.nan)
-    counts = np.zeros((*shape[:2], 1), np.int64)
+    counts = np.zeros(shape, np.int64)
     running = np.zeros(shape[:2], bool)
     for i, block in enumerate(live.values()):
         rows = np.searchsorted(steps, block.steps)
         for cube, table in zip(cubes, (block.values, block.low, block.high), strict=False):
             cube[i, rows] = table
         times[i, rows] = block.times
-        counts[i, rows] = 1 if block.counts is None else block.counts.max(axis=1, keepdims=True)
+        counts[i, rows] = 1 if block.counts is None else block.counts
         running[i] = (steps >= block.steps[0]) & (steps <= block.steps[-1])
     for i, rank in enumerate([*live, *silent]):
         running[i] |= steps <= ends.get(rank, -1)
     tables = [_combined(cube, running, recorded, each, len(live)) for cube in cubes]
     bare = Block.of(steps, np.nanmin(times, axis=0), tables[0], names)
     made = bare.with_tables(tables)
-    made.counts = counts.max(axis=0) if rolled else None
+    if rolled:
+        kept = [recorded.index(column) for column in recorded if column not in each]
+        own = [counts[i, :, recorded.index(column)] for column in each for i in range(len(live))]
+        made.counts = np.column_stack([counts.max(axis=0)[:, kept], *own])
     return made
 
 

@@ -10,41 +10,26 @@ from .blocks import Block
 def reduce_to(block: Block, points: int) -> Block:
     """Return the rows of a table as at least `points` rows where there are as many.
 
-    A row holds the mean of its finite values, weighted by the frames behind them, or the infinity
-    where there is no other, with the extremes beside it, and the first step that it stands for;
+    A row holds the mean of its finite values, weighted by how many each is the mean of, or the
+    infinity where there is no other, with the extremes beside it, and the first step that it stands for;
     what is NaN throughout stays NaN.
     """
     size = max(len(block) // points, 1)
     if size == 1:
         return block
-    weights = np.ones(len(block)) if block.frames is None else block.frames.astype(np.float64)
     low, high = _grouped(np.fmin, block.low, size), _grouped(np.fmax, block.high, size)
     finite = np.isfinite(block.values)
+    counts = np.ones((len(block), 1), np.int64) if block.counts is None else block.counts
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        if finite.all():
-            total = _grouped(np.add, _weighted(block.values, block.frames), size)
-            mean = total / _grouped(np.add, weights[:, None], size)
-        else:
-            total = _grouped(
-                np.add, _weighted(np.where(finite, block.values, 0), block.frames), size
-            )
-            count = _grouped(np.add, _weighted(finite, block.frames), size)
-            mean = np.where(count > 0, total / np.maximum(count, 1), low + high)
-    first = slice(None, None, size)
-    return Block(
-        block.steps[first],
-        block.times[first],
-        mean.astype(np.float32),
-        block.columns,
-        low,
-        high,
-        _grouped(np.add, weights[:, None], size)[:, 0].astype(np.int64),
-    )
-
-
-def _weighted(values: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-    wide = values.astype(np.float64)
-    return wide if weights is None else wide * weights[:, None]
+        if not finite.all():
+            counts = np.where(finite, counts, 0)
+        values = np.where(finite, block.values, 0).astype(np.float64)
+        count = _grouped(np.add, counts, size)
+        total = _grouped(np.add, values * counts, size)
+        mean = np.where(count > 0, total / np.maximum(count, 1), low + high)
+    rows = slice(None, None, size)
+    mean = mean.astype(np.float32)
+    return Block(block.steps[rows], block.times[rows], mean, block.columns, low, high, count)
 
 
 def _grouped(operation: np.ufunc, rows: np.ndarray, size: int) -> np.ndarray:

@@ -16,17 +16,14 @@ from typing import Protocol
 from .errors import StoreFullError
 from .schemas import Event, Frame, StreamName
 
-NARROW_COLUMNS = 32
-WIDE_FRAMES = 8_192
-NARROW_FRAMES = 16_384
-"""Frames that a stream of more, or of at most, NARROW_COLUMNS columns keeps at most: 42 MB at 1,200
-columns, 1.4 MB at 13 (docs/decisions/0014-what-is-kept.md)."""
+RAW_FRAMES = 8_192
+"""Frames that a stream keeps at most: 42 MB at 1,200 columns, 0.8 MB at 13."""
 
 SOFT_SHARE = 0.5
 """The daemon cuts at half of it, so that it may lag by the other half before anything is lost."""
 
-SLACK = 8
-"""One eighth of a cap is cut at once: a cut costs three round trips."""
+SLACK = 32
+"""One thirty-second of a cap is cut at once: a cut costs three round trips."""
 
 MARK_FRAMES = 64
 
@@ -39,22 +36,6 @@ class Trimmed(Protocol):
     def judged_to(self, run: str) -> tuple[int, int] | None: ...
 
     def append(self, run: str, frames: Sequence[Frame], events: Sequence[Event] = (), /) -> int: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Caps:
-    """How many frames a stream keeps at most, by its number of columns."""
-
-    narrow: int = NARROW_FRAMES
-    wide: int = WIDE_FRAMES
-
-    def of(self, columns: int) -> int:
-        """Return the cap of a number of columns.
-
-        >>> Caps().of(13), Caps().of(1200)
-        (16384, 8192)
-        """
-        return self.narrow if columns <= NARROW_COLUMNS else self.wide
 
 
 def place_of(cursor: str | None) -> tuple[int, int] | None:
@@ -71,19 +52,19 @@ def place_of(cursor: str | None) -> tuple[int, int] | None:
 
 
 class Retention:
-    """Counts a run's frames as they are stored, or read, and cuts what is beyond their cap.
+    """Counts a run's frames as they are stored, or read, and cuts what is beyond the cap.
 
-    `share` of the hard caps is kept: all of it by a sender, SOFT_SHARE by a daemon. Frames that
-    were stored before the first one it is told of go with the first cut.
+    `share` of the hard cap is kept: all of it by a sender, SOFT_SHARE by a daemon. Frames that were
+    stored before the first one it is told of go with the first cut.
     """
 
     def __init__(
         self,
         share: float = 1.0,
-        caps: Caps | None = None,
+        cap: int = RAW_FRAMES,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._share, self._caps, self._clock = share, caps or Caps(), clock
+        self._keep, self._clock = max(round(share * cap), 1), clock
         self._lengths: dict[tuple[str, int, int], _Length] = {}
 
     def note(self, frames: Iterable[Frame]) -> None:
@@ -95,12 +76,11 @@ class Retention:
             name = (frame.family, frame.rank, frame.attempt)
             length = self._lengths.get(name)
             if length is None:
-                keep = round(self._share * self._caps.of(len(frame.values)))
-                length = self._lengths[name] = _Length(frame.stream, max(keep, 1))
+                length = self._lengths[name] = _Length(frame.stream, self._keep)
             length.note(frame.step)
 
     def enforce(self, home: Trimmed, run: str) -> None:
-        """Cut what is beyond the caps, read or not; unread frames are told by a `gap` event.
+        """Cut what is beyond the cap, read or not; unread frames are told by a `gap` event.
 
         The event is written before the cut, so that a daemon that reads on behind the hole knows
         of it; only a full server gets its room first. Raises what the home raises, and may then be
@@ -122,7 +102,7 @@ class Retention:
             length.note_cut(before)
 
     def relax(self, home: Trimmed, run: str, judged: tuple[int, int], window: int) -> None:
-        """Cut what is beyond the caps and lies `window` steps behind `judged` (attempt, step)."""
+        """Cut what is beyond the cap and lies `window` steps behind `judged` (attempt, step)."""
         for length in self._lengths.values():
             stream = length.stream
             if stream.attempt > judged[0]:

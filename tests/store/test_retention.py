@@ -7,10 +7,10 @@ import pytest
 from otoscope.store import Frame, Home, Judgement, MemoryHome, StoreFullError, StreamName
 from otoscope.store.identity import new_run_id
 from otoscope.store.redis_home import RedisHome
-from otoscope.store.retention import MARK_FRAMES, SLACK, SOFT_SHARE, Caps, Retention
+from otoscope.store.retention import MARK_FRAMES, RAW_FRAMES, SLACK, SOFT_SHARE, Retention
 
 TRAIN, WIDE = StreamName("train", 0, 1), StreamName("gradients", 0, 1)
-CAPS = Caps(narrow=400, wide=160)
+CAP = 320
 COLUMNS = {"train": 4, "gradients": 40}
 
 
@@ -54,21 +54,21 @@ def gaps(home: Home, run: str) -> list[tuple[str, int, int]]:
 def test_a_stream_never_grows_far_beyond_its_cap_and_keeps_its_newest_frames(
     home: Home, run: str
 ) -> None:
-    retention = Retention(caps=CAPS)
+    retention = Retention(cap=CAP)
     for first in range(1, 2001, 100):
         write(home, run, retention, frames(first, first + 99))
         write(home, run, retention, frames(first, first + 99, "gradients"))
-        for stream, cap in ((TRAIN, CAPS.narrow), (WIDE, CAPS.wide)):
+        for stream in (TRAIN, WIDE):
             kept = [frame.step for frame in home.frames(run, stream)]
             assert kept == list(range(kept[0], first + 100))
-            # an eighth is cut at once, and Redis cuts whole nodes of at most 100 entries
-            assert min(cap, first + 99) <= len(kept) <= cap * (1 + 1 / SLACK) + 110
+            # a thirty-second is cut at once, and Redis cuts whole nodes of at most 100 entries
+            assert min(CAP, first + 99) <= len(kept) <= CAP * (1 + 1 / SLACK) + 110
 
 
 def test_what_was_judged_is_cut_without_a_word_and_what_was_not_with_a_gap(
     home: Home, run: str
 ) -> None:
-    retention = Retention(caps=CAPS, clock=lambda: 7.0)
+    retention = Retention(cap=CAP, clock=lambda: 7.0)
     write(home, run, retention, frames(1, 150, "gradients"))
     judged(home, run, "1:150:0-0")
     write(home, run, retention, frames(151, 310, "gradients"))
@@ -88,21 +88,21 @@ def test_a_judge_in_another_attempt_has_read_all_of_the_earlier_and_nothing_of_t
     home: Home, run: str
 ) -> None:
     judged(home, run, "2:50:0-0")
-    write(home, run, Retention(caps=CAPS), frames(1, 500, "gradients", attempt=1))
+    write(home, run, Retention(cap=CAP), frames(1, 500, "gradients", attempt=1))
     assert gaps(home, run) == []
-    write(home, run, Retention(caps=CAPS), frames(1, 500, "gradients", attempt=3))
+    write(home, run, Retention(cap=CAP), frames(1, 500, "gradients", attempt=3))
     assert gaps(home, run)[0][:2] == ("gradients", 1)
 
 
 def test_where_nobody_judges_no_gap_is_told(home: Home, run: str) -> None:
-    write(home, run, Retention(caps=CAPS), frames(1, 1000, "gradients"))
+    write(home, run, Retention(cap=CAP), frames(1, 1000, "gradients"))
     assert gaps(home, run) == []
 
 
 def test_the_daemon_cuts_behind_its_windows_at_its_soft_cap(home: Home, run: str) -> None:
     rows = frames(1, 1000)
     home.append(run, rows)
-    retention = Retention(SOFT_SHARE, CAPS)
+    retention = Retention(SOFT_SHARE, CAP)
     retention.note(rows[:600])
     retention.relax(home, run, (1, 600), window=500)
     assert home.frames(run, TRAIN)[0].step <= 100
@@ -112,7 +112,7 @@ def test_the_daemon_cuts_behind_its_windows_at_its_soft_cap(home: Home, run: str
     assert 380 <= home.frames(run, TRAIN)[0].step <= 500
     retention.relax(home, run, (2, 10), window=500)  # a later attempt: no window reaches back
     kept = len(home.frames(run, TRAIN))
-    assert round(CAPS.narrow * SOFT_SHARE) <= kept <= CAPS.narrow * SOFT_SHARE + 110
+    assert round(CAP * SOFT_SHARE) <= kept <= CAP * SOFT_SHARE + 110
 
 
 def test_frames_of_an_attempt_that_is_not_judged_yet_are_not_cut_by_the_daemon(
@@ -120,19 +120,19 @@ def test_frames_of_an_attempt_that_is_not_judged_yet_are_not_cut_by_the_daemon(
 ) -> None:
     rows = frames(1, 1000, attempt=2)
     home.append(run, rows)
-    retention = Retention(SOFT_SHARE, CAPS)
+    retention = Retention(SOFT_SHARE, CAP)
     retention.note(rows)
     retention.relax(home, run, (1, 5000), window=10)
     assert len(home.frames(run, StreamName("train", 0, 2))) == 1000
 
 
 def test_frames_that_are_sent_again_count_once(home: Home, run: str) -> None:
-    retention, rows = Retention(caps=CAPS), frames(1, 160, "gradients")
+    retention, rows = Retention(cap=CAP), frames(1, CAP, "gradients")
     home.append(run, rows)
     for _ in range(5):
         retention.note(rows)
     retention.enforce(home, run)
-    assert len(home.frames(run, WIDE)) == 160
+    assert len(home.frames(run, WIDE)) == CAP
 
 
 class _Full(MemoryHome):
@@ -156,14 +156,14 @@ def test_a_full_server_gets_its_room_first_and_is_told_of_the_gap_then() -> None
     home, run = _Full(), "full-01"
     home.write_meta(run, {"name": run})
     judged(home, run, "1:5:0-0")
-    retention, rows = Retention(caps=CAPS), frames(1, 400, "gradients")
+    retention, rows = Retention(cap=CAP), frames(1, 400, "gradients")
     home.append(run, rows)
     retention.note(rows)
     home.full = True
     retention.enforce(home, run)
-    assert gaps(home, run) == [("gradients", 6, 240)]
-    assert len(home.frames(run, WIDE)) == 160
+    assert gaps(home, run) == [("gradients", 6, 80)]
+    assert len(home.frames(run, WIDE)) == CAP
 
 
-def test_the_default_caps_leave_room_for_a_mark_every_eighth() -> None:
-    assert min(Caps().narrow, Caps().wide) * SOFT_SHARE / SLACK > MARK_FRAMES
+def test_the_default_cap_is_cut_no_more_finely_than_its_marks() -> None:
+    assert RAW_FRAMES * SOFT_SHARE / SLACK >= MARK_FRAMES

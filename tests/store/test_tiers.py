@@ -11,7 +11,7 @@ from otoscope.store import Column, Frame, Home, MemoryHome, Schema, Series, Stor
 from otoscope.store.buckets import TIERS, bucket_steps
 from otoscope.store.identity import new_run_id
 from otoscope.store.redis_home import RedisHome
-from otoscope.store.retention import Caps, Retention
+from otoscope.store.retention import Retention
 from otoscope.store.rollups import Rollups
 from otoscope.store.tiers import Extent, Span, choose_levels, pieces
 
@@ -24,7 +24,7 @@ SCHEMA = Schema(
         Column.of("wait_seconds", ranks="each"),
     ),
 )
-CAPS = Caps(narrow=2000, wide=2000)
+CAP = 2000
 
 
 @pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.redis)])
@@ -51,7 +51,7 @@ def record(
     """Store a stream as a sender does, with small caps: most of its raw is gone afterwards."""
     rng = np.random.default_rng([rank, attempt, len(steps)])
     rows = np.exp(rng.normal(size=(len(steps), len(SCHEMA.columns)))).astype(np.float32)
-    rollups, retention = Rollups(), Retention(caps=CAPS)
+    rollups, retention = Rollups(), Retention(cap=CAP)
     frames = [
         Frame("train", rank, attempt, step, 1e9 + step, SCHEMA.hash, row)
         for step, row in zip(steps, rows, strict=True)
@@ -180,11 +180,32 @@ def test_ranks_are_combined_from_their_buckets(home: Home) -> None:
     check(one, truths[1], 1, 12_000, "wait_seconds")
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_means_of_what_is_measured_rarely_weigh_what_was_measured(home: Home, ranks: int) -> None:
+    run, store = new_run_id("sampled"), Store(home)
+    home.write_meta(run, {"name": run})
+    home.add_schema(run, SCHEMA)
+    values = np.random.default_rng(0).random((5_007, 4)).astype(np.float32)
+    values[np.arange(len(values)) % 7 != 0, 2] = math.nan
+    for rank in range(ranks):
+        rollups = Rollups()
+        frames = [
+            Frame("train", rank, 1, step, 0.0, SCHEMA.hash, row)
+            for step, row in enumerate(values, 1)
+        ]
+        home.append(run, frames, buckets=rollups.take(frames))
+    series = store.read(run, "train", ["grad_sq"], points=20)
+    assert 20 <= len(series) < 40
+    ends = [*(series.steps[1:] - 1), 5_007]
+    for value, first, last in zip(series.values[:, 0], series.steps, ends, strict=True):
+        assert value == pytest.approx(np.nanmean(values[first - 1 : last, 2]), rel=1e-5)
+
+
 def test_a_spike_of_one_step_and_what_broke_off_are_never_hidden(home: Home) -> None:
     run = new_run_id("spike")
     home.write_meta(run, {"name": run})
     home.add_schema(run, SCHEMA)
-    rollups, retention = Rollups(), Retention(caps=CAPS)
+    rollups, retention = Rollups(), Retention(cap=CAP)
     rows = np.ones((30_000, 4), np.float32)
     rows[7_000, 0], rows[9_000, 0], rows[11_000, 0] = 50.0, math.inf, -math.inf
     rows[5_000:20_000, 2] = math.nan  # not measured
