@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,11 +107,7 @@ class OtoscopeCallback(TrainerCallback):
         if not isinstance(model, nn.Module) or optimizer is None:
             log.debug("not recorded: no model or no optimizer")
             return
-        if any(isinstance(hook, StayingHook) for hook in model._forward_hooks.values()):
-            raise ConfigError(
-                "a Trainer takes one OtoscopeCallback, got another; both would measure the same "
-                "run and pay for it twice: keep one"
-            )
+        self._refuse_another(model)
         with self._guard("recorder"):
             self._model, self._optimizer, self._ranks = model, optimizer, int(args.world_size)
             recorder = Recorder(
@@ -139,6 +136,18 @@ class OtoscopeCallback(TrainerCallback):
         if self.recorder is not None and not self.recorder.begun:  # it was logged why
             self._end(lambda recorder: recorder.finish())
         self._ended = time.perf_counter()
+
+    def _refuse_another(self, model: nn.Module) -> None:
+        looks = [getattr(hook, "look", None) for hook in model._forward_hooks.values()]
+        others = [getattr(look, "__self__", None) for look in looks]
+        for other in others:
+            if isinstance(other, OtoscopeCallback):
+                why = ConfigError(
+                    "a Trainer takes one OtoscopeCallback, got another; both would measure the "
+                    "same run and pay for it twice: keep one"
+                )
+                other._end(partial(Recorder.fail, error=why))
+                raise why
 
     def _listen(self, compiled: bool) -> None:
         """Hear of every forward pass of the model; in a compiled one the wrapper alone tells."""

@@ -92,7 +92,7 @@ def test_resuming_in_the_middle_of_an_epoch_goes_on_with_the_run(
             fit(NAME, tmp_path, callbacks, enable_checkpointing=True, validate=False)
         (path,) = (tmp_path / "saved").glob("*.ckpt")
     second = watched(tmp_path)
-    trainer, _ = fit(NAME, tmp_path, [second], ckpt_path=path, validate=False)
+    trainer, _ = fit(NAME, tmp_path, [second], ckpt_path=str(path), validate=False)
     end = trainer.global_step  # Lightning ends an epoch with the fit that was stopped in it
     assert end >= 10
 
