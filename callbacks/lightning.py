@@ -22,6 +22,7 @@ from .trainer import (
     clip_norm_of,
     clips_in_its_own_way,
     dispatch_seconds,
+    interrupted,
     is_sharded,
     loss_of,
     max_steps_of,
@@ -175,6 +176,7 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
                 dispatch=dispatch_seconds(trainer, self),
             )
             self.run_id = recorder.run_id
+            recorder.sender.is_over = interrupted(trainer)
             self._known_paths = set(checkpoint_paths(trainer))
         self._resumed = None
         if not recorder.begun:  # it was logged why

@@ -30,6 +30,8 @@ LINGER_SECONDS = 0.25
 HELD = 2048
 """Frames that wait in memory for a server before they go to disk; about 10 MB at 1,200 columns."""
 LONGEST_PAUSE = 2.0
+CUT_OFF_SECONDS = 10.0
+"""How long after a fit was cut off its end is waited for: other callbacks may write checkpoints."""
 MARGIN = 1.5
 """Seconds that `close` may take beyond its deadline: one call that is under way (1 s), the disk."""
 
@@ -73,6 +75,9 @@ class Sender:
         self.cpu_seconds = 0.0
         self.last_error: str | None = None
         self.delivery = Delivery(run)
+        self.is_over: Callable[[], bool] | None = None
+        """Asked now and then whether what this records was cut off without a word."""
+        self._over_since: float | None = None
         self._open_sink = open_sink
         self._linger = linger
         self._on_attempt = on_attempt
@@ -92,8 +97,12 @@ class Sender:
 
     def start(self) -> None:
         """Start the thread; ends with `close`, and at the latest with the process."""
-        self._thread = threading.Thread(target=self._loop, name="otoscope-sender", daemon=True)
         atexit.register(self.close, 2.0)
+        self._begin_thread()
+
+    def _begin_thread(self) -> None:
+        self._done.clear()
+        self._thread = threading.Thread(target=self._loop, name="otoscope-sender", daemon=True)
         self._thread.start()
 
     def emit(self, item: Item) -> None:
@@ -146,6 +155,8 @@ class Sender:
         self._closing.set()
         self._wake.set()
         self._interrupted = True
+        if self._done.is_set() and self._outbox.waits:  # it ended before: see `_cut_off`
+            self._begin_thread()
         # not join: where a signal ends it, CPython 3.11 takes the thread for finished
         self._done.wait(max(self._deadline - now, 0.0) + MARGIN)
         self._interrupted = False
@@ -153,7 +164,8 @@ class Sender:
         if not self._done.is_set():
             self._rescue()
             return False
-        thread.join(MARGIN)
+        if self._thread is not None:
+            self._thread.join(MARGIN)
         self._thread = None
         return True
 
@@ -173,6 +185,8 @@ class Sender:
                 self._wake.wait(self._linger)
                 self._wake.clear()
                 self._turn()
+                if self._cut_off():
+                    break
             self._last_turns()
         finally:
             try:
@@ -196,6 +210,21 @@ class Sender:
         if self._pause and (self._backlog.waits or self._outbox.excess()):
             self._to_disk()
         self.cpu_seconds += time.thread_time() - before
+
+    def _cut_off(self) -> bool:
+        """Tell whether the end was missed; what is emitted nevertheless, `close` sends."""
+        if self.is_over is None or not self.is_over():
+            self._over_since = None
+            return False
+        now = time.monotonic()
+        self._over_since = self._over_since or now
+        if now - self._over_since < CUT_OFF_SECONDS:
+            return False
+        self._deadline = now + 5.0
+        reason = "the fit was cut off, and its callbacks were not told"
+        ended = {"attempt": self.attempt, "how": "failed", "t": time.time(), "reason": reason}
+        self.emit({"ended": ended})
+        return True
 
     def _last_turns(self) -> None:
         while self._waits and not self._dead:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 from .recorder import LossFn
@@ -125,6 +127,21 @@ def stopped_early(trainer: Any) -> bool:
     all_steps = steps is not None and 0 <= steps <= trainer.global_step
     all_epochs = epochs is not None and 0 <= epochs <= trainer.current_epoch
     return not (all_steps or all_epochs)
+
+
+def interrupted(trainer: Any) -> Callable[[], bool]:
+    """Return what tells whether a fit was cut off; it does not keep the Trainer alive.
+
+    Where another callback raises in its own `on_exception`, nobody tells the callbacks behind it.
+    """
+    known = weakref.ref(trainer)
+
+    def is_over() -> bool:
+        seen = known()
+        status = None if seen is None else seen.state.status
+        return seen is None or getattr(status, "value", status) == "interrupted"
+
+    return is_over
 
 
 def dispatch_seconds(trainer: Any, callback: Any) -> float:
