@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..store import ConfigError
 from ..store.addresses import checked_url
@@ -23,7 +23,7 @@ class Options:
     """
 
     run: str | None = None
-    url: str | None = None
+    url: str | None = field(default=None, repr=False)  # it may hold a password
     budget: float = 0.02
     probes: str | Sequence[Probe] = "default"
     tags: Sequence[str] = ()
@@ -38,7 +38,7 @@ class Options:
             raise ConfigError(f"run must be a name (a string) or None, got {self.run!r}")
         if self.url is not None:
             if not isinstance(self.url, str):
-                raise ConfigError(f"url must be a string or None, got {self.url!r}")
+                raise ConfigError(f"url must be a string or None, got {type(self.url).__name__}")
             checked_url(self.url)
         if (
             isinstance(self.budget, bool)

@@ -9,7 +9,7 @@ import os
 import socket
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class Address:
     `url` carries the password, so the file that holds it is readable by its owner alone.
     """
 
-    url: str
+    url: str = field(repr=False)
     socket: str
     dashboard: str | None
     pid: int

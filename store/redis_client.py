@@ -30,16 +30,16 @@ class RedisClient:
     """
 
     def __init__(self, url: str, *, timeout: float = 5.0) -> None:
-        self.url = checked_url(url)
-        self.where = redacted(self.url).partition("?")[0]
+        url = checked_url(url)
+        self.where = redacted(url).partition("?")[0]
         """The address without its password and options, to be shown."""
-        check_files(self.url)
+        check_files(url)
         self._loyal = False
-        password = password_of(self.url)
+        password = password_of(url)
         self.server: dict[str, str] = {}
         """What the server said of itself when it was connected to: server, version, mode, role."""
         self._client: Any = redis.Redis.from_url(
-            self.url,
+            url,
             **({"password": password} if password else {}),
             protocol=2,
             socket_timeout=timeout,
