@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -62,6 +63,23 @@ class RedisClient:
         """Return the server's INFO: version, memory in bytes, eviction policy."""
         with self._translated():
             return dict(self._client.info())
+
+    def tls(self) -> tuple[str, float | None] | None:
+        """Return TLS version and end of the server's certificate (epoch s), None without TLS.
+
+        The end is None where the certificate was not asked to be valid (`ssl_cert_reqs=none`).
+        """
+        with self._translated():
+            connection = self._client.connection_pool.get_connection()
+            try:
+                link = connection._sock
+                if not isinstance(link, ssl.SSLSocket):
+                    return None
+                ends = (link.getpeercert() or {}).get("notAfter")
+                told = link.version() or "unknown"
+                return told, ssl.cert_time_to_seconds(str(ends)) if ends else None
+            finally:
+                self._client.connection_pool.release(connection)
 
     def tell_job(self, job: str, text: str) -> None:
         """Remember a text under a job's key for a day."""

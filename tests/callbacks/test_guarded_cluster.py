@@ -143,6 +143,7 @@ def live(server: ClusterWithUsers, folder: Path, patch: pytest.MonkeyPatch) -> d
         spool=folder / "spool",
         strict=True,
     )
+    loss = torch.zeros(())
     for _ in range(STEPS):
         x = torch.randn(16, 4)
         loss = torch.nn.functional.mse_loss(net(x), x[:, :2])

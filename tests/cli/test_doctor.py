@@ -3,14 +3,20 @@
 import json
 import socket
 from collections import namedtuple
+from typing import Any
 
 import pytest
+import redis
 from click.testing import CliRunner
 from otoscope.cli import doctor as module
+from otoscope.cli import doctor_server as server_module
 from otoscope.cli.doctor import run_checks
 from otoscope.cli.main import cli
+from otoscope.store.redis_home import RedisHome
+from otoscope.store.rights import acl_rule
 
 from tests.conftest import RedisProcess
+from tests.store.servers import Certificates, TlsServer, need_tls
 
 
 def outcome(name: str, url: str | None = None) -> str:
@@ -23,9 +29,10 @@ def test_a_sound_machine_passes(redis_url):
 
     checks = {check["name"]: check for check in json.loads(result.stdout)}
     assert result.exit_code == 0
-    assert {"python", "torch", "home folder", "server program", "page", "store", "clock"} <= set(
-        checks
-    )
+    names = {"python", "torch", "home folder", "server program", "page", "spool", "store"}
+    assert names | {"server version", "TLS", "rights", "eviction", "clock"} <= set(checks)
+    assert checks["rights"]["detail"] == "enough for callback, daemon, page and tools"
+    assert checks["server version"]["outcome"] == "ok"
     assert checks["eviction"]["detail"] == "noeviction"
 
 
@@ -105,6 +112,83 @@ def test_a_taken_port_is_a_warning_with_its_remedy(monkeypatch, free_port):
 
 @pytest.mark.redis
 def test_a_clock_that_differs_fails(redis_url, monkeypatch):
-    monkeypatch.setattr(module.time, "time", lambda: 0.0)
+    monkeypatch.setattr(server_module.time, "time", lambda: 0.0)
 
     assert outcome("clock", redis_url) == "failed"
+
+
+def test_a_disk_that_is_full_fails_and_one_that_is_nearly_full_warns(monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    for free, expected in ((5 * 10**7, "failed"), (10**9, "warning"), (10**10, "ok")):
+        monkeypatch.setattr(module.shutil, "disk_usage", lambda path, f=free: usage(1, 1, f))
+        assert outcome("spool") == expected
+
+
+@pytest.mark.redis
+def test_a_user_for_one_part_passes_and_one_for_none_fails_with_what_it_lacks(tmp_path):
+    server = RedisProcess(tmp_path).start()
+    admin: Any = redis.Redis.from_url(server.url)
+    rules = {"callback": acl_rule("callback"), "nobody": "~otoscope:* -@all +ping +multi +exec"}
+    for name, rule in rules.items():
+        admin.execute_command("ACL", "SETUSER", name, "on", ">pw", *rule.split())
+    try:
+        answers = {
+            name: CliRunner().invoke(
+                cli, ["doctor", "--json", "--url", server.url.replace("//", f"//{name}:pw@")]
+            )
+            for name in rules
+        }
+    finally:
+        server.stop()
+
+    checks = {
+        name: {check["name"]: check for check in json.loads(answer.stdout)}
+        for name, answer in answers.items()
+    }
+    assert answers["callback"].exit_code == 0
+    assert checks["callback"]["rights"]["detail"].startswith("enough for callback (daemon lacks")
+    assert checks["callback"]["eviction"]["outcome"] == "warning"
+    assert answers["nobody"].exit_code == 1
+    assert "callback lacks select, hgetall" in checks["nobody"]["rights"]["detail"]
+    assert "docs/operations.md" in checks["nobody"]["rights"]["detail"]
+
+
+@pytest.mark.redis
+def test_a_replica_fails(redis_server, tmp_path):
+    options = ("--replicaof", "127.0.0.1", str(redis_server.port))
+    replica = RedisProcess(tmp_path, *options).start()
+    try:
+        checks = {check.name: check for check in run_checks(replica.url)}
+    finally:
+        replica.stop()
+
+    assert checks["server version"].outcome == "failed"
+    assert "name the primary" in checks["server version"].detail
+
+
+@pytest.mark.redis
+def test_a_certificate_that_ends_soon_warns(tmp_path, monkeypatch):
+    need_tls()
+    certificates = Certificates(tmp_path)
+    server = TlsServer(tmp_path, certificates).start()
+    try:
+        soon = next(check for check in run_checks(server.url) if check.name == "TLS")
+        monkeypatch.setattr(server_module, "CERTIFICATE_DAYS", 3)
+        good = next(check for check in run_checks(server.url) if check.name == "TLS")
+        unchecked = f"{server.url.partition('?')[0]}?ssl_cert_reqs=none"
+        blind = next(check for check in run_checks(unchecked) if check.name == "TLS")
+    finally:
+        server.stop()
+
+    assert (soon.outcome, good.outcome, blind.outcome) == ("warning", "ok", "warning")
+    assert "ends in 8 days" in soon.detail
+    assert good.detail.startswith("TLSv1.")
+
+
+def test_samples_that_leave_the_machine_in_the_clear_warn(monkeypatch):
+    plain = RedisHome("redis://127.0.0.1:1/0")
+    monkeypatch.setattr(plain, "tls", lambda: None)
+
+    assert server_module._tls(plain, "redis://gpu-box:6379/0").outcome == "warning"
+    assert server_module._tls(plain, "redis://127.0.0.1:6379/0").outcome == "ok"
+    assert server_module._tls(plain, "unix:///run/redis.sock").outcome == "ok"
