@@ -52,7 +52,10 @@ def leave_token() -> None:
     A process that was itself launched as a rank keeps the token that it inherited. One that is no
     rank makes its own: a sweep's children shall not take their parent's.
     """
-    launched = "LOCAL_RANK" in os.environ or multiprocessing.parent_process() is not None
+    process = multiprocessing.current_process()
+    # a spawned child has no parent yet while it imports the script and unpickles the callback
+    spawned = getattr(process, "_inheriting", False) or multiprocessing.parent_process() is not None
+    launched = spawned or "LOCAL_RANK" in os.environ
     if not launched and not os.environ.get(TOKEN, "").startswith(f"{os.getpid()}-"):
         os.environ[TOKEN] = f"{os.getpid()}-{secrets.token_hex(8)}"
 
