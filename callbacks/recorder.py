@@ -254,12 +254,12 @@ class Recorder:
         begun = time.perf_counter()
         with self._border:
             self._journal.turn(begun)
+            if self._closed_now:
+                now = time.perf_counter()
+                self._share(now - begun)
+                begun = now
             self._sampling.arm(self._journal.step + 1)
-        spent = time.perf_counter() - begun
-        if self._closed_now:
-            self._share(spent)
-        else:
-            self._spent += spent
+        self._spent += time.perf_counter() - begun
 
     def _share(self, seconds: float) -> None:
         """Share what steps that leave together have cost, here and in the sender, among as many.
