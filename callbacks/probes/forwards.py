@@ -122,7 +122,8 @@ class Forwards:
             self._leave()
         look = self._looks.get(id(module))
         if look is not None:
-            look(module, inputs, output)
+            with torch._C.DisableTorchFunction():  # our own calls are none of the model's
+                look(module, inputs, output)
 
     def _enter(self) -> None:
         if self.around is not None and not self._inside:

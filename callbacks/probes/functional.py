@@ -111,7 +111,8 @@ class FunctionalCalls(TorchFunctionMode):
         if kind is not None:
             running = self._running()
             if running is not None and args:
-                self._look(kind, running, args, kwargs, output)
+                with torch._C.DisableTorchFunction():  # modes of the user's need not see us
+                    self._look(kind, running, args, kwargs, output)
         return output
 
     def _look(

@@ -225,6 +225,26 @@ def test_a_mode_that_a_forward_pass_enters_and_leaves_later_stays_the_users(
     assert "relu()" in names(series, "saturated")
 
 
+def test_a_mode_of_the_users_own_sees_nothing_of_what_we_compute(tmp_path: Path) -> None:
+    counts: list[int] = []
+
+    class Counting(Upper):
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            counts[-1] += 1
+            return super().__torch_function__(func, types, args, kwargs)
+
+    def call(model: Any, batch: torch.Tensor) -> torch.Tensor:
+        counts.append(0)
+        with Counting():
+            return model(batch).square().mean()
+
+    make = lambda: nn.Sequential(Called(), nn.ReLU(), nn.Linear(12, 3), nn.Tanh())  # noqa: E731
+    Loop(tmp_path, make).run(steps=3, call=call)
+    assert counts[:3] == counts[3:] and counts[0] > 10
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_a_forward_pass_that_raises_leaves_no_mode_and_no_hook(
     error: type[BaseException], tmp_path: Path
