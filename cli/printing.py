@@ -125,6 +125,10 @@ def print_run(run: dict[str, Any]) -> None:
     out.print(Text("Judged: " + (", ".join(judged) or "nothing"), style="dim"))
     for rule, why in sorted(not_judged.items()):
         out.print(Text(f"Not judged: {rule}: {why}", style="dim"))
+    for gap in run.get("missed", []):
+        steps = f"steps {gap['from']:,} to {gap['to']:,}"
+        why = "their samples were lost, or are not kept any more"
+        out.print(Text(f"Not judged: {steps} (attempt {gap['attempt']}): {why}", style="dim"))
 
 
 def _print_finding(out: Console, finding: dict[str, Any], titles: dict[str, str]) -> None:

@@ -21,6 +21,7 @@ from ..store import (
     UnknownRunError,
     places,
 )
+from ..store.retention import SOFT_SHARE, Retention
 from ..store.schemas import plain
 from .fold import Fold
 from .judging import report_of
@@ -68,6 +69,7 @@ class Daemon:
         poll: seconds between two looks at the home.
         heartbeat: the file that tells Docker that the daemon is alive; None takes
             `daemon.heartbeat` in Otoscope's home folder.
+        keep: the share of a sender's cap of raw frames that is kept once it was judged.
     """
 
     def __init__(
@@ -78,8 +80,9 @@ class Daemon:
         token: str | None = None,
         poll: float = 0.5,
         heartbeat: Path | None = None,
+        keep: float = SOFT_SHARE,
     ) -> None:
-        self.home, self.poll = home, poll
+        self.home, self.poll, self.keep = home, poll, keep
         self.token = token or f"daemon-{uuid.uuid4().hex}"
         self.heartbeat = heartbeat or places.home_folder() / BEAT
         self._clock = clock
@@ -223,7 +226,7 @@ class Daemon:
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 _log.warning("run %s is judged anew, its state cannot be read: %r", run, error)
                 fold = Fold(run, meta, schemas)
-        reader = Reader(self.home, fold)
+        reader = Reader(self.home, fold, Retention(self.keep))
         watched = _Watched(fold, reader, judgement.cursor)
         self._runs[run] = watched
         return watched
@@ -247,6 +250,7 @@ class Daemon:
             self._runs.pop(run, None)  # another daemon was faster: begin anew from what it wrote
             return False
         watched.committed = fold.cursor
+        watched.reader.relax()
         return True
 
     def _beat(self) -> None:

@@ -34,9 +34,11 @@ class Facts:
     `update_sound`: the same among samples before the loss blew up. `bursts_step`: the last point
     with lone spikes in the last 100 losses. `edge_peak`: largest edge ratio of a sample with a
     positive eigenvalue and a sound net; its eigenvalue and spread beside it. `dead_start`: share of
-    dead units per layer at the first sample.
+    dead units per layer at the first sample. `unkept`: the step up to which the beginning of the
+    run was not kept, 0 where it was: then what it began with is not known.
     """
 
+    unkept: int = 0
     first_step: int = 1
     first_losses: list[float] = field(default_factory=list)
     first_norms: list[float] = field(default_factory=list)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..store import Event, Finding, Frame, Meta, Schema
 from ..store.schemas import Json, dumps
@@ -22,6 +22,7 @@ from .thresholds import Thresholds, switched_off
 from .windows import KEPT_STEPS, History, Window
 
 VERSION = 1
+KEPT_GAPS = 20
 
 
 @dataclass(slots=True)
@@ -35,6 +36,8 @@ class Place:
     why_since: str = ""
     events: str = "0-0"
     points: int = 0
+    missed: list[list[int]] = field(default_factory=list)
+    """[attempt, first step, last step] of samples that were lost, or not kept any more."""
 
 
 class Fold:
@@ -258,6 +261,11 @@ class Fold:
         begins = self.place.start + numbers.warm_up
         if window.step <= begins:
             return unknown(f"judged from step {begins + GRID:,} on")
+        if rule.from_start and self.facts.unkept:
+            return unknown(
+                f"needs the run's beginning; its samples up to step {self.facts.unkept:,} are not "
+                "kept any more"
+            )
         if window.last_step(rule.family) <= window.step - numbers.span:
             return unknown(f"no sample of {rule.family} in the last {numbers.span:,} steps")
         context = Context(
@@ -276,7 +284,7 @@ class Fold:
         if event.kind == "lr" and event.attempt == self.place.attempt:
             self._restart(event.step, "the learning rate changed its course")
         elif event.kind == "gap" and event.attempt == self.place.attempt:
-            self._restart(whole(event.body.get("to"), event.step), "samples were lost")
+            self._miss(event)
         elif event.kind == "excluded":
             self._restart(event.step, f"rank {event.body.get('rank')} left")
         elif event.kind == "checkpoint":
@@ -291,9 +299,33 @@ class Fold:
             self.settings.override(str(event.body.get("key")), event.body.get("value"))
             self._thresholds.clear()
 
+    def _miss(self, event: Event) -> None:
+        """Go on behind steps whose samples are lost, or not kept any more."""
+        last = whole(event.body.get("to"), event.step)
+        first = whole(event.body.get("from"), last)
+        self.place.missed = _joined(self.place.missed, [event.attempt, first, last])[-KEPT_GAPS:]
+        if event.body.get("beginning"):
+            self.facts.unkept = last
+        self._restart(last, "samples were lost")
+
     def _restart(self, step: int, why: str) -> None:
         self.place.since, self.place.why_since = max(self.place.since, step), why
         self.engine.restart_windows(f"{why} at step {step:,}: windows begin anew")
+
+
+def _joined(gaps: Sequence[list[int]], new: list[int]) -> list[list[int]]:
+    """Return gaps with a further one, each [attempt, first, last]; those that touch are one.
+
+    >>> _joined([[1, 1, 4], [1, 9, 9]], [1, 5, 7])
+    [[1, 1, 7], [1, 9, 9]]
+    """
+    joined: list[list[int]] = []
+    for gap in sorted([*gaps, new]):
+        if joined and joined[-1][0] == gap[0] and gap[1] <= joined[-1][2] + 1:
+            joined[-1] = [gap[0], joined[-1][1], max(joined[-1][2], gap[2])]
+        else:
+            joined.append(gap)
+    return joined
 
 
 def fold(

@@ -40,13 +40,15 @@ def summary(store: Store, run: str) -> dict[str, Json]:
     store.home.meta(run)
     judgement = store.home.judgement(run)
     state = judgement.state
+    place = state.get("place") or {}
     return run_json(
         run,
         judgement.findings,
         state.get("judged", []),
         state.get("not_judged", {}),
         judgement.obstacles,
-        int((state.get("place") or {}).get("step", 0)),
+        int(place.get("step", 0)),
+        place.get("missed", []),
     )
 
 
@@ -55,7 +57,7 @@ def report_of(fold: Fold) -> dict[str, Json]:
     judged, missing = fold.coverage()
     step = fold.place.step
     panel = obstacles(fold.history, step)
-    return run_json(fold.run, fold.findings(), judged, missing, panel, step)
+    return run_json(fold.run, fold.findings(), judged, missing, panel, step, fold.place.missed)
 
 
 def fold_run(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from ..store import Frame, Home, StreamName
+from collections.abc import Sequence
+
+from ..store import Event, Frame, Home, StreamName
+from ..store.retention import Retention
 from .fold import Fold
 from .windows import KEPT_STEPS
 
@@ -11,10 +14,15 @@ PORTION = 1000
 
 
 class Reader:
-    """Reads one run for one fold; where that was restored, its windows are rebuilt once needed."""
+    """Reads one run for one fold; where that was restored, its windows are rebuilt once needed.
 
-    def __init__(self, home: Home, fold: Fold) -> None:
-        self.home, self.fold = home, fold
+    `retention` takes notice of what is read. Steps at the beginning of an attempt whose frames are
+    not kept any more are told to the fold as a gap.
+    """
+
+    def __init__(self, home: Home, fold: Fold, retention: Retention | None = None) -> None:
+        self.home, self.fold, self._retention = home, fold, retention
+        self._begun: set[int] = set()
         self._read: dict[StreamName, tuple[int, int]] = {}
         self._attempt = fold.place.attempt
         self._whole = fold.place.step == 0
@@ -34,12 +42,43 @@ class Reader:
             if stream.family != "train":
                 frames += self._next(stream, stop=stop)
         events = self._next_events()
+        self._tell_of_a_missing_beginning(frames)
         if frames and not self._whole:
             self._rebuild()
         self.fold.push(frames)
         if frames or events:
             return True
         return self._follow_attempt()
+
+    def _tell_of_a_missing_beginning(self, frames: Sequence[Frame]) -> None:
+        """Push a gap where the first steps that are to be judged are not kept any more."""
+        steps = [frame.step for frame in frames if frame.family == "train"]
+        if not steps or self._attempt in self._begun:
+            return
+        self._begun.add(self._attempt)
+        place = self.fold.place
+        goes_on = place.attempt == self._attempt and place.step > 0
+        first = place.step + 1 if goes_on else self._first_step()
+        if first is None or min(steps) <= first:
+            return
+        last = min(steps) - 1
+        body = {"family": "train", "rank": 0, "from": first, "to": last, "beginning": not goes_on}
+        self.fold.push(events=[Event("gap", last, self._attempt, 0, 0.0, body)])
+
+    def _first_step(self) -> int | None:
+        """Return the first step of the attempt, None where nobody told it."""
+        for _, event in self.home.events(self.fold.run):
+            if event.kind == "started" and event.attempt == self._attempt:
+                start = event.body.get("start_step")
+                return start + 1 if isinstance(start, int) else None
+        return None
+
+    def relax(self) -> None:
+        """Let go of raw frames that were judged and that no window reaches any more."""
+        place = self.fold.place
+        if self._retention is not None:
+            judged = (place.attempt, place.step)
+            self._retention.relax(self.home, self.fold.run, judged, KEPT_STEPS)
 
     def _rebuild(self) -> None:
         """Give the fold the raw frames behind its place, for the windows."""
@@ -72,6 +111,8 @@ class Reader:
         )
         if frames:
             self._read[stream] = frames[-1].id
+            if self._retention is not None:
+                self._retention.note(frames)
         return frames
 
     def _next_events(self) -> int:

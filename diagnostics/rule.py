@@ -104,3 +104,5 @@ class Rule:
     family: str
     judge: Callable[[Window, Context], Verdict]
     document: str = ""
+    from_start: bool = False
+    """Whether it compares with how the run began, and cannot judge where that was not kept."""

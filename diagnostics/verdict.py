@@ -114,8 +114,12 @@ def run_json(
     not_judged: Mapping[str, str],
     obstacles: Mapping[str, Json],
     step: int,
+    missed: Sequence[Sequence[int]] = (),
 ) -> dict[str, Json]:
-    """Return the run as DESIGN.md writes it: state, verdict, obstacles, judged, findings."""
+    """Return the run as DESIGN.md writes it: state, verdict, obstacles, judged, findings.
+
+    `missed`: [attempt, first, last] of the steps whose samples could not be judged.
+    """
     return plain(
         {
             "run": run,
@@ -124,6 +128,9 @@ def run_json(
             "obstacles": obstacles,
             "judged": list(judged),
             "not_judged": dict(not_judged),
+            "missed": [
+                {"attempt": attempt, "from": first, "to": last} for attempt, first, last in missed
+            ],
             "findings": [finding.to_json() for finding in findings],
         }
     )

@@ -24,6 +24,12 @@ MODULES: tuple[ModuleType, ...] = (
 )
 
 RULES: tuple[Rule, ...] = tuple(
-    Rule(module.__name__.rpartition(".")[2], module.FAMILY, module.judge, module.__doc__ or "")
+    Rule(
+        module.__name__.rpartition(".")[2],
+        module.FAMILY,
+        module.judge,
+        module.__doc__ or "",
+        from_start=getattr(module, "FROM_START", False),
+    )
     for module in MODULES
 )

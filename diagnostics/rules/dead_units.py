@@ -28,6 +28,7 @@ from ..windows import Window
 from ..words import count, listing, number, percent
 
 FAMILY = "activations"
+FROM_START = True
 SEARCHED = 100
 
 

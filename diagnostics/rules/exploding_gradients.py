@@ -25,6 +25,7 @@ from ..windows import Samples, Window
 from ..words import count, listing, number, percent, rounded
 
 FAMILY = "train"
+FROM_START = True
 
 
 @dataclass(frozen=True, slots=True)

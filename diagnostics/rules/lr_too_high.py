@@ -28,6 +28,7 @@ from ..windows import Window
 from ..words import number, percent
 
 FAMILY = "train"
+FROM_START = True
 FEW = 5
 LATEST = 15
 

@@ -28,6 +28,7 @@ from ..windows import Window
 from ..words import listing, number, percent, rounded
 
 FAMILY = "train"
+FROM_START = True
 
 
 @dataclass(frozen=True, slots=True)
