@@ -192,14 +192,14 @@ def measure(steps: int) -> dict[str, float]:
     server = EmbeddedServer(Path(folder.name)).start()
     try:
         home = RedisHome(server.url, timeout=30)
-        empty, figures = memory_mb(home), {}
+        figures: dict[str, float] = {}
         for title, share in (("without a daemon", 1.0), ("with a daemon", SOFT_SHARE)):
             begun = time.perf_counter()
             simulated = MemoryHome()
             train(simulated, steps, share)
             copy(simulated, home)
             print(f"  simulated {title} in {time.perf_counter() - begun:.0f} s", flush=True)
-            figures[f"memory_mb {title}"] = memory_mb(home) - empty
+            figures[f"memory_mb {title}"] = memory_mb(home)
             del simulated
             held, times = read_back(Store(home), steps)
             figures[f"rows_held {title}"] = held.rows

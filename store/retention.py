@@ -23,7 +23,7 @@ SOFT_SHARE = 0.5
 """The daemon cuts at half of it, so that it may lag by the other half before anything is lost."""
 
 SLACK = 32
-"""One thirty-second of a cap is cut at once: a cut costs three round trips."""
+"""One thirty-second of a cap goes at once, when it is reached: a cut costs three round trips."""
 
 MARK_FRAMES = 64
 
@@ -143,6 +143,11 @@ class _Length:
         """The first step that is known to be kept."""
         return self.marks[0][1]
 
+    @property
+    def _left(self) -> int:
+        """How many frames a cut leaves."""
+        return self.keep - max(self.keep // SLACK, 1)
+
     def note(self, step: int) -> None:
         if step <= self.last:
             return
@@ -159,10 +164,10 @@ class _Length:
         """
         found = self.marks[0]
         for mark in self.marks:
-            if mark[0] > self.frames - self.keep or (limit is not None and mark[1] > limit):
+            if mark[0] > self.frames - self._left or (limit is not None and mark[1] > limit):
                 break
             found = mark
-        worth = found[0] - self.marks[0][0] >= max(self.keep // SLACK, 1)
+        worth = found[0] - self.marks[0][0] >= self.keep - self._left
         return found[1] if worth else None
 
     def note_cut(self, before: int) -> None:
