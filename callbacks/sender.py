@@ -262,6 +262,7 @@ class Sender:
             if self._closing.is_set() and time.monotonic() >= self._deadline:
                 raise StoreUnavailableError("the training ended before it took everything")
             batch = self._outbox.batch = self._outbox.batch or self._next_batch()
+            self._tell_counts(batch)
             refused = self.delivery.send(sink, batch, self.attempt)
             if self._dead:
                 return
@@ -278,6 +279,18 @@ class Sender:
         batch = self._outbox.next_batch()
         self.delivery.remember(batch)
         return batch
+
+    def _tell_counts(self, batch: Batch) -> None:
+        """Put into a batch that tells of its rank what will be stored once it is there."""
+        waiting = self.queue_frames + self.spooled_frames - len(batch.frames)
+        for rank in batch.fields.get("heartbeat", {}):
+            batch.fields["sending"] = {
+                rank: {
+                    "stored": self.sent_frames + len(batch.frames),
+                    "waiting": max(waiting, 0),
+                    "lost": self.dropped_frames + batch.unreadable,
+                }
+            }
 
     def _count(self, batch: Batch, refused: int) -> None:
         self.sent_frames += len(batch.frames) - refused

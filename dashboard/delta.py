@@ -16,6 +16,7 @@ from ..store.deriving import needs, written
 from ..store.schemas import dumps, family_order, plain
 from .cursor import Cursor
 from .numbers import as_json
+from .ranks import rank_rows
 
 QUANTITIES = {
     "gradient": ("gradients", "grad_rms"),
@@ -104,7 +105,7 @@ def delta(
     events = store.home.events(run, cursor.event)
     answer: dict[str, Json] = {
         "reset": reset,
-        "run": _run_json(store, info, meta, clock()),
+        "run": _run_json(store, info, meta, streams, clock()),
         "events": [event.to_json() for _, event in events if event.kind not in UNSHOWN][-EVENTS:],
         "series": {},
     }
@@ -220,7 +221,10 @@ def _series(
         "steps": rows.steps.tolist(),
         "times": np.round(np.nan_to_num(rows.times, posinf=0, neginf=0), 3).tolist(),
     }
-    names = {name: place for place, name in enumerate(rows.columns)}
+    names: dict[str, int] = {}
+    for place, name in enumerate(rows.columns):
+        names.setdefault(name, place)
+        names.setdefault(name.partition("@")[0], place)  # of ranks apart, the lowest
     places = [names.get(name, -1) for name in part.columns]
     for key, table in (("values", _broken(rows)), ("low", rows.low), ("high", rows.high)):
         if key == "values" or table is not rows.values:
@@ -240,8 +244,11 @@ def _broken(rows: Series) -> np.ndarray:
     return np.where(np.isposinf(rows.high), np.inf, values).astype(np.float32)
 
 
-def _run_json(store: Store, info: RunInfo, meta: Meta, now: float) -> dict[str, Json]:
+def _run_json(
+    store: Store, info: RunInfo, meta: Meta, streams: list[StreamName], now: float
+) -> dict[str, Json]:
     body = info.to_json()
+    body["ranks"] = rank_rows(store, info, meta, streams, now)
     body["age_seconds"] = round(max(0.0, now - info.last_seen), 1)
     for key in (
         "model",
@@ -256,6 +263,8 @@ def _run_json(store: Store, info: RunInfo, meta: Meta, now: float) -> dict[str, 
     ):
         body[key] = plain(getattr(meta, key))
     body["error"] = _error(store, info) if info.status == "failed" else None
+    told = list(meta.sending.values())
+    body["sending"] = {key: sum(row[key] for row in told) for key in ("stored", "waiting", "lost")}
     return body
 
 

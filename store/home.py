@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from .buckets import Bucket
+from .retention import Memory
 from .schemas import Event, Finding, Frame, Json, Meta, Schema, StreamName
 from .tiers import Extent
 
@@ -61,7 +62,7 @@ class Sink(Protocol):
     """Where a recorder's frames go. Every call may raise a StoreError and may then be repeated."""
 
     def write_meta(self, run: str, fields: Mapping[str, Json]) -> None:
-        """Set fields of Meta; `heartbeat`, `clock_offset` and `left` are merged rank by rank."""
+        """Set fields of Meta; those in `memory.MERGED` (`heartbeat`, …) are merged rank by rank."""
         ...
 
     def add_schema(self, run: str, schema: Schema) -> None:
@@ -113,6 +114,18 @@ class Home(Sink, Protocol):
 
     def ping(self) -> None:
         """Raise StoreUnavailableError where nobody answers."""
+        ...
+
+    def memory(self) -> Memory | None:
+        """Return how full the home is, None where it has no memory of its own to run out of."""
+        ...
+
+    def settings(self) -> dict[str, Json]:
+        """Return what concerns no single run: `janitor`, what the daemon deleted last."""
+        ...
+
+    def set_settings(self, settings: Mapping[str, Json]) -> None:
+        """Set some of the settings."""
         ...
 
     def run_ids(self) -> list[tuple[str, float]]:

@@ -14,11 +14,11 @@ from .errors import UnknownRunError
 from .frames import checked, decode_id
 from .home import FIRST_EVENT, Card, Judgement
 from .keys import checked_run_id
-from .retention import place_of
+from .retention import Memory, place_of
 from .schemas import Event, Frame, Json, Meta, Schema, StreamName
 from .tiers import Extent
 
-MERGED = ("heartbeat", "clock_offset", "left")
+MERGED = ("heartbeat", "clock_offset", "left", "sending")
 """Fields of Meta that are merged rank by rank."""
 
 
@@ -53,6 +53,7 @@ class MemoryHome:
         self._runs: dict[str, _Run] = {}
         self._lock = RLock()
         self._clock = clock
+        self._settings: dict[str, Json] = {}
         self._jobs: dict[str, str] = {}
 
     def _known(self, run: str) -> _Run:
@@ -174,6 +175,17 @@ class MemoryHome:
             gone = bisect_left(entry.ids.get(stream, []), (before, 0))
             if gone:
                 del entry.streams[stream][:gone], entry.ids[stream][:gone]
+
+    def settings(self) -> dict[str, Json]:
+        with self._lock:
+            return deepcopy(self._settings)
+
+    def set_settings(self, settings: Mapping[str, Json]) -> None:
+        with self._lock:
+            self._settings |= deepcopy(dict(settings))
+
+    def memory(self) -> Memory | None:
+        return None
 
     def judged_to(self, run: str) -> tuple[int, int] | None:
         with self._lock:

@@ -17,6 +17,7 @@ class Meta:
     [{name, layer, kind: weight|bias|norm|embedding, ndim, numel, requires_grad}]; `heartbeat`:
     {rank: epoch s of its last sample}; `left`: {rank: epoch s at which it ended as it should};
     `clock_offset`: {rank: seconds}. `attempt` is the latest, `began` the epoch s of its beginning.
+    `sending`: {rank: {stored, waiting, lost}}, the samples of its attempt so far.
     `progress`: {step, loss, loss_best, step_seconds, spark}; `ended`: {attempt, how: finished|failed, t, reason} or
     None while it trains; `overhead`: {share, seconds, probes: {name: seconds}}.
     """
@@ -39,6 +40,7 @@ class Meta:
     heartbeat: dict[str, float] = field(default_factory=dict)
     clock_offset: dict[str, float] = field(default_factory=dict)
     left: dict[str, float] = field(default_factory=dict)
+    sending: dict[str, dict[str, int]] = field(default_factory=dict)
     parent: str | None = None
     attempt: int = 1
     started: float = 0.0
@@ -64,6 +66,7 @@ class Meta:
         meta.began = meta.began if _is_number(meta.began) else 0.0
         meta.left = {k: t for k, t in meta.left.items() if _is_number(t)}
         meta.heartbeat = {k: t for k, t in meta.heartbeat.items() if _is_number(t)}
+        meta.sending = {k: v for k, v in meta.sending.items() if _are_counts(v)}
         meta.clock_offset = {k: t for k, t in meta.clock_offset.items() if _is_number(t)}
         meta.progress = {k: v for k, v in meta.progress.items() if _is_progress(v)}
         meta.optimizers = [item for item in meta.optimizers if isinstance(item, dict)]
@@ -74,6 +77,11 @@ class Meta:
 
 def _is_number(value: Json) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _are_counts(value: Json) -> bool:
+    known = {"stored", "waiting", "lost"}
+    return isinstance(value, dict) and known == set(value) and all(map(_is_number, value.values()))
 
 
 def _is_progress(value: Json) -> bool:

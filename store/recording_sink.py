@@ -20,7 +20,7 @@ from .memory import MERGED
 from .schemas import Event, Frame, Json, Schema, StreamName, dumps
 from .spool import encode_record
 
-NEWS = frozenset({"heartbeat", "progress", "overhead", "clock_offset"})
+NEWS = frozenset({"heartbeat", "progress", "overhead", "clock_offset", "sending"})
 """Fields of Meta that change all the time."""
 NEWS_SECONDS = 10.0
 

@@ -22,7 +22,7 @@ BYTES_AT_ONCE = 4 * 2**20
 KEPT_SHARE = 4.0
 """Of the hard caps of what a live run keeps: nobody has judged a recording yet that comes in at
 once, and the daemon cuts behind itself when it has. 160 MB at 1,200 columns."""
-LAST = ("heartbeat", "left", "progress", "ended", "overhead")
+LAST = ("heartbeat", "left", "progress", "ended", "overhead", "sending")
 """Fields that are told once all samples are there, so that nobody takes half a run for a whole."""
 
 Progress = Callable[[int, int], None]

@@ -5,6 +5,8 @@
   const SHOWN_BY = { dead_units: "dead", saturated_activations: "saturated", vanishing_gradients: "gradient",
     exploding_gradients: "gradient", lr_too_high: "update", lr_too_low: "update", frozen_layer: "update" };
 
+  const BEHIND = 1000; // samples: fewer wait for the next write of an ordinary run
+
   class RunModel {
     constructor(id) {
       this.id = id;
@@ -152,6 +154,7 @@
 
     function drawJudgement() {
       const roots = model.roots();
+      o.fill(o.byId("ranks"), model.run.ranks, () => o.ranksCard(model.run));
       o.fill(o.byId("verdict"), [model.state, model.verdict, model.run.status, model.marked().map((f) => f.severity)], () => o.verdict(model));
       o.fill(o.byId("obstacles"), [model.obstacles, model.ended()], () => o.obstacleCards(model.obstacles, model.ended()));
       o.fill(o.byId("findings"), [roots, model.ended(), roots.map((f) => model.told(f))], () =>
@@ -228,12 +231,17 @@
     }[run.status]();
     const facts = [progress, o.many(run.world_size, "rank"), run.attempt > 1 ? `attempt ${run.attempt}` : null];
     const late = run.status === "stale" || run.status === "lost";
-    o.fill(o.byId("run-head"), [run.name, run.id, run.status, facts, since, run.error, run.tags], () => [
+    const { stored, waiting, lost } = run.sending;
+    if (stored && !lost && waiting <= BEHIND) facts.push(`all ${o.step(stored)} samples stored`);
+    const trouble = [o.lostRanks(run), lost ? `${o.many(lost, "sample")} lost: neither the server nor the disk took them` : "",
+      waiting > BEHIND ? `${o.many(waiting, "sample")} wait in the training process: the server is behind` : ""].filter(Boolean);
+    o.fill(o.byId("run-head"), [run.name, run.id, run.status, facts, since, run.error, run.tags, trouble], () => [
       o.h("div", { class: "row tight" }, o.h("h1", {}, run.name), o.status(run.status),
         run.tags.map((tag) => o.h("span", { class: "chip" }, tag))),
       o.h("div", { class: "dim" }, facts.filter(Boolean).join(" · ") + " · ", late ? o.h("strong", { class: "late" }, since) : since,
         " · ", o.h("code", { title: "The run's id, for the command line" }, run.id)),
       run.error ? o.h("p", { class: "error" }, o.icon("critical"), o.h("code", {}, `${run.error.type}: ${run.error.message}`)) : null,
+      trouble.length ? o.h("p", { class: "error" }, o.icon("warning"), o.capital(trouble.join("; ")) + ".") : null,
       run.step === 0 && run.status === "live" ? o.h("p", { class: "dim" }, "The run has begun; its first sample is on the way.") : null,
     ]);
   }

@@ -308,3 +308,18 @@ def test_what_neither_server_nor_disk_took_by_the_end_is_said_to_be_lost(
     assert "30 samples are lost" in caplog.text
     assert "takes it in" not in caplog.text
     assert recordings() == []
+
+
+def test_a_run_tells_how_many_samples_are_stored_and_how_many_were_lost(tmp_path: Path) -> None:
+    home = Flaky()
+    sender = started(home, tmp_path / RUN)
+    for step in range(1, 101):
+        sender.emit(frame(step))
+    sender.emit({"heartbeat": {"3": 1.0}})
+    assert sender.flush()
+    assert home.meta(RUN).sending == {"3": {"stored": 100, "waiting": 0, "lost": 0}}
+    sender.dropped_frames += 5
+    sender.emit(frame(101))
+    sender.emit({"heartbeat": {"3": 2.0}})
+    assert sender.close()
+    assert home.meta(RUN).sending == {"3": {"stored": 101, "waiting": 0, "lost": 5}}

@@ -104,5 +104,7 @@ def test_a_fit_cut_off_before_we_were_told_ends_the_thread_and_says_so(
 
     fit(NAME, tmp_path, [callback])
     steps = [frame.step for frame in home.frames(first, StreamName("train", 0, 1))]
-    assert steps == list(range(1, 8))  # the last of them waited in the journal until now
+    assert steps == list(range(1, 8))
+    # what the recorder told when the next fit ended it, although the thread had ended
+    assert [event.kind for _, event in home.events(first)][-1] == "exception"
     assert threads() == []

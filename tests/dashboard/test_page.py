@@ -602,3 +602,22 @@ def test_a_page_behind_a_token_opens_with_it_and_below_a_prefix(home, browser):
         expect(page.locator(".told")).to_contain_text("Acknowledged")
         watched.check()
         page.close()
+
+
+def test_the_head_of_a_run_tells_what_was_stored_and_warns_of_what_was_lost(
+    home: MemoryHome, look: Callable[..., Watched]
+) -> None:
+    live_run(home)
+    told = {"0": {"stored": 12_000, "waiting": 3, "lost": 0}, "1": {"stored": 345, "waiting": 0, "lost": 0}}  # fmt: skip
+    home.write_meta(RUN, {"sending": told})
+    page = look(f"/run/{RUN}").page
+    head = page.locator("#run-head")
+    expect(head).to_contain_text("all 12,345 samples stored")
+    expect(head.locator(".error")).to_have_count(0)
+
+    home.write_meta(RUN, {"sending": {"1": {"stored": 345, "waiting": 2_000, "lost": 17}}})
+    expect(head.locator(".error")).to_contain_text(
+        "17 samples lost: neither the server nor the disk"
+    )
+    expect(head.locator(".error")).to_contain_text("2,003 samples wait in the training process")
+    expect(head).not_to_contain_text("samples stored")
