@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -38,8 +39,21 @@ def _row(row: RunInfo) -> tuple[str | Text, ...]:
         if count
     )
     status = Text(row.status, style="bold" if row.status == "live" else "")
+    if row.lost_ranks:
+        status.append(f", {ranks_lost(row.lost_ranks)}", style="yellow")
     loss = number(float(row.loss_last))
     return (row.id, status, f"{row.step}{of}", loss, findings or Text("–"), ago(row.last_seen))
+
+
+def ranks_lost(ranks: Sequence[int]) -> str:
+    """Return in words which ranks are lost.
+
+    >>> ranks_lost([3]), ranks_lost(range(40))
+    ('rank 3 lost', '40 ranks lost')
+    """
+    if len(ranks) > 8:
+        return f"{len(ranks)} ranks lost"
+    return f"{'rank' if len(ranks) == 1 else 'ranks'} {', '.join(map(str, ranks))} lost"
 
 
 @click.command(
@@ -59,8 +73,10 @@ def show(run: str, url: str | None, as_json: bool) -> None:
             param_hint="RUN",
         )
     store, found = open_run(run, url)
-    answer = summary(store, found)
+    answer = {**summary(store, found), "lost_ranks": store.run(found).lost_ranks}
     if as_json:
         print_json(answer)
     else:
         print_run(answer)
+        if answer["lost_ranks"]:
+            console().print(Text(f"Lost: {ranks_lost(answer['lost_ranks'])}", style="yellow"))

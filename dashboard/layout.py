@@ -118,6 +118,7 @@ def _run() -> list[Any]:
                         html.Div(id="obstacles"),
                         _card("Training loss", "loss", _loss_controls()),
                         html.Div(id="stats"),
+                        html.Div(id="ranks"),
                         _card("Layers", "heatmap", _layer_controls()),
                     ],
                     className="left",

@@ -108,7 +108,7 @@
       cell("Loss", o.spark(run.spark || [], `Loss of ${run.name} from the first step to the last`), " ", o.number(run.loss_last)),
       cell("Best", o.number(run.loss_best)),
       cell("Obstacles", o.obstacleBars(run.obstacles)),
-      cell("Ranks", o.step(run.world_size)),
+      cell("Ranks", o.step(run.world_size), " ", run.lost_ranks.length ? o.h("span", { class: "badge warning" }, o.icon("warning"), `${run.lost_ranks.length} lost`) : null),
       cell("Started", o.moment(run.started)),
       cell("Last seen", `${o.age(run.age_seconds)} ago`),
       o.h("td", {}, edit));
