@@ -15,8 +15,9 @@ from .accelerate import AcceleratedLoop, is_accelerated, unwrapped
 from .describing import batch_size_of
 from .options import Options
 from .probes.probe import Probe
-from .recorder import LossFn, Origin, Recorder
+from .recorder import Origin, Recorder
 from .scaling import Scale, has_shrunk, scale_now, shown_scale
+from .stepping import LossFn
 
 
 class PlainLoop:

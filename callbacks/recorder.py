@@ -7,44 +7,27 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ..store import ConfigError, Sink
+from ..store import Sink
 from ..store.connecting import open_sink
 from ..store.identity import new_run_id
 from ..store.keys import checked_run_id
 from ..store.schemas import Json
-from .budget import Budget
 from .describing import described_model
-from .guard import Guard
-from .journal import Journal
-from .layers import trained_parameters
-from .ledger import Row, Told
 from .norms import all_finite
-from .options import Options
-from .probes.probe import COUNTERS, Training
-from .probes.tap import GradientTap
-from .probes.throughput import Step, Throughput
 from .ranks import FirstRank, OtherRank, job_of_this_fit
-from .sampling import Sampling, default_probes
+from .sampling import default_probes
 from .schedule import Schedule
 from .sender import Sender
-from .shards import shares
+from .stepping import Stepping
 from .transfer import Pending
 from .validation import validation_sample
-from .waiting import Waiting
 
 log = logging.getLogger("otoscope")
-
-CROWDED_AFTER = 100
-"""Steps after which a run is told that its budget leaves no room for probes."""
-
-LossFn = Callable[[torch.nn.Module, Any], torch.Tensor]
 
 
 @dataclass
@@ -57,96 +40,13 @@ class Origin:
     from_attempt: int | None = None
 
 
-class Recorder:
+class Recorder(Stepping):
     """Records one attempt of a run. Made by `attach` and by the Lightning callback.
 
     `hook` before the first forward pass, `begin` once it is known which run this is; then
     `before_step` … `end_step` for every step, and `finish` or `fail`. `sink` replaces the place
     that `options.url` names.
     """
-
-    gradient_scale: float | torch.Tensor = 1.0
-    """The loss scale that gradients hold as they are accumulated; whoever listens to them sets it."""
-    compares_clipping = False
-    """Whether only the gradients of the step itself tell what clipping has done to them."""
-    sender: Sender
-
-    def __init__(
-        self,
-        model: torch.nn.Module,
-        optimizers: Sequence[torch.optim.Optimizer],
-        options: Options,
-        *,
-        loss_fn: LossFn | None = None,
-        why_no_loss: str = "no loss_fn was given",
-        world_size: int = 1,
-        rank: int = 0,
-        one_node: bool = True,
-        sharded: bool = False,
-        precision: str = "32-true",
-        listen: bool = True,
-        guard: Guard | None = None,
-        sink: Callable[[], Sink] | None = None,
-    ) -> None:
-        self.options = options
-        self.rank = rank
-        self._one_node = one_node
-        self.guard = guard or Guard(options.strict)
-        self._border = self.guard("recorder")
-        self.finished = False
-        self._first = 0
-        self._journal = Journal(
-            lambda: self.overhead,
-            rank,
-            pace=lambda: self._budget.step_seconds,
-            closed=self._closed,
-        )
-        self._model = model
-        self._optimizers = list(optimizers)
-        self._listen = listen
-        self._sink = sink
-        # behind the all-reduce every rank holds the same gradients, unless each holds a shard
-        measures = rank == 0 or sharded
-        self._tap = GradientTap(trained_parameters(self._optimizers) if measures else [])
-        self._training = Training(
-            model,
-            self._optimizers,
-            rank=rank,
-            world_size=world_size,
-            sharded=sharded,
-            loss_fn=loss_fn,
-            why_no_loss=why_no_loss,
-            precision=precision,
-            batches=lambda: list(self._sampling.batches),
-            tap=self._tap,
-            counters=lambda: {name: getattr(self.sender, name) for name in COUNTERS},
-        )
-        if sharded:
-            self._tap.shares = shares(self._tap.parameters, world_size)
-        waits = world_size > 1 and not sharded
-        self._tap.averaged = waits
-        self._waiting = Waiting(trained_parameters(self._optimizers)) if waits else None
-        self._budget = Budget(options.budget)
-        self._sampling = Sampling(
-            self._training,
-            self._budget,
-            self.guard,
-            tell=self._journal.event,
-            enlist=self._journal.enlist,
-            framed=self._journal.frame,
-        )
-        self._throughput = Throughput()
-        self._schedules: list[Schedule] = []
-        self._handles: list[Any] = []
-        self._losses: list[float | torch.Tensor] = []
-        self._samples = 0
-        self._lrs: list[float] = []
-        self._stepped = False
-        self._spent = 0.0
-        self._shared = self._dispatch = 0.0
-        self._closed_now = 0
-        self._sender_seconds = 0.0
-        self._last_end = math.nan
 
     # -- beginning ------------------------------------------------------------------------------
 
@@ -214,11 +114,6 @@ class Recorder:
         return FirstRank(run, root / run, job), lambda: open_sink(url, run, root / run)
 
     @property
-    def run_id(self) -> str:
-        """The run's id; empty before it begins, and on another rank until rank 0 has told it."""
-        return self.sender.run if self.begun and (not self.rank or self.sender.identified) else ""
-
-    @property
     def directory(self) -> Path:
         """Where the run is recorded, or waits for a server."""
         return self.sender.spool
@@ -236,194 +131,6 @@ class Recorder:
         }
         fields["began"] = time.time()
         return fields if origin.from_attempt is not None else {**fields, "started": fields["began"]}
-
-    @property
-    def begun(self) -> bool:
-        """Whether it is known which run this is, and frames are sent."""
-        return self._journal.is_open
-
-    @property
-    def steps(self) -> int:
-        """Steps done so far, counted over the attempts of the run."""
-        return self._journal.step
-
-    # -- one step -------------------------------------------------------------------------------
-
-    def before_step(self) -> None:
-        """Decide what the coming step measures; call before its first forward pass."""
-        begun = time.perf_counter()
-        with self._border:
-            self._journal.turn(begun)
-            if self._closed_now:
-                now = time.perf_counter()
-                self._share(now - begun)
-                begun = now
-            self._sampling.arm(self._journal.step + 1)
-        self._spent += time.perf_counter() - begun
-
-    def _share(self, seconds: float) -> None:
-        """Share what steps that leave together have cost, here and in the sender, among as many.
-
-        The sender counts too: what its thread computes, this one mostly waits for.
-        """
-        sender = self.sender.cpu_seconds
-        together = seconds + sender - self._sender_seconds
-        self._shared, self._sender_seconds = together / self._closed_now, sender
-        self._closed_now = 0
-
-    def undo(self, factor: float | torch.Tensor) -> None:
-        """Set what the gradients of this step must be multiplied by: see `GradientTap.factor`."""
-        self._tap.factor = factor
-
-    @property
-    def measures_gradients(self) -> bool:
-        """Whether this step's gradients are to be measured."""
-        return self._tap.armed
-
-    def gradients_ready(
-        self,
-        optimizer: torch.optim.Optimizer,
-        *,
-        factor: float | torch.Tensor = 1.0,
-        clip: float | None = None,
-    ) -> None:
-        """Take an optimizer's gradients: complete, and not yet clipped.
-
-        `factor` undoes a loss scale and a partial accumulation window; `clip` is the largest norm
-        that the clipping lets pass.
-        """
-        if self._tap.armed:
-            parameters = trained_parameters([optimizer])
-            self._tap.factor = factor
-            self._tap.collect(parameters)
-            if clip is not None:
-                self._tap.clip(clip, parameters)
-
-    def backward_ended(self) -> None:
-        """Note that the ranks have averaged their gradients; an optimizer's step tells it too."""
-        if self._waiting is not None:
-            with self.guard("wait for other ranks"):
-                self._waiting.backward_ended()
-
-    def forward_done(self, loss: torch.Tensor | None, samples: int, batch: Any = None) -> None:
-        """Take one micro-batch: its loss (undivided), its count of samples, the batch itself."""
-        self._samples += samples
-        if batch is not None:
-            self._sampling.keep_batch(batch, self.steps + 1)
-        if loss is not None:
-            if (loss.ndim and loss.numel() != 1) or loss.is_complex():
-                raise ConfigError(
-                    f"the loss must be one real number, got {loss.dtype} of shape "
-                    f"{tuple(loss.shape)}; give its mean to step(loss)"
-                )
-            # on a device the copy waits in its queue; nobody may write into it meanwhile
-            self._losses.append(loss.item() if loss.is_cpu else loss.detach().clone())
-
-    def alive(self) -> None:
-        """Tell that the run goes on although it makes no steps: call from a long validation."""
-        with self.guard("recorder"):
-            self._journal.alive()
-
-    def _before_stepped(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        if len(args) == 1 and kwargs.get("closure") is None:  # a closure has yet to run backward
-            self.backward_ended()
-
-    def _on_stepped(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        begun = time.perf_counter()
-        self._stepped = True
-        with self._border:
-            # now, for a scheduler may step before the step ends
-            self._lrs = self._throughput.lrs()
-            if (self._listen or self.compares_clipping) and self._tap.armed:
-                self._tap.stepped(trained_parameters([optimizer]), self.gradient_scale)
-        self._spent += time.perf_counter() - begun
-
-    @property
-    def stepped(self) -> bool:
-        """Whether some optimizer stepped since the last `end_step`."""
-        return self._stepped
-
-    def end_step(
-        self,
-        *,
-        data_seconds: float = math.nan,
-        loss_scale: float = math.nan,
-        skipped: bool = False,
-        epoch: float = math.nan,
-        begun: float | None = None,
-    ) -> None:
-        """Close a step: sample what is due, and make its frames ready.
-
-        `begun` is the reading of `time.perf_counter` since when the time is ours.
-        """
-        begun = time.perf_counter() if begun is None else begun
-        with self._border:
-            losses, samples = self._losses, self._samples
-            self._losses, self._samples, self._stepped = [], 0, False
-            self._journal.step += 1
-            step = Step(
-                losses,
-                float(samples or math.nan),
-                begun - self._last_end,
-                data_seconds,
-                math.nan if self._waiting is None else self._waiting.close_step(),
-                loss_scale=loss_scale,
-                skipped=float(skipped),
-                epoch=epoch,
-            )
-            self._record(step, begun)
-
-    def _record(self, step: Step, begun: float) -> None:
-        number, sampled, hooks = self._journal.step, 0.0, 0.0
-        if self._sampling.has_work(number):
-            frames, sampled = self._sampling.sample(number)
-            hooks = self._sampling.hook_seconds
-            self._journal.keep(frames)
-        lrs, self._lrs = self._lrs or self._throughput.lrs(), []
-        within = self._dispatch + self._spent + self._shared + hooks - begun
-        step.overhead_seconds = within + time.perf_counter()
-        values, late = self._throughput.row(step, lrs)
-        if self._tap.armed:
-            self._tap.disarm()
-        end = time.perf_counter()
-        seconds, fixed = end - self._last_end, max(0.0, within + end - sampled)
-        self._journal.done(Row(number, time.time(), values, late, lrs, seconds, fixed))
-        self._spent, self._last_end = 0.0, end
-
-    def _closed(self, rows: Sequence[Row]) -> Told:
-        """Take the steps that leave: tell the budget of them, return the events they bring."""
-        self._closed_now += len(rows)
-        for row in rows:
-            self._budget.stepped(row.seconds, row.fixed)
-        if self.rank:
-            return {}
-        told = {row.step: found for row in rows if (found := self._changes(row))}
-        crowded = self._first + CROWDED_AFTER
-        if rows[0].step <= crowded <= rows[-1].step:
-            words = self._budget.crowded()
-            if words is not None:
-                log.warning("run %s: %s", self.run_id, words)
-                told.setdefault(crowded, []).append(("note", {"text": words}))
-        return told
-
-    def _changes(self, row: Row) -> list[tuple[str, Mapping[str, Json]]]:
-        """Return the `lr` events of a step."""
-        told: list[tuple[str, Mapping[str, Json]]] = []
-        for place, (schedule, lr) in enumerate(zip(self._schedules, row.lrs, strict=True)):
-            change = schedule.observe(row.step, lr) if math.isfinite(lr) else None
-            if change is not None:
-                optimizer, group = self._throughput.place(place)
-                body = {"optimizer": optimizer, "group": group, "from": change.before}
-                told.append(("lr", {**body, "to": change.after, "phase": change.phase}))
-        return told
-
-    def restart_clock(self) -> None:
-        """Count the time of the coming step from now."""
-        self._last_end = time.perf_counter()
-
-    def idle(self, seconds: float) -> None:
-        """Leave a pause (a validation) out of the time of the coming step."""
-        self._last_end += seconds
 
     # -- beside the steps ------------------------------------------------------------------------
 
@@ -484,19 +191,6 @@ class Recorder:
                 self._journal.close(how, reason)
         self.finished = True
         return self.begun
-
-    @property
-    def overhead(self) -> dict[str, Any]:
-        """What the recording has cost the training so far.
-
-        `share` of the wall time, `seconds` in all, `probes`: seconds of each; "sender" is CPU time
-        of the background thread, and no part of the share.
-        """
-        budget = self._budget
-        probes = {name: claim.seconds for name, claim in budget.claims.items()}
-        sender = self.sender.cpu_seconds if self.begun else 0.0
-        probes |= {"throughput": budget.fixed_seconds, "sender": sender}
-        return {"share": budget.overhead, "seconds": budget.spent, "probes": probes}
 
 
 def _message(error: BaseException) -> str:

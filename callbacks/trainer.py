@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from .recorder import LossFn
+from .stepping import LossFn
 
 HOOKS_A_STEP = 6
 """Hooks that Lightning calls on every callback in a step, whether it does something there or not."""
