@@ -13,22 +13,20 @@ from threading import Event
 from typing import IO
 from urllib.parse import urlsplit
 
-from ..store import OtoscopeError, ServerError, StoreError, connect
+from ..store import OtoscopeError, ServerError, connect
 from ..store.locks import try_lock
 from ..store.login import LOOPBACK, port_is_free
 from ..store.places import (
     Address,
     boot_id,
     forget_address,
-    forget_recording,
     home_folder,
     read_address,
-    recordings,
     write_address,
 )
-from ..store.replaying import replay
 from ..store.server import EmbeddedServer
 from .children import Child
+from .intake import Intake
 
 
 @dataclass
@@ -76,6 +74,7 @@ class Stack:
         self._server = EmbeddedServer() if url is None else None
         self._children: list[Child] = []
         self._lock: IO[str] | None = None
+        self._intake: Intake | None = None
         self._say = say
 
     @classmethod
@@ -162,6 +161,8 @@ class Stack:
             server_pid=self._server.pid if self._server else None,
         )
         write_address(self.address)
+        if self._intake is not None:
+            self._intake.follow()
 
     def _start_child(self, name: str, arguments: list[str]) -> None:
         log = home_folder() / "logs" / f"{name}.log"
@@ -171,24 +172,8 @@ class Stack:
 
     def _take_in_recordings(self) -> None:
         """Copy runs that were recorded without a server into it, each once."""
-        store = connect(self.url)
-        try:
-            for directory in recordings():
-                if self.stopped.is_set():
-                    return
-                try:
-                    taken = replay(directory, store.home)
-                except StoreError as error:
-                    self._say(f"recording  {directory} cannot be taken in: {error}")
-                    continue
-                if taken.samples:
-                    self._say(f"recording  {taken.run} taken in, {taken.samples} samples")
-                    for line in taken.damage:
-                        self._say(f"           damaged: {line}")
-                if not taken.growing and store.meta(taken.run).ended is not None:
-                    forget_recording(directory)
-        finally:
-            store.close()
+        self._intake = Intake(self.url, self.stopped, self._say)
+        self._intake.look()
 
     def _wait_for_page(self, patience: float = 60.0) -> None:
         deadline = time.monotonic() + patience
@@ -224,6 +209,9 @@ class Stack:
 
     def end(self) -> None:
         """End the page, then the daemon (after its commit), then the server; repeatable."""
+        if self._intake is not None:
+            self.stopped.set()
+            self._intake.end()
         while self._children:
             self._children.pop().end()
         if self._server is not None:

@@ -9,9 +9,10 @@ import urllib.request
 from pathlib import Path
 from threading import Event
 
+import numpy as np
 import pytest
 from otoscope.cli.demo import running_stack
-from otoscope.store import connect
+from otoscope.store import Column, Frame, Schema, connect
 from otoscope.store.places import (
     address_file,
     boot_id,
@@ -21,6 +22,7 @@ from otoscope.store.places import (
     recordings,
     register_recording,
 )
+from otoscope.store.recording import RecordingSink
 
 from tests.cli.conftest import otoscope, record, wait_until
 
@@ -248,3 +250,26 @@ def test_the_demo_uses_what_is_up_already_and_leaves_it_running(up, free_port):
 
     assert set(one.children()) == {"server", "daemon", "dashboard"}
     assert read_address() is not None
+
+
+def test_a_run_that_still_trains_to_disk_is_followed_until_it_ends(up, free_port, tmp_path):
+    schema = Schema("train", (Column.of("loss"),))
+    sink = RecordingSink(tmp_path / "rec", "followed-01")
+    sink.begin_attempt("followed-01")
+    sink.write_meta("followed-01", {"name": "followed"})
+    sink.add_schema("followed-01", schema)
+    values = np.ones(1, np.float32)
+    frames = [Frame("train", 0, 1, step, 1e9, schema.hash, values) for step in range(1, 41)]
+    sink.append("followed-01", frames[:10])
+    register_recording(tmp_path / "rec")
+
+    one = up("--port", str(free_port)).wait_until_ready()
+    assert "recording  followed-01 taken in, 10 samples; it trains on and is followed" in one.said()
+    sink.append("followed-01", frames[10:])
+    ended = {"attempt": 1, "how": "finished", "t": 1e9, "reason": "max_steps"}
+    sink.write_meta("followed-01", {"ended": ended})
+    sink.close()
+    wait_until(lambda: recordings() == [])
+
+    found = connect(None).home.frames("followed-01", frames[0].stream)
+    assert [frame.step for frame in found] == list(range(1, 41))
