@@ -1,4 +1,4 @@
-"""Snippets: the lines of code to paste, for a Lightning script or for a loop of one's own."""
+"""Snippets: the lines of code to paste, for Lightning, Hugging Face's Trainer or an own loop."""
 
 from __future__ import annotations
 
@@ -12,8 +12,32 @@ def own_loop(context: Context) -> bool:
     return context.meta.config.get("loop") == "own"
 
 
+def huggingface(context: Context) -> bool:
+    """Tell whether Hugging Face's Trainer trains the run."""
+    return context.meta.config.get("loop") == "transformers"
+
+
+def activation_snippet(layer: str, module: str, function: str) -> str:
+    """Return the line that puts another activation in the place of a module, or of a call.
+
+    >>> activation_snippet("net.1", "GELU()", "gelu(x)")
+    'model.set_submodule("net.1", torch.nn.GELU())'
+    >>> activation_snippet("block.relu()#2", "GELU()", "gelu(x)")
+    "x = torch.nn.functional.gelu(x)  # in block's forward, instead of call 2 of relu"
+    """
+    call, called, number = layer.partition("()")
+    if not called:
+        return f'model.set_submodule("{layer}", torch.nn.{module})'
+    path, _, name = call.rpartition(".")
+    which = f"call {number.removeprefix('#')} of {name}" if number else name
+    where = f"{path or 'the model'}'s forward"
+    return f"x = torch.nn.functional.{function}  # in {where}, instead of {which}"
+
+
 def optimizer_snippet(context: Context, rate: float) -> str:
     """Return the lines that make the run's optimizer with another learning rate."""
+    if huggingface(context):
+        return f"arguments = TrainingArguments(learning_rate={rate:g})  # beside your own"
     told = context.optimizer
     name = CLASSES.get(context.optimizer_name.lower(), context.optimizer_name)
     if not told:
@@ -43,6 +67,8 @@ def clip_snippet(context: Context, value: float) -> str:
             "# between loss.backward() and optimizer.step()\n"
             f"torch.nn.utils.clip_grad_norm_(model.parameters(), {value:g})"
         )
+    if huggingface(context):
+        return f"arguments = TrainingArguments(max_grad_norm={value:g})  # beside your own"
     return f"trainer = Trainer(gradient_clip_val={value:g})"
 
 
@@ -50,4 +76,6 @@ def resume_snippet(context: Context, path: str) -> str:
     """Return the line that goes on from a checkpoint."""
     if own_loop(context):
         return f'checkpoint = torch.load("{path}")  # into model and optimizer, before going on'
+    if huggingface(context):
+        return f'trainer.train(resume_from_checkpoint="{path}")'
     return f'trainer.fit(model, ckpt_path="{path}")'

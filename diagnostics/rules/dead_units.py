@@ -24,6 +24,7 @@ from ..advice import current_rate, lower_rate
 from ..facts import learned, update_ratios
 from ..initialization import as_code, he_normal
 from ..rule import Case, Context, Verdict, breach, fine, unknown
+from ..snippets import activation_snippet
 from ..windows import Window
 from ..words import count, listing, number, percent
 
@@ -169,7 +170,7 @@ def _advice(
         basis="rule of thumb",
         formula="a unit with a slope on its negative side passes a gradient and can come back",
         snippet="\n".join(
-            f'model.set_submodule("{layer}", torch.nn.LeakyReLU(0.01))' for layer in layers
+            activation_snippet(layer, "LeakyReLU(0.01)", "leaky_relu(x, 0.01)") for layer in layers
         ),
         effect=f"{listing(layers)} can learn again at the same learning rate ({number(rate)})",
         verify="no dead units in the next sample, and the loss falls",

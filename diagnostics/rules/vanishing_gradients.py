@@ -18,6 +18,7 @@ from ...store import Evidence, Recommendation
 from ..facts import learned
 from ..initialization import as_code, he_normal
 from ..rule import Case, Context, Verdict, breach, fine, unknown
+from ..snippets import activation_snippet
 from ..windows import Window
 from ..words import listing, number, percent
 
@@ -134,7 +135,7 @@ def _advice(window: Window, context: Context, layers: list[str], decay: float) -
             formula=f"each layer passes on {percent(decay)}; a ReLU passes on all where it fires, "
             "with weights of deviation sqrt(2 / fan-in)",
             snippet="\n".join(
-                [f'model.set_submodule("{layer}", torch.nn.ReLU())' for layer in kinds]
+                [activation_snippet(layer, "ReLU()", "relu(x)") for layer in kinds]
                 + ([as_code(drawn)] if drawn else [])
             ),
             effect=f"raises the gradient by {number(1 / decay)} times a layer",

@@ -8,7 +8,12 @@ import pytest
 import torch
 from otoscope.diagnostics.facts import Facts
 from otoscope.diagnostics.rule import Context
-from otoscope.diagnostics.snippets import clip_snippet, optimizer_snippet, resume_snippet
+from otoscope.diagnostics.snippets import (
+    activation_snippet,
+    clip_snippet,
+    optimizer_snippet,
+    resume_snippet,
+)
 from otoscope.diagnostics.thresholds import load
 from otoscope.store import Meta
 
@@ -48,3 +53,25 @@ def test_a_loop_of_ones_own_clips_and_resumes_without_a_trainer() -> None:
     assert resume_snippet(lightning, "a.ckpt") == 'trainer.fit(model, ckpt_path="a.ckpt")'
     for text in (clip_snippet(own, 0.83), resume_snippet(own, "a.ckpt")):
         ast.parse(text)
+
+
+def test_what_hugging_faces_trainer_takes_is_arguments_of_its_own() -> None:
+    from transformers import TrainingArguments
+
+    run = context("transformers", OPTIMIZERS[0])
+    names: dict = {"TrainingArguments": TrainingArguments}
+    exec(optimizer_snippet(run, 0.025), names)
+    assert names["arguments"].learning_rate == 0.025
+    exec(clip_snippet(run, 0.5), names)
+    assert names["arguments"].max_grad_norm == 0.5
+    (call,) = ast.parse(resume_snippet(run, "out/checkpoint-3")).body
+    assert ast.unparse(call) == "trainer.train(resume_from_checkpoint='out/checkpoint-3')"
+
+
+@pytest.mark.parametrize("layer", ["1", "relu()", "relu()#2"])
+def test_another_activation_runs_where_it_is_put(layer: str) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())
+    names: dict = {"torch": torch, "model": model, "x": torch.tensor([-1.0, 2.0])}
+    exec(activation_snippet(layer, "LeakyReLU(0.01)", "leaky_relu(x, 0.01)"), names)
+    found = model[1](names["x"]) if layer == "1" else names["x"]
+    torch.testing.assert_close(found, torch.tensor([-0.01, 2.0]))
