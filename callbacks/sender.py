@@ -293,6 +293,8 @@ class Sender:
             }
 
     def _count(self, batch: Batch, refused: int) -> None:
+        if batch.on_disk:
+            refused = 0  # `otoscope up` took the spool in at the same time: they are stored
         self.sent_frames += len(batch.frames) - refused
         self.dropped_frames += refused + batch.unreadable
         if batch.on_disk:

@@ -323,3 +323,26 @@ def test_a_run_tells_how_many_samples_are_stored_and_how_many_were_lost(tmp_path
     sender.emit({"heartbeat": {"3": 2.0}})
     assert sender.close()
     assert home.meta(RUN).sending == {"3": {"stored": 101, "waiting": 0, "lost": 5}}
+
+
+def test_a_spool_that_somebody_else_takes_in_meanwhile_is_not_counted_as_lost(
+    tmp_path: Path,
+) -> None:
+    class Overtaken(Flaky):
+        """Another process replays the same spool between our question and our write."""
+
+        def append(self, run: str, frames: Any, *args: Any, **options: Any) -> int:
+            if self.refuse is None and len(frames) > 10:
+                MemoryHome.append(self, run, frames)
+            return super().append(run, frames, *args, **options)
+
+    home = Overtaken()
+    home.refuse = StoreUnavailableError("nobody answers")
+    sender = started(home, tmp_path / RUN, held=20)
+    for step in range(1, 101):
+        sender.emit(frame(step))
+    until(lambda: sender.spooled_frames == 100, "the spool")
+    home.refuse = None
+    assert sender.flush() and sender.close()
+    assert steps(home) == list(range(1, 101))
+    assert (sender.sent_frames, sender.dropped_frames) == (100, 0)
