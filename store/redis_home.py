@@ -187,8 +187,9 @@ class RedisHome(RedisTiers, RedisJudgements):
                 begun.add(keys.events(run))
                 add = _xadd(keys.events(run), known)
                 pipe.execute_command(*add, "*", "e", dumps(event.to_json()))
-            if streams:
-                pipe.sadd(keys.streams(run), *map(keys.stream_member, sorted(streams)))
+            new = [s for s in sorted(streams) if keys.raw(run, s) not in known]
+            if new:
+                pipe.sadd(keys.streams(run), *map(keys.stream_member, new))
             if fields:
                 pipe.hset(keys.meta(run), mapping=meta_fields(fields))
             answers = pipe.execute(raise_on_error=False)
@@ -198,7 +199,8 @@ class RedisHome(RedisTiers, RedisJudgements):
                     f"the server no longer holds what it had stored of run {run} (flushed, failed "
                     "over or deleted); what is still known here is sent again"
                 )
-            self._client.zadd(keys.runs(), {run: time.time()})
+            if fields or events or not known:  # a sender has news every second
+                self._client.zadd(keys.runs(), {run: time.time()})
         self._know(run, begun)
         return refused
 
