@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -38,15 +38,17 @@ def owned_parameters(model: nn.Module) -> Iterable[tuple[str, nn.Module, str, nn
                 yield path or ROOT, module, name, parameter
 
 
-def layers_of(model: nn.Module) -> list[Layer]:
+def layers_of(model: nn.Module, trained: Container[int] = ()) -> list[Layer]:
     """Return the layers that own trainable parameters, in the order of the model.
+
+    `trained` are the ids of parameters that count as such although they are frozen now.
 
     >>> layers_of(nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.LayerNorm(2)))[0].path
     '0'
     """
     owned: dict[str, list[nn.Parameter]] = {}
     for path, _, _, parameter in owned_parameters(model):
-        if parameter.requires_grad:
+        if parameter.requires_grad or id(parameter) in trained:
             owned.setdefault(path, []).append(parameter)
     layers: list[Layer] = []
     for path, parameters in owned.items():

@@ -23,6 +23,8 @@ class Gradients(Probe):
     sampled steps, and the copy is let go afterwards. With Adam and its kin `adam_ratio` is
     sqrt(mean g² / mean v_hat), near 1 in a steady run.
 
+    Parameters that are unfrozen in the middle of a run are measured from the next sample on.
+
     Where the parameters are sharded every rank measures its own shards, and reading adds them up.
     """
 
@@ -35,7 +37,17 @@ class Gradients(Probe):
 
     def attach(self, training: Training) -> Sequence[Column]:
         self._training = training
-        self._layers: list[Layer] = layers_of(training.model)
+        self._known: set[int] = set()
+        self._new = False
+        columns = self._take_stock()
+        self._new = False
+        return columns
+
+    def _take_stock(self) -> Sequence[Column]:
+        training = self._training
+        self._known |= {id(p) for p in training.model.parameters() if p.requires_grad}
+        self._new = True
+        self._layers: list[Layer] = layers_of(training.model, self._known)
         self._covered = [p for layer in self._layers for p in layer.parameters]
         if not self._covered:
             raise ProbeOffError("the model has no parameters that are trained")
@@ -60,11 +72,16 @@ class Gradients(Probe):
         quantities = [*QUANTITIES, "adam_ratio"] if self._adam_like() else list(QUANTITIES)
         self._quantities = quantities
         ranks = "sum" if training.sharded else "same"
-        return [
+        self._columns = [
             Column.of(quantity, layer=layer.path, group=layer.group, ranks=ranks)
             for quantity in quantities
             for layer in self._layers
         ]
+        return self._columns
+
+    def changed(self) -> Sequence[Column] | None:
+        new, self._new = self._new, False
+        return self._columns if new else None
 
     def _adam_like(self) -> bool:
         if self._training.sharded:
@@ -72,6 +89,9 @@ class Gradients(Probe):
         return any("betas" in optimizer.defaults for optimizer in self._training.optimizers)
 
     def arm(self, step: int) -> None:
+        known = self._known
+        if any(p.requires_grad and id(p) not in known for p in self._training.model.parameters()):
+            self._take_stock()
         with torch.no_grad():
             self._before = [local(p).clone() for p in self._covered]
 

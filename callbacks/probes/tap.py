@@ -45,6 +45,8 @@ class GradientTap:
         self._used: list[float | torch.Tensor | None] | None = None
         self._before = self._after = 0.0
         self._handles: list[Any] = []
+        self._listening = False
+        self._heard: set[int] = set()
 
     def arm(self) -> None:
         """Begin a step that is measured."""
@@ -55,6 +57,8 @@ class GradientTap:
         self._squares = [None] * len(self.parameters)
         self._used = None
         self._before = self._after = 0.0
+        if self._listening:
+            self.listen()  # to what was unfrozen since
 
     def disarm(self) -> None:
         """End it, measured or not."""
@@ -63,11 +67,24 @@ class GradientTap:
     def collect(self, parameters: Sequence[nn.Parameter]) -> None:
         """Take the gradients of some parameters as they are now."""
         begun = clock()
+        self._meet(parameters)
         with_grad = [p for p in parameters if p.grad is not None and id(p) in self._place]
         squares = squared_norms([p.grad for p in with_grad if p.grad is not None])
         for parameter, square in zip(with_grad, squares, strict=True):
             self._squares[self._place[id(parameter)]] = square
         self.seconds += clock() - begun
+
+    def _meet(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Take in parameters of a group that was added in the middle of the run."""
+        if not self.parameters or self.shares is not None:  # nothing is measured here, or in shares
+            return
+        for parameter in parameters:
+            if id(parameter) not in self._place:
+                self._place[id(parameter)] = len(self.parameters)
+                self.parameters.append(parameter)
+                self._squares.append(None)
+                if self._used is not None:
+                    self._used.append(None)
 
     def clip(self, largest: float, parameters: Sequence[nn.Parameter], scale: float = 1.0) -> None:
         """Work out what clipping to a norm does to the gradients just collected.
@@ -88,6 +105,7 @@ class GradientTap:
         out of them.
         """
         begun = clock()
+        self._meet(parameters)
         used: list[float | torch.Tensor | None] = self._used or [None] * len(self.parameters)
         self._used = used
         for parameter in parameters:
@@ -107,8 +125,10 @@ class GradientTap:
 
     def listen(self) -> None:
         """Hook into the accumulation of every gradient; idle while not armed."""
+        self._listening = True
         for place, parameter in enumerate(self.parameters):
-            if parameter.requires_grad:
+            if parameter.requires_grad and place not in self._heard:
+                self._heard.add(place)
                 hook = self._hook(place)
                 self._handles.append(parameter.register_post_accumulate_grad_hook(hook))
 

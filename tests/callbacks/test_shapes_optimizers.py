@@ -13,8 +13,8 @@ from otoscope.callbacks import Gradients, attach
 from torch import nn
 from torch.nn import functional
 
-from tests.callbacks.fits import data, recorded
-from tests.callbacks.shapes import Memory, both, remembering, smooth, square
+from tests.callbacks.fits import data, package, recorded
+from tests.callbacks.shapes import NAME, Memory, both, remembering, smooth, square
 
 
 def raw(net: Any, batch: Any) -> torch.Tensor:
@@ -245,3 +245,64 @@ def test_an_optimizer_with_a_closure_is_one_step_with_its_last_gradients(tmp_pat
     last = [square(grads) for _, grads in rows[calls - 1 :: calls]]
     assert list(series.steps) == [1, 2, 3]
     np.testing.assert_allclose(series.column("grad_sq"), last, rtol=1e-4)
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["of the optimizer", "of a group added"])
+def test_layers_that_are_unfrozen_are_measured_from_then_on(group: bool, tmp_path: Path) -> None:
+    class Unfreeze(package(NAME).Callback):
+        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+            if trainer.current_epoch == 1:
+                frozen = pl_module.net.frozen.requires_grad_(True)
+                if group:
+                    trainer.optimizers[0].add_param_group({"params": list(frozen.parameters())})
+
+    def optimizers(net: Any) -> Any:
+        chosen = [p for p in net.parameters() if p.requires_grad or not group]
+        return torch.optim.SGD(chosen, 0.1)
+
+    told = both(
+        tmp_path,
+        lambda: remembering(optimizers, net=Parts),
+        max_epochs=2,
+        callbacks=lambda: [Unfreeze()],
+    )
+    rows = told.net.memory.again(told.net, told.net.loss_of)
+    first = [{k: g for k, g in grads.items() if "frozen" not in k} for _, grads in rows[:6]]
+    wanted = [square(grads) for grads in (*first, *(grads for _, grads in rows[6:]))]
+    np.testing.assert_allclose(told.column("grad_sq"), wanted, rtol=1e-5)
+    layers = told.read("gradients")
+    found = layers.column("grad_sq/net.frozen")
+    assert np.isnan(found[:6]).all()
+    weight = [square([grads["net.frozen.weight"]]) for _, grads in rows[6:]]
+    np.testing.assert_allclose(found[6:], weight, rtol=1e-5)
+    assert (layers.column("update_sq/net.frozen")[6:] > 0).all()
+
+
+def test_a_loop_that_unfreezes_is_listened_to_from_then_on(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, memory = Parts(), Memory()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+
+    def loss_of(batch: Any) -> torch.Tensor:
+        return functional.cross_entropy(model(batch[0]), batch[1])
+
+    batch = data(16).tensors
+    with attach(
+        model, optimizer, spool=tmp_path, strict=True, verdict=False, probes=[Gradients(every=1)]
+    ) as recorder:
+        for step in range(4):
+            if step == 2:
+                model.frozen.requires_grad_(True)
+            memory.add(model, batch)
+            optimizer.zero_grad()
+            loss = loss_of(batch)
+            loss.backward()
+            optimizer.step()
+            recorder.step(loss, 16)
+    rows = memory.again(model, loss_of)
+    layers = recorded(tmp_path, recorder.run_id).read(recorder.run_id, "gradients")
+    # a step that was prepared before the change is measured without it
+    found = layers.column("grad_sq/frozen")
+    assert np.isnan(found[:3]).all()
+    assert found[3] == pytest.approx(square([rows[3][1]["frozen.weight"]]), rel=1e-5)
+    assert all(not p._post_accumulate_grad_hooks for p in model.parameters())
