@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import click
@@ -20,15 +21,21 @@ from .signals import ending_signals
 )
 @click.pass_context
 def daemon(context: click.Context, url: str | None, check: bool) -> None:
-    """Judge every run of the store as it trains, until Ctrl-C."""
+    """Judge every run of the store as it trains, until Ctrl-C.
+
+    Where the server's memory runs out, the oldest finished runs are deleted (never one tagged
+    `keep`); with OTOSCOPE_TTL=14d in the environment, also those older than that.
+    """
     from ..diagnostics import Daemon
     from ..diagnostics.daemon import is_alive
+    from ..diagnostics.janitor import ttl_of
 
     if check:
         alive = is_alive()
         click.echo("alive" if alive else "no sign of life within 30 s", err=not alive)
         context.exit(0 if alive else 1)
+    ttl = ttl_of(os.environ)
     with ending_signals() as stop:
         store = connect(url)
-        Daemon(store.home, clock=time.time).run(stop)
+        Daemon(store.home, clock=time.time, ttl=ttl).run(stop)
         store.close()

@@ -11,9 +11,11 @@ from ..store import AccessDeniedError, OtoscopeError, connect
 from ..store.addresses import host_of, redacted
 from ..store.connecting import default_url
 from ..store.redis_home import RedisHome
+from ..store.retention import FULL_SHARE, Memory
 from ..store.rights import missing_rights
 from ..store.schemas import Json
 from ..store.server_binary import OLDEST, numbers_of
+from .printing import ago, amount
 
 Outcome = Literal["ok", "warning", "failed"]
 CLOCK_TOLERANCE = 2.0
@@ -51,6 +53,8 @@ def server_checks(url: str | None) -> Iterator[Check]:
         yield _tls(home, found)
         yield _rights(home)
         yield _eviction(info)
+        yield from _memory(info)
+        yield from _janitor(home)
         yield _clock(info)
     except OtoscopeError as error:
         yield Check("store", "failed", f"it answered, and then: {error}")
@@ -128,6 +132,33 @@ def _eviction(info: dict[str, Json] | None) -> Check:
         advice = "throws live runs away without an error; set maxmemory-policy noeviction"
         return Check("eviction", "failed", f"{policy} {advice}")
     return Check("eviction", "ok", policy)
+
+
+def _memory(info: dict[str, Json] | None) -> Iterator[Check]:
+    if info is None:
+        return
+    memory = Memory(int(info.get("used_memory", 0)), int(info.get("maxmemory", 0)))
+    if not memory.most:
+        yield Check("memory", "ok", f"{amount(memory.used)} in use, no maxmemory")
+        return
+    full = memory.share >= FULL_SHARE
+    advice = "; the daemon deletes the oldest finished runs from 80 % on" if full else ""
+    told = f"{amount(memory.used)} of {amount(memory.most)} in use{advice}"
+    yield Check("memory", "warning" if full else "ok", told)
+
+
+def _janitor(home: RedisHome) -> Iterator[Check]:
+    """Tell what the daemon deleted last, where it ever did."""
+    try:
+        note = home.settings().get("janitor")
+    except AccessDeniedError:
+        return
+    if isinstance(note, dict) and isinstance(note.get("deleted"), list):
+        names = ", ".join(str(row.get("name")) for row in note["deleted"] if isinstance(row, dict))
+        why = "to make room" if note.get("why") == "memory" else "for their age"
+        yield Check(
+            "janitor", "ok", f"{ago(float(note.get('t') or 0))} the daemon deleted {why}: {names}"
+        )
 
 
 def _clock(info: dict[str, Json] | None) -> Check:

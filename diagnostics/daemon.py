@@ -24,6 +24,7 @@ from ..store import (
 from ..store.retention import SOFT_SHARE, Retention
 from ..store.schemas import plain
 from .fold import Fold
+from .janitor import Janitor
 from .judging import report_of
 from .reader import Reader
 from .silence import Silence
@@ -70,6 +71,7 @@ class Daemon:
         heartbeat: the file that tells Docker that the daemon is alive; None takes
             `daemon.heartbeat` in Otoscope's home folder.
         keep: the share of a sender's cap of raw frames that is kept once it was judged.
+        ttl: seconds after which finished runs are deleted; None keeps them.
     """
 
     def __init__(
@@ -81,11 +83,13 @@ class Daemon:
         poll: float = 0.5,
         heartbeat: Path | None = None,
         keep: float = SOFT_SHARE,
+        ttl: float | None = None,
     ) -> None:
         self.home, self.poll, self.keep = home, poll, keep
         self.token = token or f"daemon-{uuid.uuid4().hex}"
         self.heartbeat = heartbeat or places.home_folder() / BEAT
         self._clock = clock
+        self.janitor = Janitor(home, ttl=ttl, clock=clock)
         self._runs: dict[str, _Watched] = {}
         self._idle: dict[str, tuple[float, str]] = {}
         self._broken: set[str] = set()
@@ -113,6 +117,7 @@ class Daemon:
         """Read on in every run that this daemon holds; returns how many points were judged."""
         self._beat()
         self._ticks += 1
+        self.janitor.sweep()
         rows = self.home.run_ids()
         known = {run for run, _ in rows}
         for gone in (set(self._runs) | set(self._idle)) - known:

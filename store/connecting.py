@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from . import places
 from .addresses import checked_url
-from .errors import StoreUnavailableError
+from .errors import StoreError, StoreUnavailableError
 from .home import Sink
 from .reading import Store
 from .recording import RecordingSink, is_recording, read_recording
 from .redis_home import RedisHome
+
+_log = logging.getLogger("otoscope")
 
 
 def default_url() -> str | None:
@@ -46,7 +50,21 @@ def connect(where: str | os.PathLike[str] | None = None, *, timeout: float = 5.0
         )
     home = RedisHome(url, timeout=timeout)
     home.ping()
+    _warn_of_eviction(home)
     return Store(home)
+
+
+def _warn_of_eviction(home: RedisHome) -> None:
+    """Say where the server throws live runs away when it is full, which no error would tell."""
+    with suppress(StoreError):  # a user who may not ask can do all the rest
+        memory = home.memory()
+        if memory is not None and memory.evicts_live_runs:
+            _log.warning(
+                "the server at %s has maxmemory-policy %s: once it is full it throws live runs "
+                "away without an error; set maxmemory-policy noeviction",
+                home.where,
+                memory.policy,
+            )
 
 
 def _open_folder(directory: Path) -> Store:

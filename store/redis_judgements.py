@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from redis import exceptions
 
 from . import keys
 from .home import Judgement
 from .redis_client import RedisClient
-from .redis_rows import as_object, as_text, findings_of
-from .retention import place_of
-from .schemas import Event, dumps
+from .redis_rows import as_object, as_text, findings_of, labels_of
+from .retention import Memory, place_of
+from .schemas import Event, Json, dumps
 
 
 class RedisJudgements(RedisClient):
@@ -32,6 +32,23 @@ class RedisJudgements(RedisClient):
             findings=found,
             obstacles=as_object(obstacles),
         )
+
+    def settings(self) -> dict[str, Json]:
+        with self._translated():
+            rows = self._client.hgetall(keys.settings())
+        return labels_of(rows)
+
+    def set_settings(self, settings: Mapping[str, Json]) -> None:
+        with self._translated():
+            self._client.hset(
+                keys.settings(), mapping={name: dumps(value) for name, value in settings.items()}
+            )
+
+    def memory(self) -> Memory | None:
+        with self._translated():
+            info = self._client.info("memory")
+        policy = str(info.get("maxmemory_policy", "noeviction"))
+        return Memory(int(info.get("used_memory", 0)), int(info.get("maxmemory", 0)), policy)
 
     def judged_to(self, run: str) -> tuple[int, int] | None:
         with self._translated():

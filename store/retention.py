@@ -27,6 +27,9 @@ SLACK = 32
 
 MARK_FRAMES = 64
 
+FULL_SHARE = 0.8
+"""Share of a server's memory from which the daemon deletes finished runs."""
+
 
 class Trimmed(Protocol):
     """What `Retention` asks of a place where frames are kept."""
@@ -36,6 +39,29 @@ class Trimmed(Protocol):
     def judged_to(self, run: str) -> tuple[int, int] | None: ...
 
     def append(self, run: str, frames: Sequence[Frame], events: Sequence[Event] = (), /) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """How much memory a home uses and may use, in bytes; `policy` is what it evicts when full."""
+
+    used: int
+    most: int
+    policy: str = "noeviction"
+
+    @property
+    def share(self) -> float:
+        """The share in use; 0 where there is no bound.
+
+        >>> Memory(used=30, most=40).share, Memory(used=30, most=0).share
+        (0.75, 0.0)
+        """
+        return self.used / self.most if self.most else 0.0
+
+    @property
+    def evicts_live_runs(self) -> bool:
+        """Whether a full server throws streams away that are being written."""
+        return self.policy.startswith("allkeys")
 
 
 def place_of(cursor: str | None) -> tuple[int, int] | None:

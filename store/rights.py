@@ -8,6 +8,7 @@ from redis import exceptions
 
 from . import keys
 from .redis_client import RedisClient
+from .redis_cluster import pool_of
 
 READING = ("hgetall", "smembers", "xrange", "xrevrange", "xlen", "get")
 """What reading a run takes; the callback reads its own for the verdict, and to go on after an error."""
@@ -17,7 +18,7 @@ RIGHTS: dict[str, tuple[str, ...]] = {
     "callback": (*EVERYONE, "set", "hset", "hincrby", "sadd", "zadd", "xadd", "xtrim"),
     "daemon": (
         *(*EVERYONE, "watch", "unwatch", "info", "zrevrange", "hmget"),
-        *("set", "del", "hset", "xadd", "xtrim"),
+        *("set", "del", "hset", "zrem", "xadd", "xtrim"),
     ),
     "page": (
         *(*EVERYONE, "info", "zrevrange", "hmget"),
@@ -73,7 +74,7 @@ def missing_rights(client: RedisClient) -> dict[str, list[str]]:
     """
     asked = dict.fromkeys(right for rights in RIGHTS.values() for right in rights)
     with client._translated():
-        connection = client._client.connection_pool.get_connection()
+        connection = pool_of(client._client).get_connection()
         try:
             if _is_refused(connection, "multi"):  # whatever followed would be executed
                 return {part: ["multi"] for part in RIGHTS}
@@ -84,7 +85,7 @@ def missing_rights(client: RedisClient) -> dict[str, list[str]]:
             }
         finally:
             connection.disconnect()  # and with it the transaction
-            client._client.connection_pool.release(connection)
+            pool_of(client._client).release(connection)
     return {part: [right for right in RIGHTS[part] if right in refused] for part in RIGHTS}
 
 

@@ -48,6 +48,28 @@ def test_a_server_that_evicts_live_runs_fails(tmp_path):
     assert "allkeys-lru" in result.stdout and "noeviction" in result.stdout
 
 
+@pytest.mark.redis
+def test_how_full_the_server_is_and_what_went_for_it_is_told(tmp_path, caplog):
+    server = RedisProcess(tmp_path, "--maxmemory", "3mb", "--maxmemory-policy", "allkeys-lfu")
+    server.start()
+    try:
+        home = RedisHome(server.url)
+        rows = [{"id": "old-1", "name": "old"}]
+        home.set_settings({"janitor": {"t": 1e9, "why": "memory", "deleted": rows}})
+        memory = home.memory()
+        assert memory is not None
+        checks = {check.name: check for check in run_checks(server.url)}
+        admin = redis.Redis.from_url(server.url)
+        admin.config_set("maxmemory", memory.used + 100_000)
+        assert outcome("memory", server.url) == "warning"
+        admin.close()
+    finally:
+        server.stop()
+    assert checks["memory"].outcome == "ok" and "of 3.1 MB in use" in checks["memory"].detail
+    assert "deleted to make room: old" in checks["janitor"].detail
+    assert "throws live runs away" in caplog.text
+
+
 def test_an_unreachable_server_fails(free_port):
     result = CliRunner().invoke(cli, ["doctor", "--url", f"redis://127.0.0.1:{free_port}/0"])
 

@@ -88,6 +88,9 @@ def as_daemon(daemon: RedisHome, run: str) -> None:
     assert daemon.server_info()["maxmemory_policy"]
     assert [info.id for info in Store(daemon).runs()] == [run]
     daemon.release(run, "me")
+    assert daemon.memory() is not None
+    daemon.set_settings({"janitor": {"why": "age"}})
+    daemon.delete("rights-old")
 
 
 def as_page(page: RedisHome, run: str) -> None:
