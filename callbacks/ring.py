@@ -17,6 +17,8 @@ RING_BUCKETS = 256
 LINE_BYTES = 4 * 2**20
 
 Place = tuple[int, int]
+_Key = tuple[str, int, int]
+"""A StreamName as a tuple: to make and hash one a frame costs a third."""
 
 
 class Ring:
@@ -31,16 +33,15 @@ class Ring:
     """
 
     def __init__(self, *, frames: int = RING_FRAMES, size: int = RING_BYTES) -> None:
-        self.last: dict[StreamName, Place] = {}
-        """Of each stream the id of the last frame that the store acknowledged."""
         self.events: deque[Event] = deque(maxlen=RING_EVENTS)
         self.first_events: list[Event] = []
         """Those that the attempt began with: without them the rest means little."""
         self.bytes = 0
         self._most, self._largest = frames, size
         self._frames: deque[Frame] = deque()
-        self._first: dict[StreamName, Place] = {}
-        self._gone: dict[StreamName, Place] = {}
+        self._last: dict[_Key, Place] = {}
+        self._first: dict[_Key, Place] = {}
+        self._gone: dict[_Key, Place] = {}
         self._buckets: dict[tuple[StreamName, int], deque[Bucket]] = {}
 
     def __len__(self) -> int:
@@ -54,15 +55,15 @@ class Ring:
     ) -> None:
         """Take what was acknowledged, in order; the oldest goes where the room is used up."""
         for frame in frames:
-            stream = frame.stream
-            if stream not in self.last:
-                self._first[stream] = frame.id
-            self.last[stream] = frame.id
+            key = (frame.family, frame.rank, frame.attempt)
+            if key not in self._last:
+                self._first[key] = frame.id
+            self._last[key] = frame.id
             self._frames.append(frame)
             self.bytes += frame.values.nbytes
         while len(self._frames) > self._most or (self.bytes > self._largest and self._frames):
             frame = self._frames.popleft()
-            self._gone[frame.stream] = frame.id
+            self._gone[frame.family, frame.rank, frame.attempt] = frame.id
             self.bytes -= frame.values.nbytes
         for event in events:
             if len(self.first_events) < 10:
@@ -75,6 +76,11 @@ class Ring:
                 most = LINE_BYTES // max(bucket.values.nbytes, 1)
                 self._buckets[line] = deque(maxlen=max(min(RING_BUCKETS, most), 1))
             self._buckets[line].append(bucket)
+
+    @property
+    def last(self) -> dict[StreamName, Place]:
+        """Of each stream the id of the last frame that the store acknowledged."""
+        return {StreamName(*key): place for key, place in self._last.items()}
 
     @property
     def buckets(self) -> list[Bucket]:
@@ -92,10 +98,11 @@ class Ring:
         """
         frames = [frame for frame in self._frames if frame.id > (stored[frame.stream] or (-1, 0))]
         gaps: list[Event] = []
-        for stream, gone in self._gone.items():
+        for key, gone in self._gone.items():
+            stream = StreamName(*key)
             behind = stored[stream]
             if behind is None or behind < gone:
-                first = self._first[stream][0] if behind is None else min(behind[0] + 1, gone[0])
+                first = self._first[key][0] if behind is None else min(behind[0] + 1, gone[0])
                 body = {"family": stream.family, "rank": stream.rank, "from": first, "to": gone[0]}
                 gaps.append(Event("gap", gone[0], stream.attempt, stream.rank, body=body))
         return frames, gaps
