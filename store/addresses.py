@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from .errors import ConfigError
 
-SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys")
+SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys", "redis+cluster", "rediss+cluster")
 HINT = "write redis://user@host:6379/0, rediss://… for TLS, or unix:///path/to/socket"
 ENCODE = (
     "a password with / ? # @ or % has to be percent-encoded (Python: urllib.parse.quote(password, "
@@ -22,11 +22,9 @@ TLS_OPTIONS = (
 )
 """Options in the query of a URL, as redis-py names them; `db` is a third one. All others (time-outs,
 retries, protocol) are Otoscope's: a training must not wait for a server."""
-OTHER_SCHEMES = {
-    "cluster": "for a Redis Cluster write redis://host:port/0 (docs/operations.md, Cluster)",
-    "sentinel": "name the primary, or the proxy or service that follows it "
-    "(docs/operations.md, Sentinel)",
-}
+SENTINEL = (
+    "name the primary, or the proxy or service that follows it (docs/operations.md, Sentinel)"
+)
 _SECRETS = ("password", "ssl_password")
 
 
@@ -38,9 +36,8 @@ def checked_url(url: str) -> str:
     """
     shown = redacted(url)
     scheme, separator, rest = url.strip().partition("://")
-    for word, advice in OTHER_SCHEMES.items():
-        if separator and word in scheme:
-            raise ConfigError(f"cannot use {shown!r} as the address of a Redis server; {advice}")
+    if separator and "sentinel" in scheme:
+        raise ConfigError(f"cannot use {shown!r} as the address of a Redis server; {SENTINEL}")
     if not separator or scheme not in SCHEMES:
         raise ConfigError(f"cannot use {shown!r} as the address of a Redis server; {HINT}")
     scheme = {"valkey": "redis", "valkeys": "rediss"}.get(scheme, scheme)
@@ -79,6 +76,8 @@ def _check_place(scheme: str, place: str, shown: str) -> None:
     database = parts.path.removeprefix("/")
     if database and not (database.isascii() and database.isdigit()):
         raise ConfigError(f"the database in {shown!r} must be a number, got {database!r}; {HINT}")
+    if "+cluster" in scheme and database.strip("0"):
+        raise ConfigError(f"a cluster has database 0 alone, got {database} in {shown!r}")
     if port == 0:
         raise ConfigError(f"port 0 in {shown!r} cannot be connected to; {HINT}")
 
@@ -86,7 +85,7 @@ def _check_place(scheme: str, place: str, shown: str) -> None:
 def _check_options(scheme: str, query: str, shown: str) -> None:
     """Raise where the query holds an option that is not known, or does not fit."""
     for name, value in parse_qsl(query, keep_blank_values=True):
-        if name in TLS_OPTIONS and scheme != "rediss":
+        if name in TLS_OPTIONS and not scheme.startswith("rediss"):
             raise ConfigError(f"{name} in {shown!r} is for TLS alone; write rediss:// for TLS")
         if name == "db":
             sound = value.isascii() and value.isdigit()

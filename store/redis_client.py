@@ -18,6 +18,7 @@ from . import keys
 from .addresses import check_files, checked_url, password_of, redacted
 from .errors import OtoscopeError
 from .jobs import JOB_SECONDS
+from .redis_cluster import CLUSTER, LazyCluster, pool_of
 from .redis_errors import in_our_words
 from .redis_greeting import checked_server
 from .schemas import Json
@@ -39,18 +40,23 @@ class RedisClient:
         password = password_of(url)
         self.server: dict[str, str] = {}
         """What the server said of itself when it was connected to: server, version, mode, role."""
-        self._client: Any = redis.Redis.from_url(
-            url,
+        options = {
+            "protocol": 2,
+            "socket_timeout": timeout,
+            "socket_connect_timeout": min(timeout, 2.0),
+            "health_check_interval": 0,
             **({"password": password} if password else {}),
-            protocol=2,
-            socket_timeout=timeout,
-            socket_connect_timeout=min(timeout, 2.0),
-            # the defaults retry ten times: a refused connection blocked for 3.6 s
-            retry=Retry(NoBackoff(), 0),
-            health_check_interval=0,
-            redis_connect_func=self._on_connect,
             **_unnamed(),
-        )
+        }
+        self._client: Any
+        if CLUSTER in url.partition("://")[0]:
+            self._client = LazyCluster(url, redis_connect_func=self._greet, **options)
+        else:
+            # the defaults retry ten times: a refused connection blocked for 3.6 s
+            once = Retry(NoBackoff(), 0)
+            self._client = redis.Redis.from_url(
+                url, retry=once, redis_connect_func=self._on_connect, **options
+            )
 
     def ping(self) -> None:
         with self._translated():
@@ -70,7 +76,7 @@ class RedisClient:
         The end is None where the certificate was not asked to be valid (`ssl_cert_reqs=none`).
         """
         with self._translated():
-            connection = self._client.connection_pool.get_connection()
+            connection = pool_of(self._client).get_connection()
             try:
                 link = connection._sock
                 if not isinstance(link, ssl.SSLSocket):
@@ -79,7 +85,7 @@ class RedisClient:
                 told = link.version() or "unknown"
                 return told, ssl.cert_time_to_seconds(str(ends)) if ends else None
             finally:
-                self._client.connection_pool.release(connection)
+                pool_of(self._client).release(connection)
 
     def tell_job(self, job: str, text: str) -> None:
         """Remember a text under a job's key for a day."""
@@ -102,9 +108,14 @@ class RedisClient:
             self._loyal = False
 
     def _on_connect(self, connection: Any) -> None:
+        if not self._loyal:
+            connection.on_connect()
+        self._greet(connection)
+
+    def _greet(self, connection: Any) -> None:
+        """Check what is at the other end of a new connection, which has logged in."""
         if self._loyal:
             raise exceptions.ConnectionError("the connection was lost since the last call")
-        connection.on_connect()
         try:
             self.server = checked_server(connection, self.where)
         except OtoscopeError:
@@ -115,7 +126,7 @@ class RedisClient:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (exceptions.RedisError, OSError) as error:
+        except (exceptions.RedisError, exceptions.RedisClusterException, OSError) as error:
             raise in_our_words(error, self.where) from error
 
 

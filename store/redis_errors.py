@@ -44,6 +44,8 @@ def in_our_words(error: BaseException, where: str) -> OtoscopeError:
         return _of_an_answer(error, where)
     if isinstance(error, exceptions.AuthenticationError):
         return _of_a_login(error, where)
+    if isinstance(error, exceptions.RedisClusterException):
+        return _of_no_cluster(error, where)
     if isinstance(error, exceptions.InvalidResponse):
         return StoreError(
             f"what answers at {where} does not speak Redis' protocol; is the port another program's "
@@ -147,11 +149,15 @@ def _of_an_answer(error: exceptions.RedisError, where: str) -> OtoscopeError:
 
 def _of_a_cluster(error: BaseException, said: str, where: str) -> OtoscopeError | None:
     moved = (exceptions.MovedError, exceptions.AskError, exceptions.TryAgainError)
+    if isinstance(error, moved) and "+cluster" in where.partition("://")[0]:
+        return ClusterError(
+            f"the Redis Cluster at {where} is moving slots between its nodes ({said}); what it "
+            "refuses meanwhile is sent again"
+        )
     if isinstance(error, moved):
         return ClusterError(
             f"the Redis server at {where} is one node of a cluster and sends us to another one; "
-            "Otoscope uses clusters of one node, or through a proxy that knows the nodes "
-            "(docs/operations.md, Cluster)"
+            "write redis+cluster://host:port for a cluster of several nodes"
         )
     if isinstance(error, exceptions.ClusterDownError):
         return ClusterError(f"the Redis Cluster at {where} is not whole ({said}); mend it first")
@@ -163,6 +169,15 @@ def _of_a_cluster(error: BaseException, said: str, where: str) -> OtoscopeError 
             "end the URL in /0"
         )
     return None
+
+
+def _of_no_cluster(error: BaseException, where: str) -> OtoscopeError:
+    """Return the error of a cluster that could not be connected to: that of the last node tried."""
+    if "Cluster mode is not enabled" in str(error):
+        return ClusterError(f"the Redis server at {where} is no cluster; write redis:// for it")
+    if isinstance(error.__cause__, exceptions.RedisError | OSError):
+        return in_our_words(error.__cause__, where)
+    return ClusterError(f"the Redis Cluster at {where} cannot be used ({_first_line(error)})")
 
 
 def _of_other_words(said: str, where: str) -> OtoscopeError:

@@ -22,6 +22,8 @@ class RedisJudgements(RedisClient):
             pipe = self._client.pipeline(transaction=True)
             pipe.get(keys.cursor(run)).get(keys.state(run)).get(keys.obstacles(run))
             cursor, state, obstacles, rows = pipe.hgetall(keys.findings(run)).execute()
+        if not isinstance(rows, dict):  # a transaction of a cluster gives it as it comes
+            rows = dict(zip(rows[::2], rows[1::2], strict=True))
         body = as_object(state)
         order = {name: i for i, name in enumerate(body.get("findings", []))}
         found = findings_of(rows)

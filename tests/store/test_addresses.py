@@ -19,6 +19,8 @@ from otoscope.store.addresses import checked_url, has_password, password_of, red
         "unix:///run/redis.sock?db=1",
         "unix://:password@/run/redis.sock",
         "redis://[::1]:6379/0",
+        "redis+cluster://user:pw@host:7000",
+        "rediss+cluster://host:7000/0?ssl_ca_certs=/etc/ca.pem",
     ],
 )
 def test_a_url_that_redis_takes_is_left_as_it_is(url: str) -> None:
@@ -51,7 +53,7 @@ def test_a_url_that_redis_takes_is_left_as_it_is(url: str) -> None:
         ("redis://host/0?ssl_ca_certs=/ca.pem", "write rediss:// for TLS"),
         ("rediss://host/0?ssl_cert_reqs=maybe", "ssl_cert_reqs in"),
         ("rediss://host/0?ssl_ca_certs=", "ssl_ca_certs in"),
-        ("redis+cluster://host:7000", "for a Redis Cluster write redis://"),
+        ("redis+cluster://host:7000/2", "database 0 alone"),
         ("redis+sentinel://host:26379/mymaster", "name the primary"),
     ],
 )
