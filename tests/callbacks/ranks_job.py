@@ -68,7 +68,8 @@ class Net(pl.LightningModule):
             time.sleep(SLOW_SECONDS)
         output = self.net(batch[0])
         if self.phase == "all_gather":
-            output = output + 0 * self.all_gather(output.mean(), sync_grads=True).mean()
+            gathered: Any = self.all_gather(output.mean(), sync_grads=True)
+            output = output + 0 * gathered.mean()
         loss = functional.cross_entropy(output, batch[1])
         self.log("train_loss", loss, batch_size=len(batch[0]), sync_dist=self.phase == "sync_dist")
         return loss
@@ -97,7 +98,7 @@ class Collectives:
 
     def take(self) -> dict[str, int]:
         """Return the counts since the last call."""
-        group = distributed.distributed_c10d._get_default_group()
+        group: Any = distributed.distributed_c10d._get_default_group()
         found = {**self.calls, "sequence": group._get_sequence_number_for_group()}
         self.calls.clear()
         return found
@@ -145,7 +146,7 @@ class SaveHalfway(pl.Callback):
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+    def on_train_batch_end(self, trainer: Any, *args: Any, **kwargs: Any) -> None:
         if trainer.global_step == STEPS // 2:
             trainer.save_checkpoint(self.path)
 

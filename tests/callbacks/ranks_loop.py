@@ -62,7 +62,8 @@ def main(folder: Path, kind: str) -> None:
             optimizer.zero_grad()
             loss.backward()
             if kind == "ddp":
-                expected.append(sum(float(p.grad.square().sum()) for p in net.parameters()))
+                gradients = [p.grad for p in net.parameters() if p.grad is not None]
+                expected.append(sum(float(g.square().sum()) for g in gradients))
                 nn.utils.clip_grad_norm_(net.parameters(), 0.1)
             optimizer.step()
             recorder.step(loss, batch_size=8, batch=(x, y))
