@@ -153,7 +153,7 @@ def _newer(told: Meta, fields: dict[str, Json], there: Meta | None) -> dict[str,
 
     A folder may hold only the beginning of a run that went on elsewhere.
     """
-    if there is None or told.attempt > there.attempt:
+    if there is None or not there.name or told.attempt > there.attempt:
         return fields
     if told.attempt < there.attempt:
         return {}
