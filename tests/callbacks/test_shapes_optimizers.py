@@ -306,3 +306,38 @@ def test_a_loop_that_unfreezes_is_listened_to_from_then_on(tmp_path: Path) -> No
     assert np.isnan(found[:3]).all()
     assert found[3] == pytest.approx(square([rows[3][1]["frozen.weight"]]), rel=1e-5)
     assert all(not p._post_accumulate_grad_hooks for p in model.parameters())
+
+
+def test_micro_batches_of_a_loop_of_ones_own_are_one_step(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, memory = smooth(), Memory()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+
+    def loss_of(batch: Any) -> torch.Tensor:
+        return functional.cross_entropy(model(batch[0]), batch[1])
+
+    x, y = data(96).tensors
+    with attach(
+        model, optimizer, spool=tmp_path, strict=True, verdict=False, probes=[Gradients(every=1)]
+    ) as recorder:
+        for start in range(0, 96, 16):
+            batch = x[start : start + 16], y[start : start + 16]
+            memory.add(model, batch)
+            loss = loss_of(batch)
+            (loss / 3).backward()
+            last = (start // 16) % 3 == 2
+            if last:
+                optimizer.step()
+                optimizer.zero_grad()
+            recorder.step(loss, 16, complete=last)
+    rows = memory.again(model, loss_of)
+    windows = [rows[:3], rows[3:]]
+    means = [
+        {name: torch.stack([g[name] for _, g in window]).mean(0) for name in window[0][1]}
+        for window in windows
+    ]
+    series = recorded(tmp_path, recorder.run_id).read(recorder.run_id, "train")
+    assert series.column("samples").tolist() == [48, 48]
+    losses = [np.mean([loss for loss, _ in window]) for window in windows]
+    np.testing.assert_allclose(series.column("loss"), losses, rtol=1e-5)
+    np.testing.assert_allclose(series.column("grad_sq"), [square(g) for g in means], rtol=1e-5)
