@@ -187,9 +187,9 @@ class Home(Sink, Protocol):
         ...
 
     def extents(
-        self, run: str, streams: Sequence[StreamName]
+        self, run: str, streams: Sequence[StreamName], *, tiers: bool = True
     ) -> dict[StreamName, tuple[Extent | None, ...]]:
-        """Return what each level of each stream holds: raw, then the four tiers."""
+        """Return what each level of each stream holds: raw, then the four tiers if they are asked."""
         ...
 
     def latest(self, run: str, stream: StreamName, count: int = 1) -> list[Frame]:

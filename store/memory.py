@@ -239,7 +239,7 @@ class MemoryHome:
             return found[max(len(found) - count, 0) :] if latest else found[:count]
 
     def extents(
-        self, run: str, streams: Sequence[StreamName]
+        self, run: str, streams: Sequence[StreamName], *, tiers: bool = True
     ) -> dict[StreamName, tuple[Extent | None, ...]]:
         with self._lock:
             entry = self._known(run)
@@ -247,7 +247,7 @@ class MemoryHome:
             for stream in streams:
                 ids = entry.ids.get(stream)
                 raw = Extent(ids[0][0], ids[0][0], ids[-1][0], len(ids)) if ids else None
-                held = [entry.buckets.get((stream, tier)) for tier in TIERS]
+                held = [entry.buckets.get((stream, tier)) for tier in (TIERS if tiers else ())]
                 rolled = [Extent(b[0].step, b[0].first, b[-1].last) if b else None for b in held]
                 found[stream] = (raw, *rolled)
             return found

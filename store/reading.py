@@ -15,7 +15,7 @@ from .reducing import reduce_to
 from .runs import run_info
 from .schemas import Event, Finding, Meta, RunInfo, Schema, Series, StreamName
 from .selecting import Selection, select
-from .tiers import RAW, Span, choose_levels, first_step, last_step, pieces
+from .tiers import MOST_POINTS, RAW, Extent, Span, choose_levels, first_step, last_step, pieces
 
 
 class Store:
@@ -173,13 +173,12 @@ class Store:
         From its first step on, a later attempt replaces earlier ones: what those did beyond it is
         no longer part of the weights (docs/decisions/0002-overlaying-attempts.md).
         """
-        found = self.home.extents(run, streams)
+        found = self._newest(run, streams, start) or self.home.extents(run, streams)
         attempts: dict[int, dict[int, Span]] = {}
         end = sys.maxsize if stop is None else stop
-        for number in sorted({stream.attempt for stream in streams}, reverse=True):
+        for number in sorted({stream.attempt for stream in found}, reverse=True):
             begins: list[int] = []
-            for stream in streams:
-                extents = found[stream]
+            for stream, extents in found.items():
                 first, last = first_step(extents), last_step(extents)
                 if stream.attempt != number or first is None or last is None:
                     continue
@@ -189,6 +188,22 @@ class Store:
                     attempts.setdefault(number, {})[stream.rank] = Span(extents, low, high)
             end = min([end, *(first - 1 for first in begins)])
         return dict(sorted(attempts.items()))
+
+    def _newest(
+        self, run: str, streams: Sequence[StreamName], start: int | None
+    ) -> dict[StreamName, tuple[Extent | None, ...]]:
+        """Return the extents of the latest attempt's raw where the question begins within it.
+
+        What a page asks every second is answered without a look at the tiers.
+        """
+        if start is None:
+            return {}
+        latest = max((stream.attempt for stream in streams), default=0)
+        last = [stream for stream in streams if stream.attempt == latest]
+        found = self.home.extents(run, last, tiers=False)
+        raw = [extents[RAW] for extents in found.values()]
+        short = [x for x in raw if x and x.first <= start and x.last - start < MOST_POINTS]
+        return found if raw and len(short) == len(raw) else {}
 
     def _block(
         self,

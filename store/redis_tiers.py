@@ -44,29 +44,29 @@ class RedisTiers(RedisClient):
         return _buckets(stream, tier, rows)
 
     def extents(
-        self, run: str, streams: Sequence[StreamName]
+        self, run: str, streams: Sequence[StreamName], *, tiers: bool = True
     ) -> dict[StreamName, tuple[Extent | None, ...]]:
+        asked = TIERS if tiers else ()
         with self._translated():
             pipe = self._client.pipeline(transaction=False)
             for stream in streams:
-                keys_ = [keys.raw(run, stream), *(keys.tier(run, stream, tier) for tier in TIERS)]
-                pipe.xlen(keys_[0])
-                for key in keys_:
+                raw = keys.raw(run, stream)
+                pipe.xlen(raw)
+                for key in (raw, *(keys.tier(run, stream, tier) for tier in asked)):
                     pipe.xrange(key, count=1)
                     pipe.xrevrange(key, count=1)
             answers = iter(pipe.execute())
         found: dict[StreamName, tuple[Extent | None, ...]] = {}
         for stream in streams:
-            rows = next(answers)
-            first, last = (
-                decode_id(ends[0][0])[0] if (ends := next(answers)) else None for _ in "ab"
-            )
-            raw = None if first is None or last is None else Extent(first, first, last, rows)
-            rolled: list[Extent | None] = []
-            for tier in TIERS:
+            rows, first, last = next(answers), next(answers), next(answers)
+            levels: list[Extent | None] = [None]
+            if first and last:
+                begin = decode_id(first[0][0])[0]
+                levels = [Extent(begin, begin, decode_id(last[0][0])[0], rows)]
+            for tier in asked:
                 ends = _buckets(stream, tier, [*next(answers), *next(answers)])
-                rolled.append(Extent(ends[0].step, ends[0].first, ends[-1].last) if ends else None)
-            found[stream] = (raw, *rolled)
+                levels.append(Extent(ends[0].step, ends[0].first, ends[-1].last) if ends else None)
+            found[stream] = tuple(levels)
         return found
 
     def trim(self, run: str, stream: StreamName, before: int) -> None:
