@@ -60,8 +60,8 @@ _WITHOUT_KEY = ("ping", "multi", "exec", "select", "unwatch", "info")
 def acl_rule(part: str) -> str:
     """Return the rules of ACL SETUSER for a part, behind its password.
 
-    >>> acl_rule("callback").split()[:3]
-    ['~otoscope:*', '-@all', '+ping']
+    >>> acl_rule("callback").split()[1:3]
+    ['-@all', '+ping']
     """
     return " ".join([f"~{keys.PREFIX}*", "-@all", *(f"+{right}" for right in RIGHTS[part])])
 
