@@ -114,6 +114,11 @@ class Recorder(Stepping):
         return FirstRank(run, root / run, job), lambda: open_sink(url, run, root / run)
 
     @property
+    def world_size(self) -> int:
+        """Processes of the run."""
+        return self._training.world_size
+
+    @property
     def directory(self) -> Path:
         """Where the run is recorded, or waits for a server."""
         return self.sender.spool

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..store import Home, Store, connect
 from ..store.places import read_address
 from ..store.recording import RecordingSink
+from ..store.recording_sink import read_json
 
 if TYPE_CHECKING:
     from .recorder import Recorder
+
+OTHERS_SECONDS = 2.0
+"""How long the other ranks are waited for; one that was killed never ends."""
 
 LONGEST = 20_000
 """Steps up to which a run is judged again here; beyond, the daemon's own summary is printed."""
@@ -31,12 +37,32 @@ def verdict_of(recorder: Recorder) -> list[str]:
         return []
     if recorder.sender.spooled_frames and recorder.sender.sent_frames:
         return _of_a_torn_run(recorder)
+    _wait_for_other_ranks(recorder)
     store, where = _store(recorder)
     try:
         judged = (judge if recorder.steps <= LONGEST else summary)(store, recorder.run_id)
         return verdict_lines(judged, where=where, overhead=recorder.overhead)
     finally:
         store.close()
+
+
+def _wait_for_other_ranks(recorder: Recorder) -> None:
+    """Give the other ranks a moment to write their last samples: all end at the same time."""
+    end = time.monotonic() + OTHERS_SECONDS
+    while recorder.world_size > len(_left(recorder)) and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+def _left(recorder: Recorder) -> set[str]:
+    """Return the ranks that have told of their end."""
+    sink = recorder.sender.sink
+    if recorder.world_size > 1 and hasattr(sink, "meta"):
+        return set(_as_home(sink).meta(recorder.run_id).left)
+    told = {str(recorder.rank)}
+    for path in recorder.directory.glob("rank-*/meta.json"):
+        with contextlib.suppress(OSError, ValueError):
+            told |= set(read_json(path).get("left", {}))
+    return told
 
 
 def _of_a_torn_run(recorder: Recorder) -> list[str]:

@@ -275,7 +275,8 @@ def _error(store: Store, info: RunInfo) -> dict[str, Json] | None:
     ]
     if not raised:
         return None
-    body = raised[-1].body
+    # where one rank raises, the others raise at its absence
+    body = min(raised, key=lambda event: event.t).body
     return {"type": str(body.get("type", ""))[:200], "message": str(body.get("message", ""))[:2000]}
 
 

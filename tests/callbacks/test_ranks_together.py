@@ -161,3 +161,9 @@ def test_activations_of_all_ranks_add_up(elastic: Path) -> None:
     peaks = [series.column("absmax/net.0") for series in single]
     assert not np.array_equal(peaks[0], peaks[1])
     np.testing.assert_array_equal(both.column("absmax/net.0"), np.maximum(*peaks))
+
+
+def test_the_verdict_is_told_once_and_over_all_ranks(elastic: Path) -> None:
+    said = [(elastic / f"log-{rank}.txt").read_text() for rank in (0, 1)]
+    assert f"(step {STEPS}): 2 checks passed" in said[0]
+    assert "checks passed" not in said[1]
