@@ -14,6 +14,7 @@ from pathlib import Path
 from .memory import MemoryHome
 from .recording_reader import OpenRecording
 from .recording_sink import RecordingSink
+from .rollups import Rollups
 from .runs import run_info
 from .schemas import Event, Frame, RunInfo
 
@@ -49,13 +50,13 @@ def read_recording(directory: Path) -> Recording:
     source = OpenRecording(directory)
     recording = Recording(MemoryHome(), source.run, source.damage)
     home, run = recording.home, recording.run
-    batch: list[Frame] = []
+    rollups, batch = Rollups(), list[Frame]()
     for frame in source.frames():
         batch.append(frame)
         if len(batch) == AT_ONCE:
-            home.append(run, batch)
+            home.append(run, batch, buckets=rollups.take(batch))
             batch = []
-    home.append(run, batch)
+    home.append(run, batch, buckets=rollups.take(batch))
     for schema in source.schemas.values():
         home.add_schema(run, schema)
     home.append(run, [], source.events, resent=True)

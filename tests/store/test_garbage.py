@@ -15,6 +15,7 @@ from otoscope.diagnostics.daemon import Daemon
 from otoscope.store import Column, Event, Frame, Schema, Store, keys
 from otoscope.store.identity import new_run_id
 from otoscope.store.redis_home import RedisHome
+from otoscope.store.rollups import Rollups
 
 pytestmark = pytest.mark.redis
 
@@ -174,3 +175,25 @@ def test_a_run_of_nothing_but_nan_is_judged(redis_url: str) -> None:
     store = Store(home)
     assert home.judgement(run).state["place"]["step"] >= 190
     json.dumps(delta(store, run), allow_nan=False)
+
+
+def test_odd_entries_among_the_buckets_are_left_out(redis_url: str, raw: redis.Redis) -> None:
+    home, run = RedisHome(redis_url), new_run_id("odd-tiers")
+    home.write_meta(run, {"name": "odd"})
+    home.add_schema(run, SCHEMA)
+    rollups, rows = Rollups(), np.arange(8_000, dtype=np.float32).reshape(4_000, 2)
+    frames = [Frame("train", 0, 1, s, 1e9 + s, SCHEMA.hash, v) for s, v in enumerate(rows, 1)]
+    home.append(run, frames, buckets=rollups.take(frames))
+    key, stream = keys.tier(run, frames[0].stream, 1), frames[0].stream
+    before = len(home.buckets(run, stream, 1))
+    head = bytes(40)
+    odd: list[dict[Any, Any]] = [{"x": "y"}, {"b": b"", "v": b""}, {"b": head, "v": b"abc"}]
+    for number, entry in enumerate([*odd, {"b": head, "v": b"\0" * 24}]):
+        raw.xadd(key, entry, id=f"{5_000 + number}-1")
+    assert len(home.buckets(run, stream, 1)) == before
+    # the last entry is none: what lies behind the level's end comes from raw
+    after = Store(home).read(run, "train", points=100)
+    assert after.steps[-1] >= 3_900
+    ends = [*(after.steps[1:] - 1), 4_000]
+    means = [rows[a - 1 : b, 0].mean() for a, b in zip(after.steps, ends, strict=True)]
+    np.testing.assert_allclose(after.values[:, 0], means)

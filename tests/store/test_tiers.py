@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
-from otoscope.store import Column, Frame, Home, MemoryHome, Schema, Series, Store
+from otoscope.store import (
+    Column,
+    Frame,
+    Home,
+    MemoryHome,
+    Schema,
+    Series,
+    Store,
+    StreamName,
+    connect,
+)
 from otoscope.store.buckets import TIERS, bucket_steps
 from otoscope.store.identity import new_run_id
+from otoscope.store.recording_sink import RecordingSink
 from otoscope.store.redis_home import RedisHome
 from otoscope.store.retention import Retention
 from otoscope.store.rollups import Rollups
@@ -290,3 +302,20 @@ def test_pieces_go_from_fine_to_coarse_and_back_without_overlap() -> None:
     ]
     old = pieces(Span(LONG, 5_000, 13_000), 4)
     assert [(piece.level, piece.start, piece.stop) for piece in old] == [(4, 4_096, 16_383)]
+
+
+def test_a_long_recording_on_disk_is_read_by_its_tiers(tmp_path: Path) -> None:
+    sink = RecordingSink(tmp_path / "long-01", "long-01")
+    sink.add_schema("long-01", SCHEMA)
+    values = np.ones((6_000, 4), np.float32)
+    values[3_210, 0] = 9.0
+    sink.append(
+        "long-01",
+        [Frame("train", 0, 1, s, 0.0, SCHEMA.hash, row) for s, row in enumerate(values, 1)],
+    )
+    sink.close()
+    store = connect(tmp_path / "long-01")
+    series = store.read("long-01", "train", ["loss"], points=200)
+    assert 200 <= len(series) < 400
+    assert (series.high[:, 0] == 9).sum() == 1
+    assert len(store.home.buckets("long-01", StreamName("train", 0, 1), 1)) == 750
