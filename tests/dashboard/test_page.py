@@ -621,3 +621,22 @@ def test_the_head_of_a_run_tells_what_was_stored_and_warns_of_what_was_lost(
     )
     expect(head.locator(".error")).to_contain_text("2,003 samples wait in the training process")
     expect(head).not_to_contain_text("samples stored")
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 390)])
+def test_a_run_of_several_ranks_shows_each_and_names_the_lost_one(
+    home: MemoryHome, look: Callable[..., Watched], theme: str, width: int
+) -> None:
+    live_run(home)
+    now = time.time()
+    home.write_meta(RUN, {"world_size": 2, "began": now - 500})
+    home.write_meta(RUN, {"heartbeat": {"0": now, "1": now - 120}})
+    page = look(f"/run/{RUN}", theme=theme, width=width).page
+    expect(page.locator("#run-head")).to_contain_text("Rank 1 is lost: it fell silent")
+    rows = page.locator("#ranks tbody tr")
+    expect(rows).to_have_count(2)
+    expect(rows.nth(0)).to_contain_text("lost")
+    expect(rows.nth(1)).to_contain_text("live")
+    assert page.evaluate(CONTRAST) == []
+    page = look("/", theme=theme, width=width).page
+    expect(page.locator("table.runs")).to_contain_text("1 lost")
