@@ -12,7 +12,7 @@ from torch import nn
 
 from ...store import Column, ConfigError
 from ..measures.activations import activation_kind, saturated_share
-from .forwards import Forwards
+from .forwards import Forwards, is_real
 from .functional import Call, FunctionalCalls
 from .hooks import Look
 from .probe import Probe, ProbeOffError, Training, clock
@@ -299,7 +299,7 @@ def _is_layer(module: nn.Module) -> bool:
 
 def _counts(module: nn.Module) -> bool:
     """Tell whether a forward pass belongs to the training: not one in eval mode without gradients."""
-    return module.training or torch.is_grad_enabled()
+    return (module.training or torch.is_grad_enabled()) and is_real()
 
 
 def _rows(x: torch.Tensor) -> torch.Tensor:
@@ -310,6 +310,8 @@ def _tensor(value: Any) -> torch.Tensor | None:
     while isinstance(value, (tuple, list)) and value:
         value = value[0]
     if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+        return None
+    if value.layout is not torch.strided or value.is_nested or value.device.type == "meta":
         return None
     return value if value.numel() else None
 

@@ -95,9 +95,8 @@ class Forwards:
                 self._staying.append(module.register_forward_hook(StayingHook(look)))
 
     def _is_ours(self, module: nn.Module) -> bool:
-        # gradient checkpointing runs the forward again inside the backward: that does not count
         known = id(module) in self._paths and get_ident() == self._thread
-        return known and not _in_backward() and self._on != []
+        return known and self._on != [] and is_real()
 
     def _entered(self, module: nn.Module, inputs: Any) -> None:
         if torch.compiler.is_compiling():
@@ -161,5 +160,15 @@ def something_is_compiled() -> bool:
     return dynamo is not None and bool(dynamo.counters["frames"])
 
 
-def _in_backward() -> bool:
-    return torch._C._current_graph_task_id() != -1
+def is_real() -> bool:
+    """Tell whether tensors hold the values of a training step that is computed once.
+
+    Not in the backward pass, where gradient checkpointing runs the forward again, nor while
+    somebody traces, exports, fakes or transforms (vmap, grad) a function that calls the model.
+    """
+    return (
+        torch._C._current_graph_task_id() == -1
+        and torch._C._get_tracing_state() is None
+        and torch._C._functorch.peek_interpreter_stack() is None  # type: ignore[attr-defined]
+        and torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is None
+    )

@@ -12,6 +12,8 @@ import torch
 from otoscope.callbacks import Activations, Gradients, attach
 from otoscope.store import Series
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils.checkpoint import checkpoint
@@ -348,3 +350,64 @@ def test_the_model_can_be_scripted_in_the_middle_of_a_run(tmp_path: Path) -> Non
     make = lambda: nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3))  # noqa: E731
     series = Loop(tmp_path, make).run(call=call)
     assert len(series) == 3
+
+
+def transformed(model: Any, batch: torch.Tensor) -> None:
+    weights = {name: p.detach() for name, p in model.named_parameters()}
+
+    def loss(given: Any, row: torch.Tensor) -> torch.Tensor:
+        return functional_call(model, given, (row[None],)).square().mean()
+
+    assert len(vmap(grad(loss), in_dims=(None, 0))(weights, batch)) == len(weights)
+
+
+def traced(model: Any, batch: torch.Tensor) -> None:
+    found: Any = torch.jit.trace(model, batch, check_trace=False)
+    assert "aten::item" not in str(found.inlined_graph)
+
+
+def exported(model: Any, batch: torch.Tensor) -> None:
+    assert "item" not in str(torch.export.export(model, (batch,)).graph)
+
+
+def faked(model: Any, batch: torch.Tensor) -> None:
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model(torch.randn(4, 12))
+
+
+@pytest.mark.parametrize("how", [transformed, traced, exported, faked])
+def test_a_forward_pass_that_computes_no_step_does_not_count(how: Any, tmp_path: Path) -> None:
+    def call(model: Any, batch: torch.Tensor) -> torch.Tensor:
+        how(model, batch)
+        return model(batch).square().mean()
+
+    class Both(Called):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return functional.relu(self.second(torch.tanh(self.first(x))))
+
+    series = Loop(tmp_path, Both).run(call=call)
+    assert len(series) == 3
+    assert (series.column("numel/first") == 24 * 20).all()
+    assert (series.column("numel/relu()") == 24 * 12).all()
+
+
+def test_an_output_that_is_no_ordinary_tensor_is_not_measured(tmp_path: Path) -> None:
+    class Sparse(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(12))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x * self.weight).to_sparse()
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.odd, self.last = Sparse(), nn.Linear(12, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.odd(x).to_dense())
+
+    series = Loop(tmp_path, Net).run()
+    assert np.isnan(series.column("numel/odd")).all()
+    assert (series.column("numel/last") == 24 * 3).all()
