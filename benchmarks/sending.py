@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import tempfile
 import time
@@ -25,8 +24,8 @@ from typing import Any
 import numpy as np
 from otoscope.callbacks.backlog import Batch
 from otoscope.callbacks.delivery import Delivery
-from otoscope.callbacks.sender import Sender
-from otoscope.store import Column, Frame, Schema
+from otoscope.callbacks.sender import Sender, linger_of
+from otoscope.store import Column, Frame, Schema, keys
 from otoscope.store.buckets import TIERS
 from otoscope.store.connecting import open_sink
 from otoscope.store.identity import new_run_id
@@ -83,7 +82,7 @@ def one_sender(seconds: float) -> dict[str, float]:
         sender.emit({"name": "bench"})
         assert sender.flush()
         rows = np.random.default_rng(0).random((64, WIDE)).astype(np.float32)
-        before, used, costs = sender.cpu_seconds, memory(home), list[float]()
+        before, costs = sender.cpu_seconds, list[float]()
         end, step = time.perf_counter() + seconds, 0
         while time.perf_counter() < end:
             step += 1
@@ -93,7 +92,7 @@ def one_sender(seconds: float) -> dict[str, float]:
             costs.append(time.perf_counter() - begun)
             busy(STEP_SECONDS)
         assert sender.flush(10)
-        cpu, used = sender.cpu_seconds - before, memory(home) - used
+        cpu = sender.cpu_seconds - before
         assert sender.sent_frames == step and sender.close()
         raw, tiers = stream_bytes(home, run)
         home.close()
@@ -120,19 +119,51 @@ def memory(home: RedisHome) -> int:
 
 
 def stream_bytes(home: RedisHome, run: str) -> tuple[int, int]:
-    """Return what a run's raw streams, and what its tiers take in the server's own count."""
-    from otoscope.store import keys
-
-    def size(key: str) -> int:
-        return int(home._client.memory_usage(key, samples=0) or 0)
-
+    """Return what a run's raw streams and what its tiers take: what their deletion frees."""
     streams = home.streams(run)
-    raw = sum(size(keys.raw(run, stream)) for stream in streams)
-    tiers = sum(size(keys.tier(run, stream, tier)) for stream in streams for tier in TIERS)
-    return raw, tiers
+    raw = [keys.raw(run, stream) for stream in streams]
+    tiers = [keys.tier(run, stream, tier) for stream in streams for tier in TIERS]
+    return freed(home, raw), freed(home, tiers)
+
+
+def freed(home: RedisHome, names: Sequence[str]) -> int:
+    before = memory(home)
+    home._client.delete(*names)
+    return before - memory(home)
+
+
+def one_rank_for_long(steps: int) -> dict[str, float]:
+    """Let one rank send `train` and `system` until its streams are full: the bytes that it keeps."""
+    with server() as redis:
+        home, run = RedisHome(redis.url, faithful=True), new_run_id("bench")
+        line, step = Delivery(run), 0
+        home.ping()
+        for kind in SCHEMAS.values():
+            home.add_schema(run, kind)
+        before = memory(home)
+        while step < steps:
+            line.send(home, narrow_batch(step, 50, 0), 1)
+            line.tend(home)
+            step += 50
+        kept = memory(home) - before
+        home.close()
+    return {"steps": step, "kept_bytes": kept}
 
 
 # -- many ranks, narrow frames --------------------------------------------------------------------
+
+
+VALUES = {name: np.random.default_rng(0).random(len(s.columns), np.float32) for name, s in SCHEMAS.items()}  # fmt: skip
+
+
+def narrow_batch(after: int, steps: int, rank: int) -> Batch:
+    """Return what a rank sends of the steps behind `after`: `train`, and `system` now and then."""
+    batch = Batch(fields={"heartbeat": {str(rank): time.time()}})
+    for step in range(after + 1, after + steps + 1):
+        if step % SYSTEM_EVERY == 0:
+            batch.frames.append(frame("system", step, rank, VALUES["system"]))
+        batch.frames.append(frame("train", step, rank, VALUES["train"]))
+    return batch
 
 
 @dataclass
@@ -154,18 +185,13 @@ def drive(url: str, run: str, ranks: Sequence[int], steps: int, until: float) ->
     """Send for a number of ranks in turn until a time; each has a connection of its own."""
     homes = [RedisHome(url, timeout=30, faithful=True) for _ in ranks]
     lines = [Delivery(run) for _ in ranks]
-    values = {name: np.random.default_rng(0).random(len(s.columns)).astype(np.float32) for name, s in SCHEMAS.items()}  # fmt: skip
     for home in homes:
         home.ping()
     step = frames = batches = 0
     begun, cpu = time.time(), time.process_time()
     while time.time() < until:
         for rank, home, line in zip(ranks, homes, lines, strict=True):
-            batch = Batch(fields={"heartbeat": {str(rank): time.time()}})
-            for s in range(step + 1, step + steps + 1):
-                if s % SYSTEM_EVERY == 0:
-                    batch.frames.append(frame("system", s, rank, values["system"]))
-                batch.frames.append(frame("train", s, rank, values["train"]))
+            batch = narrow_batch(step, steps, rank)
             refused = line.send(home, batch, 1)
             assert not refused
             frames += len(batch.frames)
@@ -213,18 +239,20 @@ def many(pool: ProcessPoolExecutor, ranks: int, steps: int, seconds: float) -> L
 # -- what follows ---------------------------------------------------------------------------------
 
 
-def needs(loads: Sequence[dict[str, Any]], ranks: int, step_seconds: float) -> dict[str, float]:
+def needs(
+    loads: Sequence[dict[str, Any]], kept_bytes: float, ranks: int, step_seconds: float
+) -> dict[str, float]:
     """Return what one run of `ranks` ranks asks of Redis at a step time, from two measured loads.
 
     A batch costs a + b · frames of the server's CPU: `loads` holds one with few frames a batch and
-    one with many. A rank sends a batch every 250 ms, or every step where that is longer.
+    one with many. A rank sends a batch every `linger_of(ranks)`, or every step where that is longer.
     """
     few, most = (min(loads, key=lambda row: row["steps"]), max(loads, key=lambda row: row["steps"]))
     x, y = (row["redis_cpu_us_a_batch"] / row["redis_cpu_us_a_frame"] for row in (few, most))
     slope = (most["redis_cpu_us_a_batch"] - few["redis_cpu_us_a_batch"]) / (y - x)
     base = few["redis_cpu_us_a_batch"] - slope * x
     frames = ranks / step_seconds * (1 + 1 / SYSTEM_EVERY)
-    batches = ranks / max(step_seconds, 0.25)
+    batches = ranks / max(step_seconds, linger_of(ranks))
     cores = (batches * base + frames * slope) / 1e6
     share = (frames / batches - x) / (y - x)
     wire = few["wire_bytes_a_frame"] + min(max(share, 0), 1) * (
@@ -234,8 +262,8 @@ def needs(loads: Sequence[dict[str, Any]], ranks: int, step_seconds: float) -> d
         "frames_a_second": frames,
         "batches_a_second": batches,
         "redis_cores": cores,
-        "servers": math.ceil(cores / 0.5),
         "network_mb_a_second": frames * wire / 1e6,
+        "memory_gb": ranks * kept_bytes / 1e9,
     }
 
 
@@ -256,16 +284,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"sending: many ranks, `train` and `system`, {PROCESSES} processes beside one server")
     for load in loads:
         print("  " + "  ".join(f"{name} {value:,.1f}" for name, value in asdict(load).items()))
+    full = one_rank_for_long(2_000 if quick else 40_000)
+    print(
+        f"sending: one rank keeps {full['kept_bytes'] / 1e6:.2f} MB after {full['steps']:,} steps"
+    )
     rows = [asdict(load) for load in loads]
-    wide = [row for row in rows if row["ranks"] == max(RANKS)]
-    table = {f"{t} s": needs(wide, 10_000, t) for t in (0.1, 1.0, 10.0)}
+    most = [row for row in rows if row["ranks"] == max(RANKS)]
+    table = {f"{t} s": needs(most, full["kept_bytes"], 10_000, t) for t in (0.1, 1.0, 10.0)}
     for name, row in table.items():
         print(
             f"  10,000 ranks, {name} a step: " + "  ".join(f"{k} {v:,.1f}" for k, v in row.items())
         )
     RESULT.parent.mkdir(exist_ok=True)
     if not quick:
-        body = {"one_rank": one, "many_ranks": rows, "10,000 ranks": table}
+        body = {"one_rank": one, "many_ranks": rows, "full_rank": full, "10,000 ranks": table}
         RESULT.write_text(json.dumps(body, indent=1) + "\n")
     return 0
 

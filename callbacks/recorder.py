@@ -22,7 +22,7 @@ from .norms import all_finite
 from .ranks import FirstRank, OtherRank, job_of_this_fit
 from .sampling import default_probes
 from .schedule import Schedule
-from .sender import Sender
+from .sender import Sender, linger_of
 from .stepping import Stepping
 from .transfer import Pending
 from .validation import validation_sample
@@ -89,6 +89,7 @@ class Recorder(Stepping):
             identify.provisional.spool,
             attempt=origin.attempt,
             identify=identify,
+            linger=linger_of(self._training.world_size),
         )
         world = {"world_size": self._training.world_size}
         fields = {**world, **(meta or {}), "name": name, "max_steps": max_steps}

@@ -27,6 +27,9 @@ log = logging.getLogger("otoscope")
 
 LINGER_SECONDS = 0.25
 """35 µs of background CPU a frame; lingering 50 ms costs four times that."""
+BATCHES_A_SECOND = 1000
+"""What all ranks of a run send together: 45 µs of the server's CPU a batch (benchmarks/sending.py)."""
+LONGEST_LINGER = 4.0
 HELD = 2048
 """Frames that wait in memory for a server before they go to disk; about 10 MB at 1,200 columns."""
 LONGEST_PAUSE = 2.0
@@ -36,6 +39,15 @@ MARGIN = 1.5
 """Seconds that `close` may take beyond its deadline: one call that is under way (1 s), the disk."""
 
 _senders: weakref.WeakSet[Sender] = weakref.WeakSet()
+
+
+def linger_of(ranks: int) -> float:
+    """Return how long each of so many ranks gathers samples before it writes, in seconds.
+
+    >>> linger_of(8), linger_of(1000), linger_of(100_000)
+    (0.25, 1.0, 4.0)
+    """
+    return min(max(LINGER_SECONDS, ranks / BATCHES_A_SECOND), LONGEST_LINGER)
 
 
 class Sender:
@@ -182,7 +194,8 @@ class Sender:
     def _loop(self) -> None:
         try:
             while not self._closing.is_set() and not self._dead:
-                self._wake.wait(self._linger)
+                # spread, for all ranks of a job begin at one moment
+                self._wake.wait(self._linger * self._random.uniform(0.75, 1.25))
                 self._wake.clear()
                 self._turn()
                 if self._cut_off():
