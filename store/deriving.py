@@ -77,7 +77,7 @@ class Derivation:
 
     def values(self, table: np.ndarray) -> np.ndarray:
         """Return float32[n, layers] of a table float32[n, c] of recorded columns."""
-        return self._of([table] * len(self.inputs))
+        return self._of([_chosen(table, places) for places in self.inputs])
 
     def bounds(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return bounds of the derived columns, from the extremes of the recorded ones.
@@ -86,16 +86,23 @@ class Derivation:
         one of its own. With several inputs they are bounds and no extremes: those need not have had
         theirs at the same step.
         """
-        found = [self._of(corner) for corner in product((low, high), repeat=len(self.inputs))]
+        sides: list[list[np.ndarray]] = []
+        for places in self.inputs:
+            lowest, highest = _chosen(low, places), _chosen(high, places)
+            same = np.array_equal(lowest, highest)  # a count that does not change
+            sides.append([lowest] if same else [lowest, highest])
+        found = [self._of(corner) for corner in product(*sides)]
+        if len(found) == 1:
+            return found[0], found[0]
         return np.fmin.reduce(found), np.fmax.reduce(found)
 
-    def _of(self, tables: Sequence[np.ndarray]) -> np.ndarray:
+    def _of(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-            inputs = [
-                table[:, places].astype(np.float64)
-                for table, places in zip(tables, self.inputs, strict=True)
-            ]
             return self.derived.formula(*inputs).astype(np.float32)
+
+
+def _chosen(table: np.ndarray, places: Sequence[int]) -> np.ndarray:
+    return table[:, places].astype(np.float64)
 
 
 def derivations(

@@ -187,8 +187,9 @@ def test_odd_entries_among_the_buckets_are_left_out(redis_url: str, raw: redis.R
     key, stream = keys.tier(run, frames[0].stream, 1), frames[0].stream
     before = len(home.buckets(run, stream, 1))
     head = bytes(40)
-    odd: list[dict[Any, Any]] = [{"x": "y"}, {"b": b"", "v": b""}, {"b": head, "v": b"abc"}]
-    for number, entry in enumerate([*odd, {"b": head, "v": b"\0" * 24}]):
+    bodies = [(b"", b""), (head, b"abc"), (head, b"\0" * 24)]
+    odd: list[dict[Any, Any]] = [{"x": "y"}, *({"b": b, "v": v} for b, v in bodies)]
+    for number, entry in enumerate(odd):
         raw.xadd(key, entry, id=f"{5_000 + number}-1")
     assert len(home.buckets(run, stream, 1)) == before
     # the last entry is none: what lies behind the level's end comes from raw
