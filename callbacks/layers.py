@@ -11,6 +11,8 @@ from torch.nn.parameter import is_lazy
 
 from ..store.schemas import Json
 
+PARAMETRIZED = "parametrizations"
+"""What torch.nn.utils.parametrize calls the child that makes a layer's weights."""
 ROOT = "(model)"
 """Name of the layer that owns the parameters of the outermost module itself."""
 
@@ -29,13 +31,30 @@ class Layer:
 
 
 def owned_parameters(model: nn.Module) -> Iterable[tuple[str, nn.Module, str, nn.Parameter]]:
-    """Yield (path, module, name, parameter), a shared parameter with its first owner only."""
+    """Yield (path, module, name, parameter), a shared parameter with its first owner only.
+
+    What a weight is made of (weight_norm, spectral_norm) belongs to the layer whose weight it is.
+    """
     seen: set[int] = set()
     for path, module in model.named_modules():
+        owner, inner = owner_of(path)
         for name, parameter in module.named_parameters(recurse=False):
             if id(parameter) not in seen:
                 seen.add(id(parameter))
-                yield path or ROOT, module, name, parameter
+                yield owner or ROOT, module, f"{inner}{name}", parameter
+
+
+def owner_of(path: str) -> tuple[str, str]:
+    """Return the path of the layer that a module belongs to, and what leads from it to the module.
+
+    >>> owner_of("net.0"), owner_of("net.0.parametrizations.weight")
+    (('net.0', ''), ('net.0', 'parametrizations.weight.'))
+    """
+    steps = path.split(".")
+    if PARAMETRIZED not in steps:
+        return path, ""
+    place = steps.index(PARAMETRIZED)
+    return ".".join(steps[:place]), ".".join(steps[place:]) + "."
 
 
 def layers_of(model: nn.Module, trained: Container[int] = ()) -> list[Layer]:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ...store import Column, ConfigError
+from ..layers import PARAMETRIZED, owner_of
 from ..measures.activations import activation_kind, saturated_share
 from .forwards import Forwards, is_real
 from .functional import Call, FunctionalCalls
@@ -64,9 +65,9 @@ class Activations(Probe):
         looks: dict[int, Look] = {}
         for path, module in training.model.named_modules():
             kind = activation_kind(module)
-            if kind is not None:
+            if kind is not None and not owner_of(path)[1]:
                 looks[id(module)] = self._activation_look(self._activation(path, module, kind))
-            elif path and _is_layer(module):
+            elif path and _is_layer(path, module):
                 looks[id(module)] = self._output_look(self._watch(path, None))
         device = next((p.device for p in training.model.parameters()), torch.device("cpu"))
         self._sums = torch.zeros(len(self._watched), 4, dtype=torch.float32, device=device)
@@ -292,7 +293,11 @@ def _seconds_of_a_call() -> float:
     return max(0.0, times[1] - times[0]) / 50
 
 
-def _is_layer(module: nn.Module) -> bool:
+def _is_layer(path: str, module: nn.Module) -> bool:
+    if owner_of(path)[1]:  # makes a weight, not an output
+        return False
+    if hasattr(module, PARAMETRIZED):
+        return True
     has_weights = next(module.parameters(recurse=False), None) is not None
     return has_weights and next(module.children(), None) is None
 

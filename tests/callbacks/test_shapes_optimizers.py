@@ -341,3 +341,34 @@ def test_micro_batches_of_a_loop_of_ones_own_are_one_step(tmp_path: Path) -> Non
     losses = [np.mean([loss for loss, _ in window]) for window in windows]
     np.testing.assert_allclose(series.column("loss"), losses, rtol=1e-5)
     np.testing.assert_allclose(series.column("grad_sq"), [square(g) for g in means], rtol=1e-5)
+
+
+class Normed(nn.Module):
+    """Its first weight is made of a direction and a length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.utils.parametrizations.weight_norm(nn.Linear(12, 8))
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.tanh(self.first(x)))
+
+
+def test_what_a_weight_is_made_of_belongs_to_its_layer(tmp_path: Path) -> None:
+    told = both(tmp_path, lambda: remembering(net=Normed))
+    rows = told.net.memory.again(told.net, told.net.loss_of)
+    layers = told.read("gradients")
+    names = {name for name in layers.columns if name.startswith("grad_sq/")}
+    assert names == {"grad_sq/net.first", "grad_sq/net.last"}
+    parts = [f"net.first.parametrizations.weight.original{i}" for i in (0, 1)]
+    own = [square([grads[part] for part in parts]) for _, grads in rows]
+    np.testing.assert_allclose(layers.column("grad_sq/net.first"), own, rtol=1e-5)
+    np.testing.assert_allclose(told.column("grad_sq"), [square(g) for _, g in rows], rtol=1e-5)
+    described = {row["name"]: row["layer"] for row in told.store.meta(told.run).parameters}
+    assert set(described) == {name for name, _ in told.net.named_parameters()}
+    assert described[parts[1]] == "net.first"
+    outputs = told.read("activations")
+    found = {name for name in outputs.columns if name.startswith("absmax/")}
+    assert found == {"absmax/net.first", "absmax/net.last"}
+    assert (outputs.column("numel/net.first") == 16 * 8).all()
