@@ -83,7 +83,7 @@ class Waiting:
             self._listen(range(len(self._parameters)))
             return math.nan
         if self._on_device:
-            return lambda: sum(begun.elapsed_time(end) for begun, end in pairs) / 1000
+            return lambda: _elapsed(pairs)
         return sum(end - begun for begun, end in pairs)
 
     def close(self) -> None:
@@ -92,3 +92,10 @@ class Waiting:
             handle.remove()
         self._handles.clear()
         self._pairs.clear()
+
+
+def _elapsed(pairs: Sequence[tuple[Mark, Mark]]) -> float:
+    """Return the seconds between events; NaN where the device is not through, for nobody waits."""
+    if not all(end.query() for _, end in pairs):
+        return math.nan
+    return sum(begun.elapsed_time(end) for begun, end in pairs) / 1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import torch
 from otoscope.callbacks import ranks
 from otoscope.callbacks.budget import Budget, aligned
 from otoscope.callbacks.collectives import CollectiveError, no_collectives
+from otoscope.callbacks.probes.probe import Training
+from otoscope.callbacks.probes.throughput import Step, Throughput
 from otoscope.callbacks.ranks import FirstRank, OtherRank, job_key, leave_token
 from otoscope.callbacks.sender import Sender
 from otoscope.callbacks.shards import local, shares
@@ -282,6 +285,63 @@ def test_the_wait_is_measured_from_the_gradient_that_comes_last() -> None:
     assert step(net[2], torch.ones(4, 3), 0.02) >= 0.02
     waiting.close()
     assert not any(parameter._backward_hooks for parameter in net.parameters())
+
+
+class Event:
+    """What torch tells of an event on a GPU's stream; the clock is the test's own."""
+
+    now = 0.0
+    through = True
+
+    def __init__(self, enable_timing: bool) -> None:
+        assert enable_timing
+        self.at = math.nan
+
+    def record(self) -> None:
+        self.at = Event.now
+
+    def query(self) -> bool:
+        return Event.through
+
+    def elapsed_time(self, end: Event) -> float:
+        return end.at - self.at
+
+
+def test_on_a_gpu_the_wait_is_read_once_the_device_is_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    net = nn.Linear(2, 1)
+    waiting = Waiting(list(net.parameters()))
+    waiting._on_device = True
+    net(torch.ones(1, 2)).sum().backward()
+    Event.now += 30.0  # milliseconds, as events tell them
+    waiting.backward_ended()
+    seconds = waiting.close_step()
+    assert callable(seconds)
+    monkeypatch.setattr(Event, "through", False)
+    assert math.isnan(seconds())
+    monkeypatch.setattr(Event, "through", True)
+    assert seconds() == pytest.approx(0.030)
+
+
+def test_waits_that_are_known_later_come_into_the_rows_that_they_belong_to() -> None:
+    net = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    throughput = Throughput()
+    columns = throughput.attach(Training(net, [optimizer], world_size=2))
+    place = [column.name for column in columns].index("wait_seconds")
+    rows = []
+    for i in range(3):
+        on_device = i != 1  # the loss of the second step is a number already
+        losses = [torch.tensor(1.0)] if on_device else [1.0]
+        later = Step(losses, wait_seconds=(lambda i=i: i / 10) if on_device else 0.7)
+        row, late = throughput.row(later, [0.1])
+        rows.append((np.array(row, np.float32), late))
+    for values, late in rows:
+        if late:
+            throughput.fill(values, [tensor.numpy() for tensor in late])
+    assert [round(float(values[place]), 3) for values, _ in rows] == [0.0, 0.7, 0.2]
 
 
 @pytest.fixture
