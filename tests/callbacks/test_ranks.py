@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -370,7 +371,8 @@ def test_a_collective_is_refused_whatever_door_it_comes_by(group) -> None:
                 call()
     assert all_reduce(torch.ones(1)) is None
     group.allreduce([torch.ones(1)]).wait()
-    _functional_collectives.all_reduce(torch.ones(1), "sum", group).wait()
+    functional: Any = _functional_collectives.all_reduce(torch.ones(1), "sum", group)
+    functional.wait()
 
 
 def test_another_thread_may_go_on_with_its_collectives(group) -> None:
