@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 from otoscope.callbacks.backlog import Batch
 from otoscope.callbacks.delivery import Delivery
-from otoscope.callbacks.sender import Sender, linger_of
+from otoscope.callbacks.pace import linger_of
+from otoscope.callbacks.sender import Sender
 from otoscope.store import Column, Frame, Schema, keys
 from otoscope.store.buckets import TIERS
 from otoscope.store.connecting import open_sink

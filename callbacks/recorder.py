@@ -19,10 +19,11 @@ from ..store.keys import checked_run_id
 from ..store.schemas import Json
 from .describing import described_model
 from .norms import all_finite
+from .pace import linger_of
 from .ranks import FirstRank, OtherRank, job_of_this_fit
 from .sampling import default_probes
 from .schedule import Schedule
-from .sender import Sender, linger_of
+from .sender import Sender
 from .stepping import Stepping
 from .transfer import Pending
 from .validation import validation_sample

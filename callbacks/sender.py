@@ -10,7 +10,6 @@ import atexit
 import contextlib
 import logging
 import os
-import random
 import threading
 import time
 import weakref
@@ -21,15 +20,11 @@ from ..store import Sink, StoreError, StoreUnavailableError
 from .backlog import Backlog, Batch
 from .delivery import Delivery
 from .outbox import Item, Outbox
+from .pace import LINGER_SECONDS, Pace
 from .ranks import FirstRank, Identity
 
 log = logging.getLogger("otoscope")
 
-LINGER_SECONDS = 0.25
-"""35 µs of background CPU a frame; lingering 50 ms costs four times that."""
-BATCHES_A_SECOND = 1000
-"""What all ranks of a run send together: 45 µs of the server's CPU a batch (benchmarks/sending.py)."""
-LONGEST_LINGER = 4.0
 HELD = 2048
 """Frames that wait in memory for a server before they go to disk; about 10 MB at 1,200 columns."""
 LONGEST_PAUSE = 2.0
@@ -39,15 +34,6 @@ MARGIN = 1.5
 """Seconds that `close` may take beyond its deadline: one call that is under way (1 s), the disk."""
 
 _senders: weakref.WeakSet[Sender] = weakref.WeakSet()
-
-
-def linger_of(ranks: int) -> float:
-    """Return how long each of so many ranks gathers samples before it writes, in seconds.
-
-    >>> linger_of(8), linger_of(1000), linger_of(100_000)
-    (0.25, 1.0, 4.0)
-    """
-    return min(max(LINGER_SECONDS, ranks / BATCHES_A_SECOND), LONGEST_LINGER)
 
 
 class Sender:
@@ -91,15 +77,12 @@ class Sender:
         """Asked now and then whether what this records was cut off without a word."""
         self._over_since: float | None = None
         self._open_sink = open_sink
-        self._linger = linger
+        self._pace = Pace(linger)
         self._on_attempt = on_attempt
         self._outbox = Outbox(held)
         self._put = self._outbox.queue.append
         self._backlog = Backlog(run, spool)
         self._began = False
-        self._pause = 0.0
-        self._retry_at = 0.0
-        self._random = random.Random(os.urandom(8))  # never the user's generator
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._done = threading.Event()
@@ -168,7 +151,11 @@ class Sender:
         self._wake.set()
         self._interrupted = True
         if self._done.is_set() and self._outbox.waits:  # it ended before: see `_cut_off`
-            self._begin_thread()
+            try:
+                self._begin_thread()
+            except RuntimeError:  # the interpreter ends and starts no thread any more
+                self._rescue()
+                return False
         # not join: where a signal ends it, CPython 3.11 takes the thread for finished
         self._done.wait(max(self._deadline - now, 0.0) + MARGIN)
         self._interrupted = False
@@ -194,8 +181,7 @@ class Sender:
     def _loop(self) -> None:
         try:
             while not self._closing.is_set() and not self._dead:
-                # spread, for all ranks of a job begin at one moment
-                self._wake.wait(self._linger * self._random.uniform(0.75, 1.25))
+                self._wake.wait(self._pace.linger)
                 self._wake.clear()
                 self._turn()
                 if self._cut_off():
@@ -211,7 +197,7 @@ class Sender:
     def _turn(self) -> None:
         """Write what waits, as far as the server takes it."""
         before = time.thread_time()
-        if time.monotonic() >= self._retry_at:
+        if self._pace.may_try:
             try:
                 self._write()
                 self._recovered()
@@ -220,7 +206,7 @@ class Sender:
             except Exception as error:
                 self._failed(error)
                 self._drop_unwritable(error)
-        if self._pause and (self._backlog.waits or self._outbox.excess()):
+        if self._pace.pause and (self._backlog.waits or self._outbox.excess()):
             self._to_disk()
         self.cpu_seconds += time.thread_time() - before
 
@@ -241,16 +227,16 @@ class Sender:
 
     def _last_turns(self) -> None:
         while self._waits and not self._dead:
-            self._retry_at = 0.0
+            self._pace.hurry()
             self._turn()
-            if self._pause:
-                if time.monotonic() + self._pause >= self._deadline:
+            if self._pace.pause:
+                if time.monotonic() + self._pace.pause >= self._deadline:
                     break
-                time.sleep(min(self._pause, 0.2))
+                time.sleep(min(self._pace.pause, 0.2))
         if self._waits and not self._dead:
             self._to_disk()
             self._tell_what_is_left()
-        elif self.sink is not None and not self._pause and not self._dead:
+        elif self.sink is not None and not self._pace.pause and not self._dead:
             # once: what these parts are made of is stored, so that nothing is lost without them
             with contextlib.suppress(StoreError):
                 self.delivery.finish(self.sink)
@@ -338,11 +324,10 @@ class Sender:
         self.delivery.in_doubt = True
         if self._outbox.batch is not None:
             self._outbox.batch.in_doubt = True
-        if not self._pause:
+        if not self._pace.pause:
             log.warning("run %s: cannot write to the store yet, frames wait: %s", self.run, error)
         self.last_error = str(error)
-        self._pause = min(LONGEST_PAUSE, max(0.05, 2 * self._pause))
-        self._retry_at = time.monotonic() + self._pause * self._random.uniform(0.5, 1.0)
+        self._pace.failed()
 
     def _drop_unwritable(self, error: Exception) -> None:
         """Give up a batch that fails for a reason that no waiting mends: an error of ours."""
@@ -358,9 +343,9 @@ class Sender:
             self._outbox.batch = None
 
     def _recovered(self) -> None:
-        if self._pause:
+        if self._pace.pause:
             log.info("run %s: the store answers again", self.run)
-        self._pause = 0.0
+        self._pace.pause = 0.0
 
     def _to_disk(self) -> None:
         """Move everything that waits in memory to the spool, in order."""

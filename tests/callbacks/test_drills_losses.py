@@ -169,10 +169,12 @@ def test_a_stale_replica_gets_what_it_missed(
         replica.stop()
 
 
+@pytest.mark.parametrize("ring", [2048, 120])
 def test_the_daemon_goes_on_with_a_run_whose_cursor_vanished(
-    server: RedisProcess, tmp_path: Path
+    server: RedisProcess, tmp_path: Path, ring: int
 ) -> None:
     drill = training(server.url, tmp_path)
+    drill.sender.delivery.ring = Ring(frames=ring)
     daemon = Daemon(RedisHome(server.url), heartbeat=tmp_path / "beat")
     drill.steps(300)
     assert drill.sender.flush(20)

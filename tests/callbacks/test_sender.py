@@ -325,6 +325,23 @@ def test_a_run_tells_how_many_samples_are_stored_and_how_many_were_lost(tmp_path
     assert home.meta(RUN).sending == {"3": {"stored": 101, "waiting": 0, "lost": 5}}
 
 
+def test_what_is_told_after_a_cut_off_is_kept_where_no_thread_can_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("otoscope.callbacks.sender.CUT_OFF_SECONDS", 0.0)
+    sender = started(MemoryHome(), tmp_path / RUN)
+    sender.is_over = lambda: True
+    until(lambda: "otoscope-sender" not in {t.name for t in threading.enumerate()}, "the end")
+    sender.emit(frame(1))
+
+    def refused(self: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    assert not sender.close()
+    assert list(connect(tmp_path / RUN).read(RUN, "train").steps) == [1]
+
+
 def test_a_spool_that_somebody_else_takes_in_meanwhile_is_not_counted_as_lost(
     tmp_path: Path,
 ) -> None:
