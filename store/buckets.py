@@ -2,7 +2,7 @@
 
 Tier k has buckets of 8^k steps, aligned to steps: bucket b holds the steps from b · 8^k on. It is
 stored in parts where something ended in the middle of it (the schema changed, the attempt ended and
-went on); parts of one bucket are added up when read.
+went on); nothing that is stored is ever replaced.
 """
 
 from __future__ import annotations

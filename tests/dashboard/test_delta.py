@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from otoscope.dashboard.delta import Query, delta
 from otoscope.store import Column, ConfigError, Frame, Schema
+from otoscope.store.retention import Retention
+from otoscope.store.rollups import Rollups
 
 from tests.dashboard.made_runs import GRADIENTS, LAYERS, MadeRun, too_high
 
@@ -216,3 +218,33 @@ def test_a_run_that_has_not_begun_is_no_error(store, home):
 
     assert answer["run"]["step"] == 0 and answer["state"] == "not_judged"
     assert answer["series"] == {}
+
+
+def test_the_first_view_of_a_long_run_misses_no_step_though_its_raw_is_gone(store, home):
+    schema = Schema("train", (Column.of("loss"), Column.of("lr")))
+    home.write_meta(RUN, {"name": RUN, "attempt": 1, "heartbeat": {"0": time.time()}})
+    home.add_schema(RUN, schema)
+    rollups, retention = Rollups(), Retention(cap=2_000)
+    values = np.ones((60_000, 2), np.float32)
+    values[12_345, 0], values[34_567, 0], values[45_678, 0] = 40.0, np.inf, -np.inf
+    for first in range(0, len(values), 1_000):
+        frames = [
+            Frame("train", 0, 1, first + i, 1e9 + first + i, schema.hash, row)
+            for i, row in enumerate(values[first : first + 1_000], 1)
+        ]
+        home.append(RUN, frames, buckets=rollups.take(frames))
+        retention.note(frames)
+        retention.enforce(home, RUN)
+    answer = delta(store, RUN)
+    part = answer["series"]["train"]
+    high = [row[0] for row in part["high"]]
+    drawn = [row[0] for row in part["values"]]
+    assert 128 <= len(drawn) <= 2_000
+    assert high.count(40.0) == 1 and high.count("Infinity") == 1
+    # what broke off is marked by the value of its row, beside finite ones
+    assert drawn.count("Infinity") == drawn.count("-Infinity") == 1
+    later = [Frame("train", 0, 1, 60_001, 2e9, schema.hash, values[0])]
+    home.append(RUN, later, buckets=rollups.take(later))
+    more = delta(store, RUN, answer["cursor"])
+    assert not more["reset"]
+    assert more["series"]["train"]["steps"] == [60_001]
