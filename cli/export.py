@@ -134,7 +134,8 @@ def target_of(path: Path, kind: str | None, asked: int) -> Target:
             raise click.BadParameter("stdout takes one family", param_hint="--family")
         return Target(path, "csv", False)
     by_ending = ENDINGS.get(path.suffix.lower())
-    is_folder = path.is_dir() or (by_ending is None and (asked > 1 or path.suffix == ""))
+    new_folder = by_ending is None and not path.exists() and (asked > 1 or path.suffix == "")
+    is_folder = path.is_dir() or new_folder
     if is_folder:
         return Target(path, kind or "csv", True)
     if asked > 1:
@@ -144,7 +145,8 @@ def target_of(path: Path, kind: str | None, asked: int) -> Target:
         )
     if by_ending is None and kind is None:
         raise click.BadParameter(
-            f"{path} ends in neither .csv nor .parquet; give it such an ending, or --format",
+            f"{path} ends in neither .csv nor .parquet; give it such an ending, or --format, or name "
+            "a new folder for all families",
             param_hint="FILE",
         )
     return Target(path, kind or by_ending or "csv", False)

@@ -60,7 +60,7 @@ def _age(context: click.Context, parameter: click.Parameter, value: str | None) 
 @click.option(
     "--older-than", callback=_age, metavar="AGE", help="Last heard of before: 12h, 30d, 4w."
 )
-@click.option("--name", "names", multiple=True, metavar="GLOB", help="Name of the run, repeatable.")
+@click.option("--name", "names", multiple=True, metavar="GLOB", help="Name or id, repeatable.")
 @click.option("--tag", "tags", multiple=True, metavar="GLOB", help="One of its tags, repeatable.")
 @click.option("--keep-last", type=click.IntRange(min=0), metavar="N", help="Keep the N last seen.")
 @click.option("--recordings", "folders", is_flag=True, help="Also folders of recordings on disk.")
@@ -83,13 +83,18 @@ def prune(
     as_json: bool,
 ) -> None:
     """Delete runs: by id, age, name or tag; asks before it does."""
-    store = _store(url, folders)
-    choice = Choice(_ids(store, runs, folders), names, tags, older_than, keep_last)
-    if choice.is_empty:
+    if Choice(runs, names, tags, older_than, keep_last).is_empty:
         raise click.UsageError(
             "say which runs: RUN, --older-than 30d, --name 'sweep-*', --tag old or --keep-last 20; "
             "add --dry-run to see what would go"
         )
+    for word in runs:
+        if any(letter in word for letter in "*?["):
+            raise click.BadParameter(
+                f"a run has no {word!r}; use --name {word!r}", param_hint="RUN"
+            )
+    store = _store(url, folders)
+    choice = Choice(_ids(store, runs, folders), names, tags, older_than, keep_last)
     doomed = find(store, choice, folders)
     if dry_run or not doomed:
         _list(doomed, as_json, "would be deleted")
@@ -159,7 +164,7 @@ def _recorded() -> list[Doomed]:
 def _ask(doomed: list[Doomed], as_json: bool) -> None:
     if as_json or not sys.stdin.isatty():
         raise click.UsageError(
-            f"{len(doomed)} runs would be deleted, and nobody can be asked here; look at them with "
+            f"{_counted(doomed)} would be deleted, and nobody can be asked here; look at them with "
             "--dry-run, then add --yes"
         )
     _list(doomed, False, "would be deleted")
@@ -205,5 +210,8 @@ def _list(doomed: list[Doomed], as_json: bool, what: str) -> None:
     ]
     print_table(("run", "status", "last seen", "size", "folder"), rows)
     total = sum(item.bytes or 0 for item in doomed)
-    runs = "1 run" if len(doomed) == 1 else f"{len(doomed)} runs"
-    console().print(f"{runs}, {amount(total)}: {what}")
+    console().print(f"{_counted(doomed)}, {amount(total)}: {what}")
+
+
+def _counted(doomed: list[Doomed]) -> str:
+    return "1 run" if len(doomed) == 1 else f"{len(doomed)} runs"

@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 from ..store import ConfigError, StoreError, StoreUnavailableError, connect
+from ..store.connecting import default_url
 from ..store.home import Home
+from ..store.places import recordings
 from ..store.recording import is_recording
 from ..store.replaying import Replayed, replay
 from .address import url_option
@@ -24,7 +26,7 @@ from .progress import progress_bar
     "\n\b\nA second replay changes nothing. Exit code 1 says that a folder could not be taken in;\n"
     "a damaged file is taken in as far as it is sound, and said on stderr.",
 )
-@click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=Path)
+@click.argument("directories", metavar="DIR...", nargs=-1, type=Path)
 @url_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
@@ -32,7 +34,14 @@ def replay_command(
     context: click.Context, directories: tuple[Path, ...], url: str | None, as_json: bool
 ) -> None:
     """Take recorded runs into a store, once: what it holds already is left alone."""
+    if not directories:
+        raise click.UsageError(f"name the folder of a recorded run{_known()}")
     folders = [folder for directory in directories for folder in recordings_in(directory)]
+    if url is None and default_url() is None:
+        raise StoreUnavailableError(
+            "nowhere to replay to: start `otoscope up` (it takes in by itself what was recorded on "
+            "this machine), or give --url; `otoscope diagnose DIR` judges a recording where it lies"
+        )
     store = connect(url)
     try:
         rows = [_take_in(folder, store.home, quiet=as_json) for folder in folders]
@@ -41,6 +50,12 @@ def replay_command(
     if as_json:
         print_json(rows)
     context.exit(1 if any(row["error"] for row in rows) else 0)
+
+
+def _known() -> str:
+    """Return the recordings that are known on this machine, for a person who named none."""
+    found = [str(path) for path in recordings()][-5:]
+    return "; known here: " + ", ".join(found) if found else ", as ./.otoscope/<run id>"
 
 
 def recordings_in(directory: Path) -> list[Path]:

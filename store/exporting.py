@@ -17,8 +17,8 @@ from .reading import Store
 from .schemas import Series, StreamName, family_order
 from .tiers import first_step, last_step
 
-NUMBERS_AT_ONCE = 2_000_000
-"""Values read at once over all ranks: 8 MB, and a few copies of it while they are combined."""
+NUMBERS_AT_ONCE = 500_000
+"""Values read at once over all ranks: 2 MB, and a dozen copies of it while they are combined."""
 MARGIN = 128
 """Steps read beside a range of several ranks: whether a rank that skips a step was running (its part
 of a sum is missing) or had ended is seen from the steps around it."""

@@ -18,7 +18,7 @@ UNITS = {"min": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 class Choice:
     """Which runs to delete: those that meet every condition that is set.
 
-    `ids`: these runs; `names`, `tags`: globs, one of each must match; `older_than`: seconds since
+    `ids`: these runs; `names` (or ids), `tags`: globs, one of each must match; `older_than`: seconds since
     the run was last heard of; `keep_last`: so many of the runs that meet the rest stay, the last
     seen ones.
     """
@@ -48,7 +48,7 @@ class Choice:
     def _meets(self, row: RunInfo) -> bool:
         return (
             (not self.ids or row.id in self.ids)
-            and _matches(self.names, [row.name])
+            and _matches(self.names, [row.name, row.id])
             and _matches(self.tags, row.tags)
         )
 

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import pty
 import resource
 import signal
 import subprocess
@@ -167,6 +169,8 @@ def test_a_file_that_exists_is_replaced_only_with_force(odd, tmp_path):
         (["-", "--format", "parquet"], 2, "stdout takes CSV"),
         (["-", "--json"], 2, "both go to stdout"),
         (["no/such/t.csv"], 2, "does not exist"),
+        (["/dev/full"], 2, "neither .csv nor .parquet"),
+        (["/dev/full", "--format", "csv"], 1, "No space left on device; free some space"),
     ],
 )
 def test_what_cannot_be_exported_is_said_and_leaves_no_file(
@@ -179,6 +183,28 @@ def test_what_cannot_be_exported_is_said_and_leaves_no_file(
     assert (result.exit_code, result.stdout) == (code, "")
     assert said in result.stderr
     assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_a_pipe_is_written_to_as_it_is(odd, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen(["cat", str(tmp_path / "pipe")], stdout=subprocess.PIPE) as reader:
+        result = run("export", odd, tmp_path / "pipe", "--format", "csv")
+        assert reader.stdout is not None
+        assert reader.stdout.read().startswith(b"step,time,attempt,loss")
+    assert result.exit_code == 0
+
+
+def test_a_terminal_sees_a_progress_bar(healthy, tmp_path):
+    terminal, theirs = pty.openpty()
+    try:
+        command = [*OTOSCOPE, "export", str(healthy), str(tmp_path / "t.csv")]
+        subprocess.run(command, stderr=theirs, stdout=subprocess.DEVNULL, timeout=60, check=True)
+        shown = os.read(terminal, 10_000)
+    finally:
+        os.close(terminal)
+        os.close(theirs)
+
+    assert b"train" in shown and b"300/300" in shown
 
 
 def test_without_pyarrow_the_error_names_the_command_that_installs_it(odd, tmp_path, monkeypatch):

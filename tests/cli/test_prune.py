@@ -116,6 +116,7 @@ def test_on_a_terminal_it_asks(server, answer, left):
         (["--older-than", "soon"], 2, "write 90min, 12h, 30d or 4w"),
         (["--keep-last", "-1"], 2, "--keep-last"),
         (["nobody"], 1, "no run 'nobody'"),
+        (["old-*"], 2, "use --name 'old-*'"),
         (["old"], 1, "may mean 3 runs"),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 from otoscope.cli.main import cli
 from otoscope.store import StreamName, connect
+from otoscope.store.places import register_recording
 
 from tests.cli.conftest import OTOSCOPE, otoscope, record
 
@@ -111,6 +112,22 @@ def test_what_is_no_recording_is_a_usage_error_that_says_what_to_give(tmp_path, 
     assert result.exit_code == 2
     assert said in result.stderr
     assert ".otoscope/<run id>" in result.stderr
+
+
+def test_without_a_folder_it_names_those_that_are_known(tmp_path):
+    assert "./.otoscope/<run id>" in run("replay").stderr
+    register_recording(record(tmp_path / "known", "known-01", steps=3))
+    result = run("replay")
+
+    assert result.exit_code == 2
+    assert str(tmp_path / "known") in result.stderr
+
+
+def test_without_a_server_it_says_where_else(recorded):
+    result = run("replay", recorded[0])
+
+    assert result.exit_code == 1
+    assert "nowhere to replay to" in result.stderr and "otoscope diagnose" in result.stderr
 
 
 def test_no_server_is_1_and_names_the_remedy(recorded, free_port):

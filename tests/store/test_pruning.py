@@ -44,6 +44,7 @@ ROWS = [
         (Choice(ids=["sweep-2", "base-2"]), ["sweep-2"]),
         (Choice(names=["swe*"]), ["sweep-1", "sweep-2", "sweep-3"]),
         (Choice(names=["swe*"], keep_last=2), ["sweep-3"]),
+        (Choice(names=["base-[12]"]), ["base-1"]),
         (Choice(tags=["o?d"]), ["sweep-1", "base-1"]),
         (Choice(tags=["old"], names=["base"]), ["base-1"]),
         (Choice(keep_last=1, older_than=6 * DAY), ["sweep-3", "base-1"]),
