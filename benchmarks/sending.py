@@ -240,31 +240,82 @@ def many(pool: ProcessPoolExecutor, ranks: int, steps: int, seconds: float) -> L
 # -- what follows ---------------------------------------------------------------------------------
 
 
-def needs(
-    loads: Sequence[dict[str, Any]], kept_bytes: float, ranks: int, step_seconds: float
-) -> dict[str, float]:
-    """Return what one run of `ranks` ranks asks of Redis at a step time, from two measured loads.
+@dataclass
+class Cost:
+    """A write costs `base` + `slope` · frames: microseconds of the server's CPU."""
 
-    A batch costs a + b · frames of the server's CPU: `loads` holds one with few frames a batch and
-    one with many. A rank sends a batch every `linger_of(ranks)`, or every step where that is longer.
+    base: float
+    slope: float
+
+    @classmethod
+    def of(cls, loads: Sequence[dict[str, Any]]) -> Cost:
+        """Fit two loads, one with few frames a write and one with many."""
+        (x, low), (y, high) = sorted(
+            (row["redis_cpu_us_a_batch"] / row["redis_cpu_us_a_frame"], row["redis_cpu_us_a_batch"])
+            for row in loads
+        )
+        slope = (high - low) / (y - x)
+        return cls(low - slope * x, slope)
+
+    def cores(self, writes: float, frames: float) -> float:
+        """Return the cores that so many writes and frames a second take."""
+        return (writes * self.base + frames * self.slope) / 1e6
+
+
+def needs(result: dict[str, Any], ranks: int, step_seconds: float) -> dict[str, float]:
+    """Return what one run of `ranks` ranks asks of a server at a step time, from measured loads.
+
+    A rank writes every `linger_of(ranks)` seconds, or every step where that is longer.
     """
-    few, most = (min(loads, key=lambda row: row["steps"]), max(loads, key=lambda row: row["steps"]))
-    x, y = (row["redis_cpu_us_a_batch"] / row["redis_cpu_us_a_frame"] for row in (few, most))
-    slope = (most["redis_cpu_us_a_batch"] - few["redis_cpu_us_a_batch"]) / (y - x)
-    base = few["redis_cpu_us_a_batch"] - slope * x
+    few, most = loads = widest(result)
     frames = ranks / step_seconds * (1 + 1 / SYSTEM_EVERY)
-    batches = ranks / max(step_seconds, linger_of(ranks))
-    cores = (batches * base + frames * slope) / 1e6
-    share = (frames / batches - x) / (y - x)
-    wire = few["wire_bytes_a_frame"] + min(max(share, 0), 1) * (
-        most["wire_bytes_a_frame"] - few["wire_bytes_a_frame"]
-    )
+    writes = ranks / max(step_seconds, linger_of(ranks))
+    share = min(frames / writes / 25, 1.0)
+    wire = few["wire_bytes_a_frame"] * (1 - share) + most["wire_bytes_a_frame"] * share
     return {
         "frames_a_second": frames,
-        "batches_a_second": batches,
-        "redis_cores": cores,
+        "writes_a_second": writes,
+        "cores": Cost.of(loads).cores(writes, frames),
         "network_mb_a_second": frames * wire / 1e6,
-        "memory_gb": ranks * kept_bytes / 1e9,
+        "memory_gb": ranks * result["full_rank"]["kept_bytes"] / 1e9,
+    }
+
+
+def widest(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the loads of the most ranks: that with few frames a write, that with many."""
+    rows = [row for row in result["many_ranks"] if row["ranks"] == max(RANKS)]
+    return sorted(rows, key=lambda row: row["steps"])
+
+
+def page_figures(result: dict[str, Any]) -> dict[str, str]:
+    """Return the figures of docs/scale.md as they are written there."""
+    few, most = widest(result)
+    cost, one = Cost.of((few, most)), result["one_rank"]
+    lines = []
+    for seconds in (0.1, 1.0, 10.0):
+        row = needs(result, 10_000, seconds)
+        lines.append(
+            f"| {seconds:g} s | {row['frames_a_second']:,.0f} | {row['writes_a_second']:,.0f} "
+            f"| {row['cores']:.2f} | {row['network_mb_a_second']:.1f} MB/s "
+            f"| {row['memory_gb']:.0f} GB |"
+        )
+    job = cost.cores(8 / linger_of(8), 8 / 0.1 * (1 + 1 / SYSTEM_EVERY))
+    return {
+        "batch_few": f"{few['redis_cpu_us_a_batch']:.0f}",
+        "batch_most": f"{most['redis_cpu_us_a_batch']:.0f}",
+        "frame_few": f"{few['redis_cpu_us_a_frame']:.0f}",
+        "frame_most": f"{most['redis_cpu_us_a_frame']:.1f}",
+        "wire_few": f"{few['wire_bytes_a_frame']:.0f}",
+        "wire_most": f"{most['wire_bytes_a_frame']:.0f}",
+        "base": f"{cost.base:.0f}",
+        "slope": f"{cost.slope:.1f}",
+        "kept": f"{result['full_rank']['kept_bytes'] / 1e6:.2f}",
+        "rows": "\n".join(lines),
+        "memory_limit": f"{2 * 10_000 * result['full_rank']['kept_bytes'] / 1e9:.0f}",
+        "wide": f"{one['bytes_a_number']:.2f}",
+        "wide_all": f"{one['bytes_a_number_with_rollups']:.2f}",
+        "cpu": f"{one['sender_cpu_us_a_frame']:.0f}",
+        "jobs": f"{0.5 / job:.0f}",
     }
 
 
@@ -289,17 +340,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(
         f"sending: one rank keeps {full['kept_bytes'] / 1e6:.2f} MB after {full['steps']:,} steps"
     )
-    rows = [asdict(load) for load in loads]
-    most = [row for row in rows if row["ranks"] == max(RANKS)]
-    table = {f"{t} s": needs(most, full["kept_bytes"], 10_000, t) for t in (0.1, 1.0, 10.0)}
+    result: dict[str, Any] = {"one_rank": one, "full_rank": full}
+    result["many_ranks"] = [asdict(load) for load in loads]
+    table = {f"{t} s": needs(result, 10_000, t) for t in (0.1, 1.0, 10.0)}
     for name, row in table.items():
         print(
             f"  10,000 ranks, {name} a step: " + "  ".join(f"{k} {v:,.1f}" for k, v in row.items())
         )
     RESULT.parent.mkdir(exist_ok=True)
     if not quick:
-        body = {"one_rank": one, "many_ranks": rows, "full_rank": full, "10,000 ranks": table}
-        RESULT.write_text(json.dumps(body, indent=1) + "\n")
+        RESULT.write_text(json.dumps({**result, "10,000 ranks": table}, indent=1) + "\n")
     return 0
 
 
