@@ -66,6 +66,8 @@ class Net(pl.LightningModule):
     def training_step(self, batch: Any, index: int) -> torch.Tensor:
         if self.phase == "slow" and self.global_rank == 1:
             time.sleep(SLOW_SECONDS)
+        if self.phase == "raising" and self.global_rank == 1 and index == STEPS // 2:
+            raise ArithmeticError("planted in rank 1")
         output = self.net(batch[0])
         if self.phase == "all_gather":
             gathered: Any = self.all_gather(output.mean(), sync_grads=True)
@@ -174,7 +176,7 @@ def main(folder: Path, strategy: str, phases: list[str]) -> None:
     counter, last = Collectives(), 0
     for phase in phases:
         found: dict[str, Any] = {}
-        for how in ("without", "with"):
+        for how in ("with",) if phase == "raising" else ("without", "with"):
             callback = looked_at(folder, phase)
             callbacks: list[Any] = [callback] if how == "with" else []
             if phase == "halfway":

@@ -14,13 +14,14 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from otoscope.callbacks import Otoscope
+from otoscope.dashboard.delta import delta
 from otoscope.diagnostics import Daemon
 from otoscope.store import Store, connect
 from otoscope.store.ranks import rank_states
 
 from ..conftest import RedisProcess
 from .fits import QUIET
-from .launching import Job, until
+from .launching import LONGEST, Job, until
 from .ranks_job import SLOW_SECONDS, STEPS, Net, rows
 
 
@@ -91,16 +92,14 @@ def test_a_run_resumes_with_another_number_of_ranks(
 
 
 @pytest.mark.redis
-def test_ranks_that_are_spawned_record_one_run_a_fit(tmp_path: Path, server: RedisProcess) -> None:
+def test_ranks_that_are_spawned_record_one_run(tmp_path: Path, server: RedisProcess) -> None:
     with Job(tmp_path) as job:
-        phases = ["first_spawned", "second_spawned"]
-        job.start("ranks_job.py", ["ddp_spawn", *phases], {"OTOSCOPE_URL": server.url})
+        job.start("ranks_job.py", ["ddp_spawn", "spawned"], {"OTOSCOPE_URL": server.url})
         job.wait()
     store = connect(server.url)
-    for phase in ("first-spawned", "second-spawned"):
-        (run,) = runs_of(store, phase)
-        assert streams_of(store, run) == {(0, 1), (1, 1)}
-        assert store.read(run, "train", ["samples"]).values[:, 0].tolist() == [16.0] * STEPS
+    (run,) = runs_of(store, "spawned")
+    assert streams_of(store, run) == {(0, 1), (1, 1)}
+    assert store.read(run, "train", ["samples"]).values[:, 0].tolist() == [16.0] * STEPS
 
 
 def test_a_plain_loop_is_recorded_from_every_rank(tmp_path: Path) -> None:
@@ -172,3 +171,17 @@ def _last(store: Store, run: str, rank: int) -> int:
 
 def _judged(store: Store, run: str) -> int:
     return int(store.judgement(run).state["place"]["step"])
+
+
+def test_the_error_of_the_rank_that_failed_first_is_the_one_that_is_shown(tmp_path: Path) -> None:
+    with Job(tmp_path) as job:
+        job.start_ranks("ranks_job.py", ["ddp", "raising"], {"TORCHELASTIC_RUN_ID": "raising"})
+        assert [process.wait(LONGEST) != 0 for process in job.processes] == [True, True]
+        assert "planted in rank 1" in job.said()
+    (folder,) = (tmp_path / "spool").glob("raising-*")
+    store = connect(folder)
+    told = {e.rank: e.body["type"] for e in store.events(folder.name) if e.kind == "exception"}
+    assert told == {0: "RuntimeError", 1: "ArithmeticError"}  # rank 0 fails at rank 1's absence
+    shown = delta(store, folder.name)["run"]
+    assert (shown["status"], shown["lost_ranks"]) == ("failed", [])
+    assert shown["error"] == {"type": "ArithmeticError", "message": "planted in rank 1"}
