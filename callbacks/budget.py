@@ -20,9 +20,11 @@ LOAN_STEPS = 250
 DEAR_STEPS = 60.0
 """Guess, in steps, of what a dear probe's sample costs before one was taken."""
 
-EARLY_SAMPLES = 5
-EARLY_WAIT = 20
-"""A cheap probe's first samples are no further apart than this, where the account allows them."""
+EARLY_SAMPLES = 6
+EARLY_WAIT = 10
+EARLY_GRID = 10
+"""A cheap probe's first samples are no further apart than this, where the account allows them, and
+lie on a grid: what several probes need of a step is then measured once for all of them."""
 
 LONGEST_WAIT = 1000
 """Steps after which a probe that the budget has no room for asks again."""
@@ -167,8 +169,10 @@ class Budget:
         claim = self.claims[name]
         claim.paid(seconds)
         wait = 1 if again else self.interval(name)
-        free = claim.aligned and claim.every is None
-        claim.next_step = aligned(step, wait) if free else step + wait
+        free = claim.every is None
+        claim.next_step = aligned(step, wait) if free and claim.aligned else step + wait
+        if free and wait > 1 and claim.samples < EARLY_SAMPLES and not claim.dear:
+            claim.next_step = -(-claim.next_step // EARLY_GRID) * EARLY_GRID
         self._next = 0
         self._look_ahead()
 

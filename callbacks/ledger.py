@@ -23,8 +23,8 @@ TOGETHER = 64
 """Rows that wait for each other at most."""
 LONGEST_WAIT = 0.2
 """Seconds that a row waits at most, as long as steps go on; the sender lingers as long."""
-BEGINNING = 64
-"""Steps at the start of an attempt that do not wait: the budget learns from them what a step is."""
+BEGINNING = 8
+"""Steps at the start of an attempt that do not wait, so that a run is seen as soon as it begins."""
 
 Told = Mapping[int, Sequence[tuple[str, Mapping[str, Json]]]]
 """Events (kind, body) by the step that they belong to."""
@@ -32,7 +32,7 @@ Told = Mapping[int, Sequence[tuple[str, Mapping[str, Json]]]]
 
 @dataclass(slots=True)
 class Row:
-    """One step: the numbers of its frame, and what the budget is told of it.
+    """One step: the numbers of its frame, and its learning rates.
 
     `late` is what of the numbers is still on the device; `held` what else belongs to the step.
     """
@@ -42,8 +42,6 @@ class Row:
     values: list[float]
     late: Sequence[Any]
     lrs: Sequence[float]
-    seconds: float
-    fixed: float
     held: Held | None = None
 
 

@@ -276,15 +276,13 @@ class Stepping:
         if self._tap.armed:
             self._tap.disarm()
         end = time.perf_counter()
-        seconds, fixed = end - self._last_end, max(0.0, within + end - sampled)
-        self._journal.done(Row(number, time.time(), values, late, lrs, seconds, fixed))
+        self._budget.stepped(end - self._last_end, max(0.0, within + end - sampled))
+        self._journal.done(Row(number, time.time(), values, late, lrs))
         self._spent, self._last_end = 0.0, end
 
     def _closed(self, rows: Sequence[Row]) -> Told:
-        """Take the steps that leave: tell the budget of them, return the events they bring."""
+        """Take the steps that leave, and return the events they bring."""
         self._closed_now += len(rows)
-        for row in rows:
-            self._budget.stepped(row.seconds, row.fixed)
         if self.rank:
             return {}
         told = {row.step: found for row in rows if (found := self._changes(row))}
@@ -324,6 +322,6 @@ class Stepping:
         """
         budget = self._budget
         probes = {name: claim.seconds for name, claim in budget.claims.items()}
-        sender = self.sender.cpu_seconds if self.begun else 0.0
-        probes |= {"throughput": max(0.0, budget.fixed_seconds - sender), "sender": sender}
+        sender = min(self._sender_seconds, budget.fixed_seconds)
+        probes |= {"throughput": budget.fixed_seconds - sender, "sender": sender}
         return {"share": budget.overhead, "seconds": budget.spent, "probes": probes}
