@@ -13,8 +13,8 @@ from torch import nn
 from ...store import Column, ConfigError
 from ..layers import PARAMETRIZED, owner_of
 from ..measures.activations import activation_kind, saturated_share
-from .forwards import Forwards, is_real
-from .functional import Call, FunctionalCalls
+from .forwards import Forwards, is_real, seconds_of_a_pass
+from .functional import Call, FunctionalCalls, seconds_of_a_call
 from .hooks import Look
 from .probe import Probe, ProbeOffError, Training, clock
 from .watched import ENOUGH_SAMPLES, RELU_LIKE, Watched
@@ -73,7 +73,6 @@ class Activations(Probe):
         self._sums = torch.zeros(len(self._watched), 4, dtype=torch.float32, device=device)
         self._absmax = torch.zeros(len(self._watched), dtype=torch.float32, device=device)
         self._functions = FunctionalCalls(self._innermost, self._called)
-        self._call_seconds = _seconds_of_a_call()
         self._forwards = Forwards(training.model, looks, self._functions)
         if not self._watched:
             raise ProbeOffError("the model has no activation modules and no layers with weights")
@@ -220,14 +219,15 @@ class Activations(Probe):
             watched.clear()
         self._error = None
         self._on = True
-        self._functions.calls = 0
+        self._functions.calls = self._forwards.passes = 0
         self._forwards.on()
 
     def sample(self, step: int) -> torch.Tensor:
         self.disarm()
         if self._error is not None:
             raise self._error
-        self.hook_seconds += self._functions.calls * self._call_seconds
+        self.hook_seconds += self._functions.calls * seconds_of_a_call()
+        self.hook_seconds += self._forwards.passes * seconds_of_a_pass()
         if self._new:
             self._columns()
         device = self._sums.device
@@ -275,22 +275,6 @@ class Activations(Probe):
     def detach(self) -> None:
         self._on = False
         self._forwards.close()
-
-
-def _seconds_of_a_call() -> float:
-    """Return what a call of a torch function costs more while somebody listens to all of them."""
-    x = torch.zeros(1)
-    times: list[float] = []
-    for mode in (None, FunctionalCalls(lambda: None, lambda call: None)):
-        if mode is not None:
-            mode.__enter__()
-        begun = clock()
-        for _ in range(50):
-            x.add(1)
-        times.append(clock() - begun)
-        if mode is not None:
-            mode.__exit__()
-    return max(0.0, times[1] - times[0]) / 50
 
 
 def _is_layer(path: str, module: nn.Module) -> bool:

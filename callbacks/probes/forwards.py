@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from threading import get_ident
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.nn.modules.module import (
 )
 
 from .hooks import Look, StayingHook
+from .probe import clock
 
 
 class Forwards:
@@ -41,6 +43,8 @@ class Forwards:
     ) -> None:
         self.running: list[tuple[str, nn.Module]] = []
         """Path and module of the forward passes that are under way, the innermost last."""
+        self.passes = 0
+        """Forward passes that were told of; each costs `seconds_of_a_pass` beside its look."""
         self.stays = False
         """Whether the hooks stay, as in a compiled model."""
         self._paths = {id(module): path for path, module in model.named_modules()}
@@ -109,6 +113,7 @@ class Forwards:
             if not self.running:
                 self._enter()
             self.running.append((self._paths[id(module)], module))
+            self.passes += 1
 
     def _left(self, module: nn.Module, inputs: Any, output: Any) -> None:
         if torch.compiler.is_compiling() or not self._is_ours(module):
@@ -133,6 +138,42 @@ class Forwards:
         if self.around is not None and self._inside:
             self._inside = False
             self.around.__exit__(None, None, None)
+
+
+@cache
+def seconds_of_a_pass() -> float:
+    """Return what a module's forward pass costs more while it is told of, measured once."""
+    module, x = nn.Identity(), torch.zeros(1)
+
+    def look(*told: Any) -> None:  # a look reads the clock twice
+        clock()
+        clock()
+
+    forwards = Forwards(module, {id(module): look})
+
+    @contextmanager
+    def listening() -> Iterator[None]:
+        forwards.on()
+        try:
+            yield
+        finally:
+            forwards.off()
+
+    return extra_seconds(lambda: module(x), listening())
+
+
+def extra_seconds(work: Callable[[], object], around: AbstractContextManager[Any]) -> float:
+    """Return how much longer a piece of work takes inside a context: the best of ten times 20."""
+
+    def timed() -> float:
+        begun = clock()
+        for _ in range(20):
+            work()
+        return (clock() - begun) / 20
+
+    without = min(timed() for _ in range(10))
+    with around:
+        return max(0.0, min(timed() for _ in range(10)) - without)
 
 
 def is_compiled(model: nn.Module) -> bool:
