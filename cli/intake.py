@@ -54,6 +54,16 @@ class Intake:
         if self._seen.get(directory) == state:
             return
         try:
+            source = OpenRecording(directory)
+            if source.is_fragment and not _holds(home, source.run):
+                # alone here it would be half a run, and its server would go without it
+                self._refuse(
+                    directory,
+                    f"is the end of {source.run}, whose beginning another server has; take it in "
+                    f"there: otoscope replay {directory} --url …",
+                )
+                self._seen[directory] = state
+                return
             done = replay(directory, home, self._go_on)
         except StoreUnavailableError:
             raise
@@ -100,6 +110,10 @@ class Intake:
             self._stop.set()
             self._thread.join(10)
             self._thread = None
+
+
+def _holds(home: Home, run: str) -> bool:
+    return any(known == run for known, _ in home.run_ids())
 
 
 def _state_of(directory: Path) -> tuple[int, float]:

@@ -59,6 +59,13 @@ class OpenRecording:
         return time.time() - newest < WRITTEN_SECONDS
 
     @property
+    def is_fragment(self) -> bool:
+        """Whether this is only what a server had not taken when the training ended."""
+        if any(event.kind == "started" for event in self.events):
+            return False
+        return next((frame.step for frame in self.frames()), 1) > 1
+
+    @property
     def size(self) -> int:
         """Bytes of all spool files."""
         return sum(path.stat().st_size for path in self.spools())

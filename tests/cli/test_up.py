@@ -7,12 +7,13 @@ import socket
 import stat
 import urllib.request
 from pathlib import Path
-from threading import Event
+from threading import Event as Event_
 
 import numpy as np
 import pytest
 from otoscope.cli.demo import running_stack
-from otoscope.store import Column, Frame, Schema, connect
+from otoscope.cli.intake import Intake
+from otoscope.store import Column, Event, Frame, Schema, connect
 from otoscope.store.places import (
     address_file,
     boot_id,
@@ -243,7 +244,7 @@ def test_ending_while_it_still_starts_leaves_nothing(up, free_port):
 def test_the_demo_uses_what_is_up_already_and_leaves_it_running(up, free_port):
     one = up("--port", str(free_port)).wait_until_ready()
 
-    with running_stack(None, Event(), print) as stack:
+    with running_stack(None, Event_(), print) as stack:
         stack.check()
         assert stack.page == f"http://127.0.0.1:{free_port}"
         assert connect(stack.url).runs() == []
@@ -273,3 +274,32 @@ def test_a_run_that_still_trains_to_disk_is_followed_until_it_ends(up, free_port
 
     found = connect(None).home.frames("followed-01", frames[0].stream)
     assert [frame.step for frame in found] == list(range(1, 41))
+
+
+def test_the_end_of_a_run_that_another_server_has_is_left_for_it(redis_url, tmp_path):
+    """A training whose server went away leaves its last samples on disk, known to this machine."""
+    schema = Schema("train", (Column.of("loss"),))
+    sink = RecordingSink(tmp_path / "rec", "torn-01")
+    sink.write_meta("torn-01", {"name": "torn", "attempt": 1})
+    sink.add_schema("torn-01", schema)
+    values = np.ones(1, np.float32)
+    frames = [Frame("train", 0, 1, step, 1e9, schema.hash, values) for step in range(1, 41)]
+    sink.append("torn-01", frames[20:], [Event("finished", step=40)])
+    sink.close()
+    register_recording(tmp_path / "rec")
+    said: list[str] = []
+    intake, home = Intake(redis_url, Event_(), said.append), connect(redis_url).home
+    try:
+        intake.look()
+        intake.look()
+        assert [name for name, _ in home.run_ids() if name == "torn-01"] == []
+        assert len(said) == 1 and "otoscope replay" in said[0]
+        assert recordings() == [tmp_path / "rec"]
+
+        home.write_meta("torn-01", {"name": "torn", "attempt": 1})
+        home.append("torn-01", frames[:20])
+        Intake(redis_url, Event_(), said.append).look()
+        found = home.frames("torn-01", frames[0].stream)
+        assert [frame.step for frame in found] == list(range(1, 41))
+    finally:
+        home.delete("torn-01")

@@ -14,6 +14,7 @@ from otoscope.store.buckets import TIERS
 from otoscope.store.frames import decode_id
 from otoscope.store.recording import RecordingSink
 from otoscope.store.replaying import replay
+from otoscope.store.retention import RAW_FRAMES
 from otoscope.store.rollups import Rollups
 
 RUN = "replayed-01"
@@ -149,7 +150,8 @@ def test_what_is_taken_in_is_rolled_up_as_the_sender_does_it(folder: Path, alrea
 def test_what_is_beyond_the_caps_is_cut_but_stays_in_the_rollups(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "KEPT_SHARE", 2**-5)  # 512 of 16,384 frames
+    kept = 256
+    monkeypatch.setattr(module, "KEPT_SHARE", kept / RAW_FRAMES)
     sink, home = opened(tmp_path / RUN), MemoryHome()
     sink.begin_attempt(RUN)
     sink.append(RUN, [frame(step) for step in range(1, 2001)])
@@ -157,7 +159,7 @@ def test_what_is_beyond_the_caps_is_cut_but_stays_in_the_rollups(
     replay(tmp_path / RUN, home)
 
     stream = StreamName("train", 0, 1)
-    assert 512 <= len(home.frames(RUN, stream)) <= 512 + 64 + 500
+    assert kept // 2 <= len(home.frames(RUN, stream)) <= kept
     assert home.frames(RUN, stream)[-1].step == 2000
     assert home.buckets(RUN, stream, TIERS[0])[0].step <= 8
     assert replay(tmp_path / RUN, home).samples == 0
