@@ -54,7 +54,8 @@ def _age(context: click.Context, parameter: click.Parameter, value: str | None) 
     "  otoscope prune --name 'sweep-*' --keep-last 10 --yes\n"
     "  otoscope prune mlp-01jd4tq2 --recordings\n"
     "\n\b\nConditions are joined: a run goes where it meets all of them. A run that trains, or was\n"
-    "heard of a moment ago, never goes. What is deleted is gone for good.",
+    "heard of a moment ago, never goes; one with the tag keep only by its id. What is deleted is\n"
+    "gone for good.",
 )
 @click.argument("runs", metavar="[RUN]...", nargs=-1)
 @click.option(

@@ -11,6 +11,8 @@ from .schemas import RunInfo
 
 LIVE = ("live", "stale")
 """A run that is heard of, or was a moment ago: never deleted."""
+KEEP = "keep"
+"""The tag of a run that stays; the janitor spares it too."""
 UNITS = {"min": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
 
@@ -20,7 +22,7 @@ class Choice:
 
     `ids`: these runs; `names` (or ids), `tags`: globs, one of each must match; `older_than`: seconds since
     the run was last heard of; `keep_last`: so many of the runs that meet the rest stay, the last
-    seen ones.
+    seen ones. A run with the tag KEEP goes only by its id.
     """
 
     ids: Sequence[str] = ()
@@ -47,7 +49,7 @@ class Choice:
 
     def _meets(self, row: RunInfo) -> bool:
         return (
-            (not self.ids or row.id in self.ids)
+            (row.id in self.ids if self.ids else KEEP not in row.tags)
             and _matches(self.names, [row.name, row.id])
             and _matches(self.tags, row.tags)
         )

@@ -29,9 +29,10 @@ ROWS = [
     row("sweep-1", days=1, tags=("old",)),
     row("sweep-2", days=5),
     row("sweep-3", "failed", days=9),
-    row("base-1", "lost", days=40, tags=("keep", "old")),
+    row("base-1", "lost", days=40, tags=("kept", "old")),
     row("base-2", "live", days=50, tags=("old",)),
     row("base-3", "stale", days=50),
+    row("best-1", days=90, tags=("keep",)),
 ]
 
 
@@ -49,6 +50,8 @@ ROWS = [
         (Choice(tags=["old"], names=["base"]), ["base-1"]),
         (Choice(keep_last=1, older_than=6 * DAY), ["sweep-3", "base-1"]),
         (Choice(keep_last=9), []),
+        (Choice(names=["best"]), []),
+        (Choice(ids=["best-1"], older_than=DAY), ["best-1"]),
         (Choice(keep_last=0), ["sweep-1", "sweep-2", "sweep-3", "base-1"]),
     ],
 )
