@@ -130,7 +130,8 @@ class Journal:
         """Put what came since the last row to it."""
         self._held = Held()
         if self._ledger.rows:
-            self._ledger.rows[-1].held = held
+            last = self._ledger.rows[-1]
+            last.held = held if last.held is None else last.held.with_more(held)
         else:  # no step has ended yet
             self._transfer.put(held.in_order())
 

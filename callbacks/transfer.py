@@ -34,6 +34,12 @@ class Held:
     train: list[Pending] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
 
+    def with_more(self, other: Held) -> Held:
+        """Return both together."""
+        return Held(
+            self.others + other.others, self.train + other.train, self.events + other.events
+        )
+
     def in_order(self) -> list[Pending | Event]:
         """Return the other families in their order, then `train`, then the events."""
         others = sorted(self.others, key=lambda pending: family_order(pending.frame.family))
