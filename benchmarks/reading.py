@@ -65,7 +65,7 @@ class _Timed(RedisHome):
 
     def __getattribute__(self, name: str):
         found = super().__getattribute__(name)
-        if name not in ("streams", "schemas", "extents", "frames", "buckets"):
+        if name not in ("streams", "schemas", "extents", "pieces"):
             return found
 
         def call(*args, **keywords):

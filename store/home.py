@@ -12,7 +12,9 @@ from typing import Protocol
 from .buckets import Bucket
 from .retention import Memory
 from .schemas import Event, Finding, Frame, Json, Meta, Schema, StreamName
-from .tiers import Extent
+from .tiers import Extent, Piece
+
+Rows = list[Frame] | list[Bucket]
 
 FIRST_EVENT = "0-0"
 """The event id that lies before every event."""
@@ -184,6 +186,10 @@ class Home(Sink, Protocol):
 
         Of more than `count` the first ones, or with `latest` the last ones.
         """
+        ...
+
+    def pieces(self, run: str, asked: Sequence[tuple[StreamName, Piece]]) -> list[Rows]:
+        """Return the frames, or buckets, of each piece of a stream, in few round trips."""
         ...
 
     def extents(

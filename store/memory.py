@@ -12,11 +12,11 @@ from threading import RLock
 from .buckets import TIER_LENGTH, TIERS, Bucket, checked_tier
 from .errors import UnknownRunError
 from .frames import checked, decode_id
-from .home import FIRST_EVENT, Card, Judgement
+from .home import FIRST_EVENT, Card, Judgement, Rows
 from .keys import checked_run_id
 from .retention import Memory, place_of
 from .schemas import Event, Frame, Json, Meta, Schema, StreamName
-from .tiers import Extent
+from .tiers import Extent, Piece
 
 MERGED = ("heartbeat", "clock_offset", "left", "sending")
 """Fields of Meta that are merged rank by rank."""
@@ -237,6 +237,14 @@ class MemoryHome:
             if count is None:
                 return found
             return found[max(len(found) - count, 0) :] if latest else found[:count]
+
+    def pieces(self, run: str, asked: Sequence[tuple[StreamName, Piece]]) -> list[Rows]:
+        return [
+            self.buckets(run, stream, piece.level, start=piece.start, stop=piece.stop)
+            if piece.level
+            else self.frames(run, stream, start=piece.start, stop=piece.stop)
+            for stream, piece in asked
+        ]
 
     def extents(
         self, run: str, streams: Sequence[StreamName], *, tiers: bool = True

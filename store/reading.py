@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from .blocks import Block, buckets_block, frames_block, joined
+from .buckets import Bucket
 from .errors import UnknownRunError
-from .home import Home, Judgement
+from .home import Home, Judgement, Rows
 from .keys import RUN_ID
 from .overlay import combine_ranks
 from .reducing import reduce_to
 from .runs import run_info
-from .schemas import Event, Finding, Meta, RunInfo, Schema, Series, StreamName
+from .schemas import Column, Event, Finding, Frame, Meta, RunInfo, Schema, Series, StreamName
 from .selecting import Selection, select
 from .tiers import MOST_POINTS, RAW, Extent, Span, choose_levels, first_step, last_step, pieces
 
@@ -127,13 +128,22 @@ class Store:
         chosen = select(family, [s for s in schemas.values() if s.family == family], columns)
         attempts = self._spans(run, streams, start, stop)
         levels = choose_levels(attempts, points)
+        asked = [
+            (StreamName(family, rank_, number), piece)
+            for number, ranks in attempts.items()
+            for rank_, span in ranks.items()
+            for piece in pieces(span, levels[number])
+        ]
+        parts: dict[StreamName, list[Rows]] = {}
+        for (stream, _), found in zip(asked, self.home.pieces(run, asked), strict=True):
+            parts.setdefault(stream, []).append(found)
         blocks = []
         for number, ranks in attempts.items():
             tables = {
-                rank: self._block(
-                    run, StreamName(family, rank, number), span, levels[number], schemas, chosen
+                rank_: _block(
+                    parts[StreamName(family, rank_, number)], span, schemas, chosen.recorded
                 )
-                for rank, span in ranks.items()
+                for rank_, span in ranks.items()
             }
             ends = {} if rank is not None else self._ends(run, family, number, streams, chosen)
             plain = rank is not None
@@ -205,30 +215,25 @@ class Store:
         short = [x for x in raw if x and x.first <= start and x.last - start < MOST_POINTS]
         return found if raw and len(short) == len(raw) else {}
 
-    def _block(
-        self,
-        run: str,
-        stream: StreamName,
-        span: Span,
-        level: int,
-        schemas: dict[str, Schema],
-        chosen: Selection,
-    ) -> Block:
-        """Return one rank's rows: of the level, at the edges and the open end of finer ones."""
-        blocks: list[Block] = []
-        done = -1
-        for piece in pieces(span, level):
-            if piece.level == RAW:
-                frames = self.home.frames(run, stream, start=piece.start, stop=piece.stop)
-                done = frames[-1].step if frames else done
-                blocks.append(frames_block(frames, schemas, chosen.recorded))
-                continue
-            found = self.home.buckets(run, stream, piece.level, start=piece.start, stop=piece.stop)
-            kept = [bucket for bucket in found if done < bucket.first <= span.stop]
-            done = kept[-1].last if kept else done
-            blocks.append(buckets_block(kept, schemas, chosen.recorded))
-        return joined(blocks)
-
     def close(self) -> None:
         """Let go of the connection."""
         self.home.close()
+
+
+def _block(
+    parts: Sequence[Rows], span: Span, schemas: Mapping[str, Schema], recorded: Sequence[Column]
+) -> Block:
+    """Return one rank's rows of the pieces that its span was read in, each step once."""
+    blocks: list[Block] = []
+    done = -1
+    for rows in parts:
+        buckets = [item for item in rows if isinstance(item, Bucket)]
+        if rows and not buckets:
+            frames = [item for item in rows if isinstance(item, Frame)]
+            done = frames[-1].step
+            blocks.append(frames_block(frames, schemas, recorded))
+            continue
+        kept = [bucket for bucket in buckets if done < bucket.first <= span.stop]
+        done = kept[-1].last if kept else done
+        blocks.append(buckets_block(kept, schemas, recorded))
+    return joined(blocks)

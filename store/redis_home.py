@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from . import keys
 from .buckets import TIERS, Bucket
 from .errors import AccessDeniedError, OtoscopeError, StoreLostError, UnknownRunError
-from .frames import checked, decode, decode_id, encode, encode_id
+from .frames import checked, decode_id, encode, encode_id
 from .home import CARD_FIELDS, FIRST_EVENT, Card
 from .memory import once
 from .redis_judgements import RedisJudgements
@@ -20,6 +18,7 @@ from .redis_rows import (
     as_object,
     as_text,
     findings_of,
+    frames_of,
     is_of_another_type,
     labels_of,
     meta_fields,
@@ -258,14 +257,14 @@ class RedisHome(RedisTiers, RedisJudgements):
             return []
         with self._translated():
             rows = self._client.xrange(keys.raw(run, stream), min=low, max=high, count=count)
-        return _frames(stream, rows)
+        return frames_of(stream, rows)
 
     def latest(self, run: str, stream: StreamName, count: int = 1) -> list[Frame]:
         if count < 1:
             return []
         with self._translated():
             rows = self._client.xrevrange(keys.raw(run, stream), count=count)
-        return _frames(stream, list(reversed(rows)))
+        return frames_of(stream, list(reversed(rows)))
 
     # -- events and labels --------------------------------------------------------------------
 
@@ -327,18 +326,3 @@ _PARTS = (
 def _xadd(key: str, known: set[str]) -> tuple[str, ...]:
     """Return the beginning of the command that adds to a stream: to a known one only if it is there."""
     return ("XADD", key, "NOMKSTREAM") if key in known else ("XADD", key)
-
-
-def _frames(stream: StreamName, rows: Sequence[Any]) -> list[Frame]:
-    """Return the frames of a stream's entries; what is no frame is left out.
-
-    Anybody who may write to the server can put an entry into a stream, and one odd entry must not
-    hide a run.
-    """
-    try:
-        return [
-            decode(stream, *decode_id(place), body[b"h"], body[b"t"], body[b"v"])
-            for place, body in rows
-        ]
-    except (KeyError, ValueError, struct.error):
-        return [frame for row in rows for frame in _frames(stream, [row])] if len(rows) > 1 else []

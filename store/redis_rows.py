@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from redis import exceptions
 
+from .frames import decode, decode_id
 from .memory import MERGED
-from .schemas import Finding, Json, Meta, dumps
+from .schemas import Finding, Frame, Json, Meta, StreamName, dumps
 
 
 def as_text(value: bytes | str) -> str:
@@ -89,3 +91,20 @@ def meta_of(rows: Mapping[bytes, bytes]) -> Meta:
         else:
             body[key] = value
     return Meta.from_json(body)
+
+
+def frames_of(stream: StreamName, rows: Sequence[Any]) -> list[Frame]:
+    """Return the frames of a stream's entries; what is no frame is left out.
+
+    Anybody who may write to the server can put an entry into a stream, and one odd entry must not
+    hide a run.
+    """
+    try:
+        return [
+            decode(stream, *decode_id(place), body[b"h"], body[b"t"], body[b"v"])
+            for place, body in rows
+        ]
+    except (KeyError, ValueError, struct.error):
+        return (
+            [frame for row in rows for frame in frames_of(stream, [row])] if len(rows) > 1 else []
+        )

@@ -9,9 +9,14 @@ from typing import Any
 from . import keys
 from .buckets import TIER_LENGTH, TIERS, Bucket, checked_tier, decode_bucket, encode_bucket
 from .frames import decode_id, encode_id
+from .home import Rows
 from .redis_client import RedisClient
+from .redis_rows import frames_of
 from .schemas import StreamName
-from .tiers import Extent
+from .tiers import Extent, Piece
+
+PIECES_AT_ONCE = 64
+"""Ranges read in one round trip, where many ranks are read."""
 
 UNENDED = TIERS[-1]
 """The coarsest tier is never cut."""
@@ -67,6 +72,22 @@ class RedisTiers(RedisClient):
                 ends = _buckets(stream, tier, [*next(answers), *next(answers)])
                 levels.append(Extent(ends[0].step, ends[0].first, ends[-1].last) if ends else None)
             found[stream] = tuple(levels)
+        return found
+
+    def pieces(self, run: str, asked: Sequence[tuple[StreamName, Piece]]) -> list[Rows]:
+        found: list[Rows] = []
+        for first in range(0, len(asked), PIECES_AT_ONCE):
+            part = asked[first : first + PIECES_AT_ONCE]
+            with self._translated():
+                pipe = self._client.pipeline(transaction=False)
+                for stream, piece in part:
+                    level = piece.level
+                    key = keys.tier(run, stream, level) if level else keys.raw(run, stream)
+                    pipe.xrange(key, min=encode_id(piece.start, 0), max=f"{piece.stop}")
+                answers = pipe.execute()
+            for (stream, piece), rows in zip(part, answers, strict=True):
+                level = piece.level
+                found.append(_buckets(stream, level, rows) if level else frames_of(stream, rows))
         return found
 
     def trim(self, run: str, stream: StreamName, before: int) -> None:
