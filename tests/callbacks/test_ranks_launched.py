@@ -98,7 +98,7 @@ def test_ranks_that_are_spawned_record_one_run(tmp_path: Path, server: RedisProc
         job.wait()
     store = connect(server.url)
     (run,) = runs_of(store, "spawned")
-    assert streams_of(store, run) == {(0, 1), (1, 1)}
+    assert streams_of(store, run) == {(0, 1), (1, 1)}, job.said()
     assert store.read(run, "train", ["samples"]).values[:, 0].tolist() == [16.0] * STEPS
 
 
