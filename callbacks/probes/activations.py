@@ -73,6 +73,8 @@ class Activations(Probe):
         self._sums = torch.zeros(len(self._watched), 4, dtype=torch.float32, device=device)
         self._absmax = torch.zeros(len(self._watched), dtype=torch.float32, device=device)
         self._functions = FunctionalCalls(self._innermost, self._called)
+        # here, for measuring them takes as long as some samples
+        self._call_seconds, self._pass_seconds = seconds_of_a_call(), seconds_of_a_pass()
         self._forwards = Forwards(training.model, looks, self._functions)
         if not self._watched:
             raise ProbeOffError("the model has no activation modules and no layers with weights")
@@ -226,8 +228,8 @@ class Activations(Probe):
         self.disarm()
         if self._error is not None:
             raise self._error
-        self.hook_seconds += self._functions.calls * seconds_of_a_call()
-        self.hook_seconds += self._forwards.passes * seconds_of_a_pass()
+        self.hook_seconds += self._functions.calls * self._call_seconds
+        self.hook_seconds += self._forwards.passes * self._pass_seconds
         if self._new:
             self._columns()
         device = self._sums.device
