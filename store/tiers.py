@@ -34,6 +34,10 @@ class Extent:
     rows: int = 0
 
 
+LEAST_POINTS = 128
+MOST_OF_ALL_RANKS = 131_072
+"""Rows that are read of all ranks together, as long as each has LEAST_POINTS: they take 0.5 s."""
+
 Extents = Sequence[Extent | None]
 """By level."""
 
@@ -83,6 +87,8 @@ def choose_levels(attempts: Mapping[int, Mapping[int, Span]], points: int) -> di
 def _choose(spans: Collection[Span], least: float, points: int) -> int:
     """Return the level of one attempt, which shall have `least` of all `points` rows."""
     most = least * max(MOST_POINTS / points, 1)
+    if points <= MOST_POINTS:  # who asks for more, an export, shall have them
+        most = max(min(most, MOST_OF_ALL_RANKS / len(spans)), min(most, LEAST_POINTS))
     covering = [
         level for level in LEVELS if all(_reaches(s.extents, level, s.start) for s in spans)
     ]

@@ -289,6 +289,16 @@ def test_the_level_is_the_finest_that_covers_the_range_in_about_a_thousand_rows(
     assert choose_levels({1: {0: Span(LONG, start, stop)}}, points) == {1: level}
 
 
+def test_many_ranks_are_read_at_a_coarser_level() -> None:
+    def level(ranks: int, points: int = 1_000) -> int:
+        spans = {rank: Span(LONG, 998_500, 1_000_000) for rank in range(ranks)}
+        return choose_levels({1: spans}, points)[1]
+
+    assert [level(ranks) for ranks in (1, 8, 64, 256)] == [0, 0, 0, 1]
+    assert level(10_000) == 1  # 188 rows of each: no fewer than 128
+    assert level(10_000, points=100_000) == 0  # an export
+
+
 def test_pieces_go_from_fine_to_coarse_and_back_without_overlap() -> None:
     found = pieces(Span(LONG, 991_900, 1_000_000), 3)
     told = [(piece.level, piece.start, piece.stop) for piece in found]
