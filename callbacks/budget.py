@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from statistics import median
 
-LOAN_SECONDS = 0.010
+LOAN_SECONDS = 0.012
 LOAN_STEPS = 250
 """Early samples may be taken on credit, paid back by this step: a run shall have a beginning."""
 
