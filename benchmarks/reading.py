@@ -6,7 +6,8 @@ Starts a private Redis server on loopback and writes the run as a sender and its
 Ranges are drawn evenly in length on a logarithmic scale, every other one up to the newest step,
 `points` evenly from 128 to 1,024. `in_home` is the time of the commands, until their answers are
 frames and buckets; the rest is made of them here. A short range far back has fewer than 128 rows,
-since only its coarse tiers are left: `full` are the answers that have as many.
+since only its coarse tiers are left: `full` are the answers that have as many. `cpu` is the time of
+this process, and `server_cpu_mean` that of Redis: what a machine that others use leaves as it is.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from otoscope.store import Column, Frame, Schema, Store
+from otoscope.store import Column, Frame, Home, Schema, Store
 from otoscope.store.identity import new_run_id
 from otoscope.store.redis_home import RedisHome
 from otoscope.store.retention import Retention
@@ -85,15 +86,18 @@ def ask(
     rng = np.random.default_rng(1)
     times: list[float] = []
     inside: list[float] = []
+    cpu: list[float] = []
+    served = _server_cpu_ms(store.home)
     rows: list[int] = []
     for question in range(questions):
         length = int(np.exp(rng.uniform(np.log(128), np.log(steps))))
         start = steps - length + 1 if question % 2 else int(rng.integers(1, steps - length + 2))
         points = int(rng.integers(128, 1025))
         _Timed.spent = 0.0
-        before = time.perf_counter()
+        before, used = time.perf_counter(), time.process_time()
         series = store.read(run, "gradients", columns, start, start + length - 1, points)
         times.append((time.perf_counter() - before) * 1e3)
+        cpu.append((time.process_time() - used) * 1e3)
         inside.append(_Timed.spent * 1e3)
         rows.append(len(series))
     full = [time for time, count in zip(times, rows, strict=True) if count >= 128]
@@ -101,6 +105,9 @@ def ask(
         "full_answers": len(full),
         "full_p50_ms": float(np.percentile(full, 50)),
         "full_p95_ms": float(np.percentile(full, 95)),
+        "cpu_p50_ms": float(np.percentile(cpu, 50)),
+        "cpu_p95_ms": float(np.percentile(cpu, 95)),
+        "server_cpu_mean_ms": (_server_cpu_ms(store.home) - served) / questions,
         "p50_ms": float(np.percentile(times, 50)),
         "p95_ms": float(np.percentile(times, 95)),
         "worst_ms": max(times),
@@ -109,6 +116,12 @@ def ask(
         "rows_p50": float(np.percentile(rows, 50)),
         "rows_most": max(rows),
     }
+
+
+def _server_cpu_ms(home: Home) -> float:
+    assert isinstance(home, RedisHome)
+    info = home.server_info()
+    return 1e3 * (float(info["used_cpu_user"]) + float(info["used_cpu_sys"]))
 
 
 def measure(steps: int, questions: int) -> dict[str, dict[str, float]]:
