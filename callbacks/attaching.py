@@ -12,6 +12,7 @@ import torch
 
 from ..store import ConfigError
 from .accelerate import AcceleratedLoop, is_accelerated, unwrapped
+from .at_exit import AtExit
 from .describing import batch_size_of
 from .options import Options
 from .probes.probe import Probe
@@ -46,6 +47,7 @@ class LoopRecorder(Recorder):
 
     loop: PlainLoop | AcceleratedLoop = PlainLoop()
     _parts = 0
+    _at_exit: AtExit | None = None
 
     def step(
         self,
@@ -92,6 +94,30 @@ class LoopRecorder(Recorder):
         """Record the user's own validation metrics, at the count of steps done."""
         super().validate(metrics, epoch=epoch)
         self.restart_clock()  # nobody tells when the validation began
+
+    def finish(self, reason: str = "end of training") -> None:
+        """End the recording: remove every hook, send what is left, print the verdict."""
+        self._forget_exit()
+        super().finish(reason)
+
+    def fail(self, error: BaseException) -> None:
+        """Note the user's exception and let go of everything."""
+        self._forget_exit()
+        super().fail(error)
+
+    def end_with_process(self) -> None:
+        """End the recording when the process ends, should nobody do so before."""
+        self._at_exit = AtExit(self._exited)
+
+    def _exited(self, error: BaseException | None) -> None:
+        if error is None:
+            self.finish("the process ended")
+        else:
+            self.fail(error)
+
+    def _forget_exit(self) -> None:
+        if self._at_exit is not None:
+            self._at_exit.close()
 
     def __enter__(self) -> LoopRecorder:
         return self
@@ -222,4 +248,5 @@ def attach(
     recorder.hook()
     recorder.begin(Origin(), max_steps=max_steps, meta={"config": {"loop": "own"}})
     recorder.before_step()
+    recorder.end_with_process()
     return recorder

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,6 +14,7 @@ from torch import nn
 
 from ..store import ConfigError, MissingExtraError, Sink
 from .accelerate import unwrapped
+from .at_exit import AtExit
 from .describing import batch_size_of
 from .guard import Guard, log
 from .huggingface_trainer import (
@@ -96,6 +95,7 @@ class OtoscopeCallback(TrainerCallback):
         self._ended = math.nan
         self._data = 0.0
         self._told = False
+        self._at_exit: AtExit | None = None
 
     # -- a training begins ------------------------------------------------------------------------
 
@@ -132,7 +132,7 @@ class OtoscopeCallback(TrainerCallback):
                 meta=meta_of(args, kwargs.get("train_dataloader")),
             )
             self.run_id = recorder.run_id
-            atexit.register(self._at_exit)
+            self._at_exit = AtExit(self._exited)
         if self.recorder is not None and not self.recorder.begun:  # it was logged why
             self._end(lambda recorder: recorder.finish())
         self._ended = time.perf_counter()
@@ -283,16 +283,16 @@ class OtoscopeCallback(TrainerCallback):
         reason = "stopped early" if early else "end of training"
         self._end(lambda recorder: recorder.finish(reason))
 
-    def _at_exit(self) -> None:
-        # the Trainer tells nobody of an exception; the interpreter keeps the last uncaught one
-        error = getattr(sys, "last_value", None)
+    def _exited(self, error: BaseException | None) -> None:
+        # the Trainer tells nobody of an exception
         cut = RuntimeError("the process ended before the training did")
         self._end(lambda recorder: recorder.fail(error or cut))
 
     def _end(self, how: Callable[[Recorder], None]) -> None:
         recorder, self.recorder = self.recorder, None
         if recorder is not None:
-            atexit.unregister(self._at_exit)
+            if self._at_exit is not None:
+                self._at_exit.close()
             for handle in self._handles:
                 handle.remove()
             with self._guard("recorder"):

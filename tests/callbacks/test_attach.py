@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import math
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -246,3 +248,60 @@ def test_what_cannot_be_attached_is_refused(change: dict[str, Any], words: str) 
     with pytest.raises(ConfigError) as refused:
         attach(settings.pop("model"), settings.pop("optimizer"), **settings)
     assert words in str(refused.value)
+
+
+EXITS = {
+    "left": ("finished", {"reason": "the process ended"}, ""),
+    "raised": (
+        "exception",
+        {"type": "ValueError", "message": "the user's own"},
+        'raise ValueError("the user\'s own")',
+    ),
+    "forked": (
+        "finished",
+        {"reason": "the process ended"},
+        "if os.fork() == 0: sys.exit(0)\nos.wait()\ntrain()",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", EXITS)
+def test_a_loop_that_nobody_finished_is_ended_with_its_process(how: str, tmp_path: Path) -> None:
+    kind, body, lines = EXITS[how]
+    program = f"""
+import os, sys, torch
+from otoscope.callbacks import attach
+
+model = torch.nn.Linear(2, 1)
+optimizer = torch.optim.SGD(model.parameters(), 0.1)
+recorder = attach(model, optimizer, spool=r"{tmp_path}", run="left", verdict=False)
+
+def train():
+    loss = model(torch.ones(4, 2)).square().mean()
+    loss.backward()
+    optimizer.step()
+    recorder.step(loss, 4)
+
+train()
+{lines}
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == (1 if how == "raised" else 0), done.stderr
+    (path,) = [path for path in tmp_path.iterdir() if path.name.startswith("left-")]
+    store = recorded(tmp_path, path.name)
+    last = store.events(path.name)[-1]
+    assert (last.kind, last.body) == (kind, body)
+    assert len(store.read(path.name, "train")) == (2 if how == "forked" else 1)
+
+
+def test_a_recorder_that_was_let_go_is_not_kept_for_the_end_of_the_process(tmp_path: Path) -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    recorder = attach(model, optimizer, spool=tmp_path, verdict=False)
+    recorder.sender.close(1.0)
+    watch = weakref.ref(recorder)
+    del recorder, optimizer, model
+    gc.collect()
+    assert watch() is None

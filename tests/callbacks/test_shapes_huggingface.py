@@ -275,6 +275,42 @@ def test_a_process_that_dies_of_an_exception_tells_of_it(tmp_path: Path) -> None
     assert list(store.read(run, "train").steps) == [1, 2, 3]
 
 
+def test_two_ranks_are_one_run_with_the_loss_and_the_gradients_of_both(tmp_path: Path) -> None:
+    program = tmp_path / "two_ranks.py"
+    text = f"""
+        import json
+        from pathlib import Path
+        from tests.callbacks.test_shapes_huggingface import every, logged, train
+
+        where = Path(r"{tmp_path}")
+        callback = every(where, run="both")
+        trainer = train(where, [callback], per_device_train_batch_size=2, ddp_backend="gloo")
+        if trainer.args.process_index == 0:
+            told = [callback.run_id, logged(trainer, "loss"), logged(trainer, "grad_norm")]
+            (where / "told.json").write_text(json.dumps(told))
+    """
+    program.write_text(textwrap.dedent(text))
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [sys.executable, *launcher, str(program)],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    run, losses, norms = json.loads((tmp_path / "told.json").read_text())
+    store = recorded(tmp_path, run)
+    series = store.read(run, "train")
+    np.testing.assert_allclose(series.column("loss"), losses, rtol=1e-5)
+    np.testing.assert_allclose(np.sqrt(series.column("grad_sq")), norms, rtol=1e-4)
+    assert series.column("samples").tolist() == [12, 12, 12, 4] * 2
+    assert (series.column("step_seconds@1") > 0).all()
+    assert store.meta(run).world_size == 2
+
+
 def test_without_transformers_the_error_names_the_install_command() -> None:
     program = """
         import sys
