@@ -21,8 +21,8 @@ from otoscope.store import (
 )
 from otoscope.store.connecting import open_sink
 from otoscope.store.recording import RecordingSink, read_recording
-from otoscope.store.replaying import replay
 from otoscope.store.redis_home import RedisHome
+from otoscope.store.replaying import replay
 
 RUN = "disk-01"
 SCHEMA = Schema("train", (Column.of("loss"), Column.of("lr")))
