@@ -30,6 +30,9 @@ def up(port: int | None, url: str | None, no_browser: bool) -> None:
 
     Without --url (or $OTOSCOPE_URL) a private Redis is started, and what it holds is kept.
     """
+    from ..diagnostics.janitor import ttl_of
+
+    ttl_of(os.environ)  # a wrong one is refused here, not in the daemon's log
     url = url or os.environ.get("OTOSCOPE_URL") or None
     with ending_signals() as stop:
         stack = Stack(port=port or DEFAULT_PORT, url=url, stop=stop, say=click.echo)

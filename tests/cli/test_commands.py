@@ -290,3 +290,11 @@ def test_not_a_number_is_null_in_json(broken):
         raise AssertionError(f"{word} is not JSON")
 
     assert json.loads(answer, parse_constant=refuse)
+
+
+@pytest.mark.parametrize("command", ["up", "daemon"])
+def test_a_lifetime_of_runs_that_is_none_is_refused_before_anything_starts(command):
+    result = CliRunner().invoke(cli, [command], env={"OTOSCOPE_TTL": "a while"})
+
+    assert result.exit_code == 1
+    assert "OTOSCOPE_TTL" in result.stderr and "write 90min, 12h, 30d or 4w" in result.stderr
