@@ -192,6 +192,10 @@ class Backlog:
         batch.number(attempt)
         return batch
 
+    def put_back(self, batch: Batch) -> None:
+        """Let what `first` returned wait on; it may have been rolled up already, which happens once."""
+        self._portions[0].buckets = batch.buckets
+
     def done(self) -> None:
         """Forget what has waited longest; with the last of it the folder goes."""
         self.frames -= self._portions.popleft().frames

@@ -96,8 +96,8 @@ class Delivery:
         if self.ring.lost(stored):
             fields["attempt"] = attempt
             frames, gaps = self.ring.missing(stored)
-            owed = [event.body for event in self._owed]
-            self._owed += [gap for gap in gaps if gap.body not in owed]
+            known = [event.body for event in (*self.ring.events, *self._owed)]
+            self._owed += [gap for gap in gaps if gap.body not in known]
             for event in self._owed:
                 event.t = event.t or time.time()
             log.warning(

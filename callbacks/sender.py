@@ -356,7 +356,9 @@ class Sender:
         try:
             while self._outbox.waits:
                 batch = self._outbox.batch = self._outbox.batch or self._taken()
-                if not batch.on_disk:
+                if batch.on_disk:
+                    self._backlog.put_back(batch)
+                else:
                     batch.number(self.attempt)
                     told = {**self.delivery.told.fields, "attempt": self.attempt}
                     self._backlog.keep(batch, self.delivery.schemas.values(), told)

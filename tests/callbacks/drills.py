@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import redis
 from otoscope.callbacks.sender import Sender
-from otoscope.store import Column, Event, Frame, Schema, keys
+from otoscope.store import Column, Event, Frame, Schema, StreamName, keys
 from otoscope.store.connecting import open_sink
+from otoscope.store.redis_home import RedisHome
 
 RUN = "drill-01"
 TRAIN = Schema("train", (Column.of("loss"), Column.of("samples")))
@@ -129,3 +130,21 @@ def assert_whole(drill: Training, url: str) -> None:
         steps = [step for name, step, _ in found.ids if name == family]
         assert steps == sorted(steps)
     assert found.events == drill.events
+    assert_rolled_up(drill, url)
+
+
+def assert_rolled_up(drill: Training, url: str) -> None:
+    """Every sample counts once in its bucket of the finest tier, and in that of the next."""
+    home = RedisHome(url)
+    for family in ("train", "gradients"):
+        steps = [step for name, step, _ in drill.emitted if name == family]
+        for tier, span in ((1, 8), (2, 64)):
+            buckets = home.buckets(RUN, StreamName(family, 0, 1), tier)
+            found = {b.step: (b.frames, float(b.lo[0]), float(b.hi[0])) for b in buckets}
+            expected: dict[int, tuple[int, float, float]] = {}
+            for first in sorted({step - step % span for step in steps}):
+                inside = [step for step in steps if first <= step < first + span]
+                expected[first] = (len(inside), float(inside[0]), float(inside[-1]))
+            assert found == expected
+            assert len(found) == len(buckets)  # no bucket in two parts
+    home.close()
