@@ -4,8 +4,9 @@
 
 Each pair trains the same net twice from the same seed, once with `Otoscope()` and once without, in
 turns that change places; a third run without it gives the ratio of two equal things (A/A), the
-noise of this machine. Printed: median ratios with their 90 % bootstrap intervals. The ratio of CPU
-time counts every thread, the sender's too; it is the one to look at on a machine that is not idle.
+noise of this machine, and a fourth with a callback that does nothing what Lightning takes to call
+one. Printed: median ratios with their 90 % bootstrap intervals. The ratio of CPU time counts every
+thread, the sender's too; it is the one to look at on a machine that is not idle.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ class Module(lightning.LightningModule):
         return torch.optim.AdamW(self.parameters(), 1e-3)
 
 
-def run(net: Net, steps: int, callback: Otoscope | None) -> tuple[float, float]:
+def run(net: Net, steps: int, callback: lightning.Callback | None) -> tuple[float, float]:
     """Train once and return the wall and the CPU seconds of the whole fit, all threads together."""
     torch.manual_seed(0)
     rows = 8 * net.batch
@@ -151,6 +152,7 @@ def measure(
     wall: list[float] = []
     cpu: list[float] = []
     same: list[float] = []
+    empty: list[float] = []
     shares: list[float] = []
     pace: list[float] = []
     run(net, WARM, None)  # the first run of a process warms up
@@ -159,13 +161,14 @@ def measure(
         callback = Otoscope(
             run=f"overhead {net.name}", url=url, budget=budget, spool=spool, verdict=False
         )
-        turns: list[Otoscope | None] = [None, callback, None]
-        order = [0, 1, 2] if pair % 2 == 0 else [2, 1, 0]
+        turns: list[lightning.Callback | None] = [None, callback, None, lightning.Callback()]
+        order = [0, 1, 3, 2] if pair % 2 == 0 else [2, 3, 1, 0]
         seconds = {turn: run(net, steps, turns[turn]) for turn in order}
         without = [(seconds[0][i] + seconds[2][i]) / 2 for i in (0, 1)]
         wall.append(seconds[1][0] / without[0])
         cpu.append(seconds[1][1] / without[1])
         same.append(seconds[0][0] / seconds[2][0])
+        empty.append(seconds[3][0] / without[0])
         shares.append(float(callback.overhead["share"]))
         pace.append(1000 * without[0] / steps)
     return {
@@ -175,6 +178,8 @@ def measure(
         "wall_90": interval(wall),
         "a_a": statistics.median(same),
         "a_a_90": interval(same),
+        "empty_callback": statistics.median(empty),
+        "empty_callback_90": interval(empty),
         "cpu": statistics.median(cpu),
         "cpu_90": interval(cpu),
         "own_share": statistics.median(shares),
@@ -201,7 +206,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"overhead: {options.pairs} pairs of runs of about {options.seconds:g} s, "
           f"budget {options.budget:g}")  # fmt: skip
     print(
-        f"  {'net':<12}{'step':>9}{'wall (90 %)':>22}{'A/A (90 %)':>22}{'CPU (90 %)':>22}{'own':>10}"
+        f"  {'net':<12}{'step':>9}{'wall (90 %)':>22}{'A/A (90 %)':>22}"
+        f"{'empty callback':>22}{'CPU (90 %)':>22}{'own':>10}"
     )
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("OTOSCOPE_HOME", str(Path(folder) / "home"))
@@ -228,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _line(name: str, row: dict[str, Any]) -> str:
     cells = [f"  {name:<12}{row['step_ms']:>6.2f} ms"]
-    for key in ("wall", "a_a", "cpu"):
+    for key in ("wall", "a_a", "empty_callback", "cpu"):
         low, high = row[f"{key}_90"]
         cells.append(f"{row[key]:>8.3f} ({low:.3f}-{high:.3f})")
     return "".join(cells) + f"{100 * row['own_share']:>8.1f} %"
