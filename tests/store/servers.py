@@ -78,7 +78,7 @@ class ClusterServer(RedisProcess):
         super().start()
         if self.slots:
             node: Any = redis.Redis.from_url(self.url)
-            node.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, self.slots)
+            node.execute_command("CLUSTER", "ADDSLOTS", *range(self.slots + 1))
             deadline = time.monotonic() + 20
             while self.slots == 16383 and node.cluster("info")["cluster_state"] != "ok":
                 assert time.monotonic() < deadline, "the cluster never was whole"

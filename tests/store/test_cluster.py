@@ -44,7 +44,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[ClusterServ
     admins: list[Any] = [redis.Redis.from_url(node.url) for node in started]
     try:
         for admin, (first, last) in zip(admins, SLOTS, strict=True):
-            admin.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+            admin.execute_command("CLUSTER", "ADDSLOTS", *range(first, last + 1))
             for part in RIGHTS:
                 rules = [*acl_rule(part).split(), *CLUSTER_RIGHTS]
                 admin.execute_command("ACL", "SETUSER", part, "on", ">secret", *rules)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -299,10 +300,10 @@ def test_a_replica_is_read_and_refuses_writes_by_name(
 
 
 def test_a_server_that_reads_its_data_in_is_waited_for_not_blamed(tmp_path: Path) -> None:
-    slow = ("--key-load-delay", "20000", "--loading-process-events-interval-bytes", "1024")
+    slow = ("--key-load-delay", "500")  # µs; it answers after each 2 MB that it has read
     with running(RedisProcess(tmp_path)) as server:
         client: Any = redis.Redis.from_url(server.url)
-        client.mset({f"key-{i}": "x" * 3000 for i in range(400)})
+        client.mset({f"key-{i}": os.urandom(3000) for i in range(4000)})
         client.save()
     with running(RedisProcess(tmp_path, *slow)) as server:
         said = said_by(server.url, StoreUnavailableError)
