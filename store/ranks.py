@@ -9,6 +9,8 @@ from .schemas import Meta
 STALE_SECONDS = 15.0
 LOST_SECONDS = 60.0
 LOST_STEPS = 10.0
+TOGETHER_SECONDS = 10.0
+"""Ranks begin together, but not at the same moment: another may have begun before rank 0."""
 ENDS_TOGETHER_SECONDS = 15.0
 """Ranks whose run has ended are given so long to say that they have."""
 
@@ -56,7 +58,7 @@ def _state(meta: Meta, rank: str, now: float) -> RankState:
     if meta.left.get(rank, 0.0) >= meta.began:
         return "left"
     seen = meta.heartbeat.get(rank, 0.0)
-    if seen < meta.began:
+    if seen < meta.began - TOGETHER_SECONDS:
         return "unheard"
     if has_ended(meta):
         ended = float((meta.ended or {}).get("t") or 0.0)

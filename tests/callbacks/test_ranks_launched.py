@@ -97,6 +97,7 @@ def test_ranks_that_are_spawned_record_one_run(tmp_path: Path, server: RedisProc
         job.start("ranks_job.py", ["ddp_spawn", "spawned"], {"OTOSCOPE_URL": server.url})
         job.wait()
     store = connect(server.url)
+    assert len(runs_of(store, "spawned")) == 1, job.said()
     (run,) = runs_of(store, "spawned")
     assert streams_of(store, run) == {(0, 1), (1, 1)}, job.said()
     assert store.read(run, "train", ["samples"]).values[:, 0].tolist() == [16.0] * STEPS
@@ -136,6 +137,7 @@ def test_a_rank_that_is_killed_is_lost_and_the_other_is_judged_on(
     with Job(tmp_path) as job:
         job.start_ranks("ranks_loop.py", ["alone"], {"OTOSCOPE_URL": server.url})
         until(lambda: all((tmp_path / f"steps-{r}").exists() for r in (0, 1)), job)
+        until(lambda: runs_of(store, "alone"), job)
         (run,) = runs_of(store, "alone")
         until(lambda: streams_of(store, run) == {(0, 1), (1, 1)}, job)
         job.processes[1].send_signal(signal.SIGKILL)

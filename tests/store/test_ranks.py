@@ -40,8 +40,9 @@ def test_a_rank_that_never_told_anything_is_unheard_and_not_lost() -> None:
 
 
 def test_what_a_rank_told_in_an_earlier_attempt_counts_no_more() -> None:
-    found = meta(1.0, 1500.0, 1.0, left={"2": NOW - 1200})
-    assert list(rank_states(found, NOW).values()) == ["live", "unheard", "live"]
+    found = meta(1.0, 1500.0, 1.0, 1004.0, left={"2": NOW - 1200})
+    # the last one began a moment before rank 0, and was killed at once
+    assert list(rank_states(found, NOW).values()) == ["live", "unheard", "live", "lost"]
 
 
 @pytest.mark.parametrize("how", ["finished", "failed"])
