@@ -31,12 +31,15 @@ def connect(where: str | os.PathLike[str] | None = None, *, timeout: float = 5.0
     """Return the store at a URL or in a recording's folder.
 
     Args:
-        where: a URL (`redis://`, `rediss://`, `unix://`), the folder of a recorded run, or None:
-            then `$OTOSCOPE_URL`, else the server that `otoscope up` started on this machine.
+        where: a URL (`redis://`, `rediss://`, `unix://`, `redis+cluster://`), the folder of a
+            recorded run, or None: then `$OTOSCOPE_URL`, else the server that `otoscope up` started
+            on this machine. A password that the URL lacks comes from `$OTOSCOPE_PASSWORD`, or the
+            file that `$OTOSCOPE_PASSWORD_FILE` names.
         timeout: bound of every call, in seconds.
 
     Raises:
-        StoreUnavailableError: nothing answers, or None was given and there is nothing to find.
+        StoreUnavailableError: nothing answers, or None was given and there is nothing to find. Told
+            apart by LoginRefusedError, TlsError, ServerTooOldError and ClusterError.
         DamagedRecordingError: the folder holds no recording.
         ConfigError: the URL cannot be one.
     """

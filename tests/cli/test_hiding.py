@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from otoscope.cli.hiding import without_password
+from otoscope.store.places import home_folder
 
 from tests.cli.conftest import OTOSCOPE, otoscope, wait_until
 from tests.conftest import RedisProcess
@@ -63,3 +64,24 @@ def test_the_command_does_what_it_was_asked(tmp_path):
 
     assert (result.returncode, result.stdout.strip()) == (0, "[]")
     assert SECRET not in result.stderr
+
+
+@pytest.mark.redis
+def test_no_part_of_up_has_it_among_its_arguments_or_in_its_log(up, free_port, tmp_path):
+    (tmp_path / "redis").mkdir()
+    server = RedisProcess(tmp_path / "redis", "--requirepass", SECRET).start()
+    try:
+        url = server.url.replace("//", f"//:{SECRET}@")
+        one = up("--port", str(free_port), "--url", url).wait_until_ready()
+        parts = {"up": one.process.pid, **one.children()}
+        lines = {name: Path(f"/proc/{pid}/cmdline").read_text() for name, pid in parts.items()}
+        logs = "".join(path.read_text() for path in (home_folder() / "logs").glob("*.log"))
+        said = one.said()
+        one.end(15)
+    finally:
+        server.stop()
+
+    assert set(lines) == {"up", "daemon", "dashboard"}
+    assert [name for name, line in lines.items() if SECRET in line] == []
+    assert SECRET not in logs + said
+    assert "store      redis://:***@127.0.0.1" in said
