@@ -109,7 +109,7 @@ class Forwards:
             # somebody compiles this model or another, and nothing is traced yet: hooks for all
             # modules would be traced in, and have it compiled once more when they are gone
             self.stay()
-        if self._is_ours(module):
+        if self._is_ours(module) and not _is_redirected(module):
             if not self.running:
                 self._enter()
             self.running.append((self._paths[id(module)], module))
@@ -199,6 +199,14 @@ def something_is_compiled() -> bool:
     """Tell whether torch.compile has compiled anything in this process."""
     dynamo = sys.modules.get("torch._dynamo.utils")
     return dynamo is not None and bool(dynamo.counters["frames"])
+
+
+def _is_redirected(module: nn.Module) -> bool:
+    """Tell whether Lightning leads a whole training_step through the module's forward, as in DDP.
+
+    What is called there is the loss, which on one device no forward pass holds.
+    """
+    return getattr(vars(module).get("forward"), "__name__", "") == "wrapped_forward"
 
 
 def is_real() -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from otoscope.callbacks import Gradients, Otoscope
+from otoscope.callbacks import Activations, Gradients, Otoscope
 from otoscope.store import ConfigError, connect
 
 from tests.callbacks.fits import PACKAGES, QUIET, data, fit, module, package, recorded
@@ -243,3 +243,36 @@ def test_a_second_fit_from_no_checkpoint_saves_the_state_of_its_own_run(tmp_path
     runs = {path.name for path in tmp_path.iterdir() if path.name.startswith("net-")}
     assert len(runs) == 2
     assert all(connect(tmp_path / run).meta(run).ended is not None for run in runs)
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ddp"])
+def test_a_loss_is_no_activation_also_where_a_strategy_leads_it_through_forward(
+    strategy: str, tmp_path: Path
+) -> None:
+    class Hinge(package(NAME).LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = torch.nn.Linear(12, 8), torch.nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(torch.relu(self.first(x)))
+
+        def training_step(self, batch: Any, index: int) -> torch.Tensor:
+            signs = 2.0 * torch.nn.functional.one_hot(batch[1], 3) - 1
+            return (1 - signs * self(batch[0])).clamp(min=0).mean()
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    callback = watched(tmp_path, probes=[Activations(every=1)])
+    options: dict[str, Any] = {"validate": False, "max_steps": 3}
+    try:
+        fit(NAME, tmp_path, [callback], net=Hinge(), strategy=strategy, devices=1, **options)
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    run = str(callback.run_id)
+    series = recorded(tmp_path, run).read(run, "activations")
+    names = [name for name in series.columns if name.startswith("saturated/")]
+    assert names == ["saturated/relu()"]
+    assert (series.column("numel/relu()") == 16 * 8).all()
