@@ -25,7 +25,7 @@ from ..store.retention import SOFT_SHARE, Retention
 from ..store.schemas import plain
 from .fold import Fold
 from .janitor import Janitor
-from .judging import report_of
+from .judging import report_of, resumed
 from .reader import Reader
 from .silence import Silence
 
@@ -222,17 +222,9 @@ class Daemon:
         return bool(excluded)
 
     def _begin(self, run: str) -> _Watched:
-        judgement = self.home.judgement(run)
-        meta, schemas = self.home.meta(run), self.home.schemas(run)
-        fold = Fold(run, meta, schemas)
-        if judgement.cursor is not None:
-            try:
-                fold.restore(judgement.state, judgement.findings)
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                _log.warning("run %s is judged anew, its state cannot be read: %r", run, error)
-                fold = Fold(run, meta, schemas)
+        fold, cursor = resumed(self.home, run)
         reader = Reader(self.home, fold, Retention(self.keep))
-        watched = _Watched(fold, reader, judgement.cursor)
+        watched = _Watched(fold, reader, cursor)
         self._runs[run] = watched
         return watched
 

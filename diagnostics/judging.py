@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from ..store import Home, Store
@@ -9,9 +10,11 @@ from ..store.ranks import has_ended
 from ..store.schemas import Json
 from .fold import Fold
 from .obstacles import obstacles
-from .reader import Reader
+from .reader import Reader, lacks_a_beginning
 from .silence import exclusion
 from .verdict import run_json
+
+_log = logging.getLogger("otoscope")
 
 
 def judge(
@@ -22,6 +25,9 @@ def judge(
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Json]:
     """Fold a recorded run from its start and return the run JSON; nothing is written.
+
+    Where samples of its beginning are not kept any more, but a daemon judged them, the fold goes on
+    from what that committed; `until` cannot be judged then but from what is left.
 
     Args:
         store: where the run lies.
@@ -67,9 +73,11 @@ def fold_run(
     until: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Fold:
-    """Return the fold of a whole recorded run."""
-    fold = Fold(run, home.meta(run), home.schemas(run))
+    """Return the fold of a whole recorded run, as far as it is kept or was judged before."""
+    go_on = until is None and lacks_a_beginning(home, run)
+    fold = resumed(home, run)[0] if go_on else Fold(run, home.meta(run), home.schemas(run))
     reader = Reader(home, fold)
+    reader.rebuild()
     total = max(int(fold.meta.progress.get("step") or 0), 1)
     while reader.pull():
         fold.judge(until=until)
@@ -78,6 +86,20 @@ def fold_run(
     if has_ended(fold.meta):
         _go_on_without(fold, until)
     return fold
+
+
+def resumed(home: Home, run: str) -> tuple[Fold, str | None]:
+    """Return the fold as a daemon committed it last, and the cursor that it stood at."""
+    judgement = home.judgement(run)
+    meta, schemas = home.meta(run), home.schemas(run)
+    fold = Fold(run, meta, schemas)
+    if judgement.cursor is not None:
+        try:
+            fold.restore(judgement.state, judgement.findings)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            _log.warning("run %s is judged anew, its state cannot be read: %r", run, error)
+            fold = Fold(run, meta, schemas)
+    return fold, judgement.cursor
 
 
 def _go_on_without(fold: Fold, until: int | None) -> None:

@@ -43,8 +43,8 @@ class Reader:
                 frames += self._next(stream, stop=stop)
         events = self._next_events()
         self._tell_of_a_missing_beginning(frames)
-        if frames and not self._whole:
-            self._rebuild()
+        if frames or events:
+            self.rebuild()
         self.fold.push(frames)
         if frames or events:
             return True
@@ -58,20 +58,14 @@ class Reader:
         self._begun.add(self._attempt)
         place = self.fold.place
         goes_on = place.attempt == self._attempt and place.step > 0
-        first = place.step + 1 if goes_on else self._first_step()
+        first = (
+            place.step + 1 if goes_on else first_steps(self.home, self.fold.run).get(self._attempt)
+        )
         if first is None or min(steps) <= first:
             return
         last = min(steps) - 1
         body = {"family": "train", "rank": 0, "from": first, "to": last, "beginning": not goes_on}
         self.fold.push(events=[Event("gap", last, self._attempt, 0, 0.0, body)])
-
-    def _first_step(self) -> int | None:
-        """Return the first step of the attempt, None where nobody told it."""
-        for _, event in self.home.events(self.fold.run):
-            if event.kind == "started" and event.attempt == self._attempt:
-                start = event.body.get("start_step")
-                return start + 1 if isinstance(start, int) else None
-        return None
 
     def relax(self) -> None:
         """Let go of raw frames that were judged and that no window reaches any more."""
@@ -80,8 +74,10 @@ class Reader:
             judged = (place.attempt, place.step)
             self._retention.relax(self.home, self.fold.run, judged, KEPT_STEPS)
 
-    def _rebuild(self) -> None:
-        """Give the fold the raw frames behind its place, for the windows."""
+    def rebuild(self) -> None:
+        """Give a restored fold the raw frames behind its place, for the windows; once."""
+        if self._whole:
+            return
         self._whole = True
         place = self.fold.place
         past: list[Frame] = []
@@ -146,3 +142,24 @@ class Reader:
 
     def _ours(self, stream: StreamName) -> bool:
         return stream.attempt == self._attempt
+
+
+def first_steps(home: Home, run: str) -> dict[int, int]:
+    """Return the first step of every attempt that told of it, by the attempt's number."""
+    found: dict[int, int] = {}
+    for _, event in home.events(run):
+        start = event.body.get("start_step")
+        if event.kind == "started" and isinstance(start, int):
+            found.setdefault(event.attempt, start + 1)
+    return found
+
+
+def lacks_a_beginning(home: Home, run: str) -> bool:
+    """Tell whether first samples of an attempt of the run are not kept any more."""
+    begun = first_steps(home, run)
+    kept: dict[int, int] = {}
+    for stream in home.streams(run):
+        if stream.family == "train":
+            for frame in home.frames(run, stream, count=1):
+                kept[stream.attempt] = min(frame.step, kept.get(stream.attempt, frame.step))
+    return any(step > begun.get(attempt, step) for attempt, step in kept.items())

@@ -246,3 +246,26 @@ def _lease(home: RedisHome) -> str:
 
     held = home._client.get(keys.lease(RUN))
     return (held or b"").decode()
+
+
+def test_a_restarted_daemon_that_only_hears_of_an_event_keeps_what_it_knew(
+    faulty: Lab, tmp_path: Path
+) -> None:
+    home, curvature = MemoryHome(), Schema("curvature", (Column.of("newton_gain"),))
+    begin(home, faulty)
+    home.add_schema(RUN, curvature)
+    gains = [
+        Frame("curvature", 0, 1, step, 1e9, curvature.hash, np.array([7.0], np.float32))
+        for step in (10, 20)
+    ]
+    home.append(RUN, [*gains, *(f for f in faulty.frames if f.family != "curvature")])
+    first = Daemon(home, heartbeat=tmp_path / "beat")
+    first.tick()
+    before = home.judgement(RUN)
+    assert before.obstacles["conditioning"]["value"] == 7.0
+    finding = before.findings[0].id
+    home.add_event(RUN, Event("acknowledged", body={"finding": finding}))
+    Daemon(home, token=first.token, heartbeat=tmp_path / "beat").tick()
+    after = home.judgement(RUN)
+    assert after.findings[0].acknowledged
+    assert after.obstacles == before.obstacles

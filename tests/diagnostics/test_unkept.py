@@ -116,3 +116,20 @@ def test_a_run_that_begins_late_on_its_own_account_misses_nothing(home: MemoryHo
     started = Event("started", body={"world_size": 1, "start_step": 400})
     home.append(other, frames(401, 900), [started])
     assert judge(Store(home), other)["missed"] == []
+
+
+def test_a_run_that_a_daemon_judged_is_judged_on_from_there(
+    home: MemoryHome, tmp_path: Path
+) -> None:
+    daemon = Daemon(home, heartbeat=tmp_path / "beat", keep=0.02)
+    for first in range(1, 6_000, 500):
+        home.append(RUN, frames(first, first + 499))
+        daemon.tick()
+    assert home.frames(RUN, TRAIN)[0].step > 3_000
+    assert dumps(judge(Store(home), RUN)) == whole(6_000)
+    home.append(RUN, frames(6_001, 6_500))  # and what it has not seen yet
+    assert dumps(judge(Store(home), RUN)) == whole(6_500)
+    early = judge(Store(home), RUN, until=5_000)  # judged anew, from what is left
+    assert early["missed"] and early["not_judged"]["plateau"].startswith(
+        "needs the run's beginning"
+    )
