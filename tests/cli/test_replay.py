@@ -1,16 +1,20 @@
 """`otoscope replay`: recordings go into a store once, whatever state they are in."""
 
 import json
+import signal
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from otoscope.cli.main import cli
-from otoscope.store import StreamName, connect
+from otoscope.store import Column, Frame, Schema, StreamName, connect
 from otoscope.store.places import register_recording
+from otoscope.store.recording import RecordingSink
 
 from tests.cli.conftest import OTOSCOPE, otoscope, record
+from tests.conftest import RedisProcess
 
 pytestmark = pytest.mark.redis
 TRAIN = StreamName("train", 0, 1)
@@ -137,3 +141,38 @@ def test_no_server_is_1_and_names_the_remedy(recorded, free_port):
     assert result.returncode == 1
     assert "otoscope up" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_one_that_is_ended_midway_is_gone_on_with(tmp_path, number):
+    schema = Schema("train", tuple(Column.of("grad_sq", layer=f"l{i}") for i in range(1500)))
+    sink = RecordingSink(tmp_path / "wide-01", "wide-01")
+    sink.begin_attempt("wide-01")
+    sink.add_schema("wide-01", schema)
+    row, steps = np.ones(1500, np.float32), range(1, 6001)
+    sink.append("wide-01", [Frame("train", 0, 1, step, 1e9, schema.hash, row) for step in steps])
+    sink.close()
+    (tmp_path / "redis").mkdir()
+    server = RedisProcess(tmp_path / "redis").start()
+    home = connect(server.url).home
+    try:
+        command = [*OTOSCOPE, "replay", str(tmp_path / "wide-01"), "--url", server.url]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        while home.last_id("wide-01", TRAIN) is None:
+            assert process.poll() is None
+        assert server.process is not None
+        server.process.send_signal(signal.SIGSTOP)  # so that it cannot be faster than we are
+        process.send_signal(number)
+        said = process.communicate(timeout=60)[1]
+        server.process.send_signal(signal.SIGCONT)
+        before = len(home.frames("wide-01", TRAIN))
+        again = json.loads(
+            run("replay", tmp_path / "wide-01", "--url", server.url, "--json").stdout
+        )
+    finally:
+        server.stop()
+
+    assert 0 < before < 6000
+    assert again[0]["samples"] == 6000 - before
+    if number == signal.SIGINT:
+        assert (process.returncode, said.strip()) == (1, "Aborted!")
