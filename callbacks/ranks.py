@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..store import Sink, StoreUnavailableError
+from ..store import Sink, StoreError, StoreUnavailableError
 from ..store.connecting import default_url, open_sink
-from ..store.jobs import Jobs, read_job, write_job
+from ..store.jobs import UNTOLD, Jobs, read_job, write_job
 from ..store.places import boot_id, process_started
 from ..store.recording import RecordingSink
 
@@ -125,25 +125,34 @@ def _address(environment: Mapping[str, str]) -> str:
 class FirstRank:
     """Begins the attempt, and tells the other ranks of it; called by the sender's thread."""
 
-    def __init__(self, run: str, spool: Path, job: str | None) -> None:
+    def __init__(self, run: str, spool: Path, job: str | None, attempt: int = 1) -> None:
         self.run, self.spool, self.job = run, spool, job
         self._begun = time.time()
+        self._least = attempt
+        self._attempt: int | None = None
 
     @property
     def provisional(self) -> Identity:
         """What is known before a store was asked: all but the attempt."""
-        return Identity(self.run, 1, self.spool)
+        return Identity(self.run, self._least, self.spool)
 
     def __call__(self, sink: Sink) -> Identity:
         """Return run and attempt; raises a StoreError where the store does not answer."""
-        attempt = sink.begin_attempt(self.run)
-        if self.job is not None:
-            told = f"{self.run} {attempt} {self._begun:.3f} {_machine()}"
-            if isinstance(sink, Jobs):
-                sink.tell_job(self.job, told)
-            else:
-                write_job(self.spool.parent, self.job, told)
-        return Identity(self.run, attempt, self.spool)
+        try:
+            if self._attempt is None:
+                self._attempt = sink.begin_attempt(self.run)
+            if self.job is not None and isinstance(sink, Jobs):
+                sink.tell_job(self.job, self._told(self._attempt))
+        except StoreError:
+            if self.job is not None:  # what the ranks record meanwhile shall come together again
+                write_job(self.spool.parent, self.job, self._told(self._attempt or self._least))
+            raise
+        if self.job is not None and not isinstance(sink, Jobs):
+            write_job(self.spool.parent, self.job, self._told(self._attempt))
+        return Identity(self.run, self._attempt, self.spool)
+
+    def _told(self, attempt: int) -> str:
+        return f"{self.run} {attempt} {self._begun:.3f} {_machine()}"
 
 
 class OtherRank:
@@ -185,7 +194,7 @@ class OtherRank:
     @property
     def provisional(self) -> Identity:
         """Where to keep what cannot wait until the run is known."""
-        run = f"job-{self.job}"
+        run = f"{UNTOLD}{self.job}"
         return Identity(run, 1, self.root / run / f"rank-{self.rank}")
 
     def _read(self, told: str) -> Identity | None:

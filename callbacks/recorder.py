@@ -113,7 +113,9 @@ class Recorder(Stepping):
             return other, lambda: other.open_sink(url)
         asked = origin.run_id or os.environ.get("OTOSCOPE_RUN_ID")
         run = checked_run_id(asked) if asked else new_run_id(name)
-        return FirstRank(run, root / run, job), lambda: open_sink(url, run, root / run)
+        return FirstRank(run, root / run, job, origin.attempt), lambda: open_sink(
+            url, run, root / run
+        )
 
     @property
     def world_size(self) -> int:

@@ -15,6 +15,9 @@ JOB_SECONDS = 86_400
 
 FOLDER = ".jobs"
 
+UNTOLD = "job-"
+"""Before a job's key: the run id that a rank writes under which was not told yet which run it is."""
+
 
 @runtime_checkable
 class Jobs(Protocol):

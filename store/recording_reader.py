@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .errors import DamagedRecordingError, OtoscopeError
+from .jobs import UNTOLD, read_job
 from .keys import RUN_ID
 from .memory import MERGED
 from .recording_sink import read_json
@@ -155,8 +156,13 @@ class OpenRecording:
                 self._tell(f"meta.json: {key} cannot be {str(value)[:60]!r}; left out")
         return kept
 
+    def _told_by_rank_0(self, run: str) -> str:
+        """Return the run of a rank that had not learnt it, where rank 0 left it beside."""
+        told = read_job(self.directory.parent.parent, run.removeprefix(UNTOLD))
+        return told.split()[0] if run.startswith(UNTOLD) and told else run
+
     def _run_id(self) -> str:
-        told = str(self.fields.pop("run", ""))
+        told = self._told_by_rank_0(str(self.fields.pop("run", "")))
         if RUN_ID.match(told):
             return told
         if not self.spools():

@@ -158,7 +158,13 @@ def _newer(told: Meta, fields: dict[str, Json], there: Meta | None) -> dict[str,
     if told.attempt < there.attempt:
         return {}
     ends = told.ended is not None and there.ended is None
-    return fields if ends or last_seen(told) > last_seen(there) else {}
+    if ends or last_seen(told) > last_seen(there):
+        return fields
+    ranks: dict[str, Json] = {}
+    for key in ("heartbeat", "left"):  # a folder may be that of one rank alone
+        known = getattr(there, key)
+        ranks[key] = {r: t for r, t in getattr(told, key).items() if t > known.get(r, 0.0)}
+    return ranks
 
 
 def _write(home: Home, run: str, fields: dict[str, Json]) -> None:

@@ -27,6 +27,7 @@ from otoscope.callbacks.waiting import LEARNT_AFTER, Waiting
 from otoscope.store import Column, Frame, MemoryHome, Schema, Store, StoreUnavailableError
 from otoscope.store.connecting import connect, open_sink
 from otoscope.store.jobs import JOB_SECONDS, read_job, write_job
+from otoscope.store.places import recordings
 from otoscope.store.recording import RecordingSink
 from otoscope.store.replaying import replay
 from torch import distributed, nn
@@ -181,6 +182,57 @@ def test_a_rank_keeps_its_frames_until_rank_0_tells_which_run_it_is(
     assert [frame.step for frame in home.frames("net-1", stream)] == list(range(1, 42))
     assert (sender.run, sender.attempt, sender.dropped_frames) == ("net-1", 1, 0)
     assert not list(tmp_path.rglob("*.spool"))
+
+
+class Away(MemoryHome):
+    """A server that never answers."""
+
+    def begin_attempt(self, run: str) -> int:
+        raise StoreUnavailableError("away")
+
+    def job(self, job: str) -> str | None:
+        raise StoreUnavailableError("away")
+
+
+def test_what_ranks_recorded_while_the_server_was_away_comes_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "PATIENCE_SECONDS", 0.0)
+    first = FirstRank("net-1", tmp_path / "net-1", "key")
+    for rank, identify in ((0, first), (1, OtherRank(1, tmp_path, "key"))):
+        place = identify.provisional
+        sender = Sender(place.run, Away, place.spool, identify=identify, linger=0.01)
+        sender.emit(SCHEMA)
+        sender.emit({"name": "net", "world_size": 2} if rank == 0 else {"left": {"1": 5.0}})
+        for step in (1, 2, 3):
+            sender.emit(frame(rank, step))
+        sender.start()
+        sender.close(0.3)
+    home = MemoryHome()
+    for folder in recordings():
+        replay(folder, home)
+    assert [run for run, _ in home.run_ids()] == ["net-1"]
+    assert [len(home.frames("net-1", stream)) for stream in home.streams("net-1")] == [3, 3]
+    assert Store(home).meta("net-1").left == {"1": 5.0}
+
+
+def test_an_attempt_is_begun_once_although_it_could_not_be_told_at_first(tmp_path: Path) -> None:
+    class Deaf(MemoryHome):
+        deaf = True
+
+        def tell_job(self, job: str, text: str) -> None:
+            if self.deaf:
+                raise StoreUnavailableError("lost")
+            super().tell_job(job, text)
+
+    home = Deaf()
+    identify = FirstRank("net-1", tmp_path / "net-1", "key")
+    for _ in range(2):
+        with pytest.raises(StoreUnavailableError):
+            identify(home)
+    home.deaf = False
+    assert identify(home).attempt == 1
+    assert home.begin_attempt("net-1") == 2
 
 
 def test_what_every_rank_recorded_is_read_and_replayed_as_one_run(tmp_path: Path) -> None:
