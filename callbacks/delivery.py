@@ -31,6 +31,8 @@ class Delivery:
         self.schemas: dict[str, Schema] = {}
         self.told = Batch()
         """All fields of Meta so far."""
+        self.lost = False
+        """Whether the store has said that something is gone."""
         self.in_doubt = False
         """Whether an error came since the store was last asked what it holds."""
         self.resent_frames = 0
@@ -111,8 +113,9 @@ class Delivery:
         sink.append(self.run, [], events, fields, resent=True)
         self.ring.keep([], self._owed)
         self._owed = []
-        if frames:
-            sink.append(self.run, [], buckets=self.ring.buckets)
+        if frames or self.lost:
+            sink.append(self.run, [], buckets=self.ring.buckets, resent=True)
+        self.lost = False
         for first in range(0, len(frames), BATCH):
             part = frames[first : first + BATCH]
             sink.append(self.run, part, resent=True)

@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 
-from ..store import Sink, StoreError, StoreUnavailableError
+from ..store import Sink, StoreError, StoreLostError, StoreUnavailableError
 from .backlog import Backlog, Batch
 from .delivery import Delivery
 from .outbox import Item, Outbox
@@ -322,6 +322,7 @@ class Sender:
 
     def _failed(self, error: Exception) -> None:
         self.delivery.in_doubt = True
+        self.delivery.lost |= isinstance(error, StoreLostError)
         if self._outbox.batch is not None:
             self._outbox.batch.in_doubt = True
         if not self._pace.pause:

@@ -50,6 +50,8 @@ class RedisHome(RedisTiers, RedisJudgements):
     def __init__(self, url: str, *, timeout: float = 5.0, faithful: bool = False) -> None:
         super().__init__(url, timeout=timeout)
         self._faithful = faithful
+        self._rolled: dict[str, set[str]] = {}
+        """Of each run the keys of the tiers that a faithful home has begun; nobody asks for their ids."""
         self._known: dict[str, set[str]] = {}
         """Of each run the keys of streams that a faithful home saw in the store."""
 
@@ -182,8 +184,9 @@ class RedisHome(RedisTiers, RedisJudgements):
                 place = encode_id(*frame.id)
                 add = adds[frame.family, frame.rank, frame.attempt]
                 pipe.execute_command(*add, place, "h", h, "t", t, "v", v)
-            for command in bucket_commands(run, buckets, known):
-                begun.add(command[1])
+            rolled = self._rolled.setdefault(run, set()) if self._faithful else set()
+            # tiers that are gone are begun anew only where all that is known of them comes at once
+            for command in bucket_commands(run, buckets, rolled if frames or not resent else ()):
                 pipe.execute_command(*command)
             for event in events:
                 begun.add(keys.events(run))
@@ -204,6 +207,7 @@ class RedisHome(RedisTiers, RedisJudgements):
             if fields or events or not known:  # a sender has news every second
                 self._client.zadd(keys.runs(), {run: time.time()})
         self._know(run, begun)
+        rolled |= {keys.tier(run, bucket.stream, bucket.tier) for bucket in buckets}
         return refused
 
     def _know(self, run: str, begun: set[str]) -> None:

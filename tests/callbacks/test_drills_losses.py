@@ -119,6 +119,23 @@ def test_a_flush_while_the_server_is_refused_is_mended_too(
     assert_whole(drill, server.url)
 
 
+def test_a_flush_right_behind_another_error_keeps_what_is_rolled_up(
+    server: RedisProcess, tmp_path: Path
+) -> None:
+    proxy = Proxy(server.port)
+    drill = training(proxy.url, tmp_path)
+    drill.steps(100)
+    assert drill.sender.flush(20)
+    proxy.cut()
+    drill.steps(2)  # they complete no bucket: no tier is written to since the error
+    assert drill.sender.flush(20)
+    flush_all(server)
+    drill.steps(100)
+    finish(drill)
+    proxy.close()
+    assert_whole(drill, server.url)
+
+
 def test_a_flush_again_and_again_is_mended_every_time(server: RedisProcess, tmp_path: Path) -> None:
     drill = training(server.url, tmp_path)
     for _ in range(10):
