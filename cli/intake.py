@@ -17,6 +17,9 @@ from ..store.recording import OpenRecording
 from ..store.replaying import replay
 
 LOOK_SECONDS = 5.0
+GIVEN_UP_SECONDS = 86_400.0
+"""A recording that nobody has written to for a day, though it never ended: its training was killed.
+One that goes on makes itself known again."""
 PATIENCE = 10
 """A look takes at most one tenth of the time: what is taken in again is read from its start."""
 
@@ -77,7 +80,8 @@ class Intake:
             self._say(f"recording  {done.run} taken in, {done.samples} samples{more}")
             for line in done.damage:
                 self._refuse(directory, f"damaged: {line}")
-        if not done.growing and home.meta(done.run).ended is not None:
+        silent = time.time() - state[1] > GIVEN_UP_SECONDS
+        if not done.growing and (silent or home.meta(done.run).ended is not None):
             forget_recording(directory)
 
     def _refuse(self, directory: Path, line: str) -> None:

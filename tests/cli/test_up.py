@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from otoscope.cli.demo import running_stack
 from otoscope.cli.intake import Intake
-from otoscope.store import Column, Event, Frame, Schema, connect
+from otoscope.store import Column, Event, Frame, Schema, StreamName, connect
 from otoscope.store.places import (
     address_file,
     boot_id,
@@ -303,3 +303,22 @@ def test_the_end_of_a_run_that_another_server_has_is_left_for_it(redis_url, tmp_
         assert [frame.step for frame in found] == list(range(1, 41))
     finally:
         home.delete("torn-01")
+
+
+def test_a_recording_of_a_killed_training_is_looked_for_no_longer_than_a_day(redis_url, tmp_path):
+    folder = record(tmp_path / "killed-01", "killed-01", steps=5)
+    meta = json.loads((folder / "meta.json").read_text())
+    del meta["ended"]
+    (folder / "meta.json").write_text(json.dumps(meta))
+    register_recording(folder)
+    home = connect(redis_url).home
+    try:
+        Intake(redis_url, Event_(), print).look()
+        assert recordings() == [folder]
+        for path in folder.iterdir():
+            os.utime(path, (0, 0))
+        Intake(redis_url, Event_(), print).look()
+        assert recordings() == []
+        assert len(home.frames("killed-01", StreamName("train", 0, 1))) == 5
+    finally:
+        home.delete("killed-01")
