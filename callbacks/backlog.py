@@ -199,6 +199,10 @@ class Backlog:
     def done(self) -> None:
         """Forget what has waited longest; with the last of it the folder goes."""
         self.frames -= self._portions.popleft().frames
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove the folder where nothing waits in it: a full disk may have left a beginning."""
         if self._portions or self._sink is None:
             return
         self._sink.close()

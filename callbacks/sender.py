@@ -346,6 +346,7 @@ class Sender:
     def _recovered(self) -> None:
         if self._pace.pause:
             log.info("run %s: the store answers again", self.run)
+            self._backlog.tidy()
         self._pace.pause = 0.0
 
     def _to_disk(self) -> None:

@@ -68,6 +68,7 @@ def test_a_full_disk_beside_an_absent_server_is_counted_to_the_last_sample(tmp_p
         assert drill.sender.dropped_frames == len(lost)
         assert found.twice == [] and set(found.ids) <= set(drill.emitted)
         assert sorted(found.events) == sorted(drill.events)
+        assert not (tmp_path / RUN).exists() and recordings() == []
     finally:
         process.stop()
 

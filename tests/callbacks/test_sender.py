@@ -363,3 +363,29 @@ def test_a_spool_that_somebody_else_takes_in_meanwhile_is_not_counted_as_lost(
     assert sender.flush() and sender.close()
     assert steps(home) == list(range(1, 101))
     assert (sender.sent_frames, sender.dropped_frames) == (100, 0)
+
+
+def test_a_disk_that_was_full_is_left_without_a_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Flaky()
+    home.refuse = StoreUnavailableError("nobody answers")
+    append = RecordingSink.append
+
+    def full(self: RecordingSink, run: str, frames: Any, *args: Any, **options: Any) -> int:
+        if frames:
+            raise StoreFullError("no space left")
+        return append(self, run, frames, *args, **options)
+
+    monkeypatch.setattr(RecordingSink, "append", full)
+    sender = started(home, tmp_path / RUN, held=10)
+    sender.emit(Event("epoch", 1))
+    for step in range(1, 31):
+        sender.emit(frame(step))
+    until(lambda: "no space left" in (sender.last_error or ""), "a full disk")
+    assert (tmp_path / RUN / "events.jsonl").exists()
+    home.refuse = None
+    assert sender.flush() and sender.close()
+    assert steps(home) == list(range(1, 31))
+    assert [event.kind for _, event in home.events(RUN)] == ["epoch"]
+    assert not (tmp_path / RUN).exists() and recordings() == []
