@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from otoscope.store import Column, Event, Frame, MemoryHome, Schema, StreamName
+from otoscope.diagnostics import Daemon, judge, summary
+from otoscope.store import Column, Event, Frame, MemoryHome, Schema, Store, StreamName, connect
 from otoscope.store import replaying as module
 from otoscope.store.buckets import TIERS
 from otoscope.store.frames import decode_id
@@ -16,6 +17,8 @@ from otoscope.store.recording import RecordingSink
 from otoscope.store.replaying import replay
 from otoscope.store.retention import RAW_FRAMES
 from otoscope.store.rollups import Rollups
+
+from tests.cli.conftest import record
 
 RUN = "replayed-01"
 SCHEMAS = {name: Schema(name, (Column.of("loss"), Column.of("lr"))) for name in ("train", "noise")}
@@ -319,3 +322,25 @@ def test_ids_stay_in_order_in_the_home(folder: Path) -> None:
     places = [decode_id(place) for place, _ in home.events(RUN)]
 
     assert places == sorted(places)
+
+
+def test_a_daemon_that_watches_a_replay_finds_what_a_judgement_of_the_folder_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FRAMES_AT_ONCE", 40)
+    folder = record(tmp_path / RUN, RUN, steps=600, bad_from=350)
+    home = MemoryHome()
+    daemon = Daemon(home, heartbeat=tmp_path / "beat")
+
+    def watch(done: int, of: int) -> None:
+        daemon.tick()
+
+    replay(folder, home, watch)
+    while daemon.tick():
+        pass
+
+    expected = judge(connect(folder), RUN)
+    found = summary(Store(home), RUN)
+    assert [item["rule"] for item in expected["findings"]] == ["non_finite"]
+    assert found["findings"] == expected["findings"]
+    assert (found["verdict"], found["judged"]) == (expected["verdict"], expected["judged"])
