@@ -329,3 +329,36 @@ def test_a_long_recording_on_disk_is_read_by_its_tiers(tmp_path: Path) -> None:
     assert 200 <= len(series) < 400
     assert (series.high[:, 0] == 9).sum() == 1
     assert len(store.home.buckets("long-01", StreamName("train", 0, 1), 1)) == 750
+
+
+def test_a_bucket_whose_samples_all_lie_behind_the_range_is_no_part_of_it(home: Home) -> None:
+    run, store = new_run_id("rare"), Store(home)
+    truth = record(home, run, range(100, 400_000, 100))
+    assert home.frames(run, home.streams(run)[0], count=1)[0].step > 150_000
+    series = store.read(run, "train", ["loss"], stop=4_098)  # the next sample is that of step 4,100
+    assert 3_500 < series.steps[-1] <= 4_098
+    check(series, truth, 100, 4_098)
+
+
+def test_parts_of_a_bucket_are_rows_of_their_own_and_count_once(home: Home) -> None:
+    run = new_run_id("parts")
+    home.write_meta(run, {"name": run})
+    home.add_schema(run, SCHEMA)
+    rollups, retention = Rollups(), Retention(cap=CAP)
+    rows = np.random.default_rng(1).random((30_000, 4)).astype(np.float32)
+    frames = [
+        Frame("train", 0, 1, step, 1e9 + step, SCHEMA.hash, row) for step, row in enumerate(rows, 1)
+    ]
+    for first, last in ((0, 10_003), (10_003, 10_007), (10_007, 30_000)):
+        for begin in range(first, last, 500):
+            part = frames[begin : min(begin + 500, last)]
+            home.append(run, part, buckets=rollups.take(part))
+            retention.note(part)
+            retention.enforce(home, run)
+        home.append(run, [], buckets=rollups.open())  # as if the attempt had ended each time
+    truth = Truth(np.arange(1, 30_001), rows)
+    series = Store(home).read(run, "train", ["loss"], points=30)
+    check(series, truth, 1, 30_000)
+    for start, stop in ((9_000, 11_000), (10_002, 10_500), (9_990, 10_005), (10_005, 30_000)):
+        part = Store(home).read(run, "train", ["loss"], start=start, stop=stop, points=128)
+        check(part, truth, start, stop)
