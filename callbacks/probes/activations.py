@@ -72,10 +72,10 @@ class Activations(Probe):
         device = next((p.device for p in training.model.parameters()), torch.device("cpu"))
         self._sums = torch.zeros(len(self._watched), 4, dtype=torch.float32, device=device)
         self._absmax = torch.zeros(len(self._watched), dtype=torch.float32, device=device)
-        self._functions = FunctionalCalls(self._innermost, self._called)
+        self._functions = FunctionalCalls(self._innermost, self._called, self._failed)
         # here, for measuring them takes as long as some samples
         self._call_seconds, self._pass_seconds = seconds_of_a_call(), seconds_of_a_pass()
-        self._forwards = Forwards(training.model, looks, self._functions)
+        self._forwards = Forwards(training.model, looks, self._functions, self._failed)
         if not self._watched:
             raise ProbeOffError("the model has no activation modules and no layers with weights")
         return self._columns()
@@ -112,35 +112,39 @@ class Activations(Probe):
         def look(module: nn.Module, inputs: Any, output: Any) -> None:
             if not self._on:
                 return
-            x = _tensor(output)
-            if x is None:
-                return
             if torch.compiler.is_compiling():
-                self._add_output(watched, x)
-            elif _counts(module):
-                before = clock()
-                self._channels_first = _channels_first(module, self._channels_first)
-                self._guarded(self._add_output, watched, x)
-                self.hook_seconds += clock() - before
+                x = _tensor(output)
+                if x is not None:
+                    self._add_output(watched, x)
+            else:
+                self._guarded(module, self._see_output, watched, module, output)
 
         return look
+
+    def _see_output(self, watched: Watched, module: nn.Module, output: Any) -> None:
+        x = _tensor(output)
+        if x is not None:
+            self._channels_first = _channels_first(module, self._channels_first)
+            self._add_output(watched, x)
 
     def _activation_look(self, watched: Watched) -> Look:
         def look(module: nn.Module, inputs: Any, output: Any) -> None:
             if not self._on:
                 return
-            y = _tensor(output)
-            x = y if watched.inplace else _tensor(inputs)
-            if x is None or y is None:
-                return
             if torch.compiler.is_compiling():
-                self._add_saturated(watched, x)
-            elif _counts(module):
-                before = clock()
-                self._guarded(self._add_activation, watched, x, y)
-                self.hook_seconds += clock() - before
+                x = _tensor(output if watched.inplace else inputs)
+                if x is not None:
+                    self._add_saturated(watched, x)
+            else:
+                self._guarded(module, self._see_activation, watched, inputs, output)
 
         return look
+
+    def _see_activation(self, watched: Watched, inputs: Any, output: Any) -> None:
+        y = _tensor(output)
+        x = y if watched.inplace else _tensor(inputs)
+        if x is not None and y is not None:
+            self._add_activation(watched, x, y)
 
     def _innermost(self) -> tuple[str, nn.Module] | None:
         running = self._forwards.running
@@ -148,10 +152,8 @@ class Activations(Probe):
 
     def _called(self, call: Call) -> None:
         running = self._innermost()
-        if self._on and running is not None and _counts(running[1]):
-            before = clock()
-            self._guarded(self._add_call, call)
-            self.hook_seconds += clock() - before
+        if self._on and running is not None:
+            self._guarded(running[1], self._add_call, call)
 
     def _add_call(self, call: Call) -> None:
         x, y = _tensor(call.inputs), _tensor(call.output)
@@ -167,14 +169,20 @@ class Activations(Probe):
             self._new = True
         self._add_activation(watched, x, y)
 
-    def _guarded(self, what: Any, *arguments: Any) -> None:
+    def _guarded(self, module: nn.Module, what: Any, *arguments: Any) -> None:
         """Run what looks at a layer inside the user's forward pass; an error waits for `sample`."""
+        begun = clock()
         try:
-            with torch.no_grad():
-                what(*arguments)
+            if _counts(module):
+                with torch.no_grad():
+                    what(*arguments)
         except Exception as error:  # a hook must not raise into the user's forward pass
-            self._on = False
-            self._error = error
+            self._failed(error)
+        self.hook_seconds += clock() - begun
+
+    def _failed(self, error: Exception) -> None:
+        self._on = False
+        self._error = error
 
     def _add_output(self, watched: Watched, x: torch.Tensor) -> None:
         flat = _rows(x).detach().float().reshape(-1)
@@ -290,7 +298,7 @@ def _is_layer(path: str, module: nn.Module) -> bool:
 
 def _counts(module: nn.Module) -> bool:
     """Tell whether a forward pass belongs to the training: not one in eval mode without gradients."""
-    return (module.training or torch.is_grad_enabled()) and is_real()
+    return is_real() and (module.training or torch.is_grad_enabled())
 
 
 def _rows(x: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
@@ -33,6 +34,7 @@ class Forwards:
         model: whose modules; others, and copies of these, are not told of.
         looks: what to call after the forward pass of a module, by its id.
         around: entered around the outermost forward pass, for what happens between modules.
+        failed: told of an error of ours; nobody is told of forward passes after it.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Forwards:
         model: nn.Module,
         looks: Mapping[int, Look],
         around: AbstractContextManager[Any] | None = None,
+        failed: Callable[[Exception], None] = lambda error: None,
     ) -> None:
         self.running: list[tuple[str, nn.Module]] = []
         """Path and module of the forward passes that are under way, the innermost last."""
@@ -51,6 +54,7 @@ class Forwards:
         self._model = model
         self._looks = looks
         self.around = around
+        self._failed = failed
         self._inside = False
         self._thread = 0
         self._on: list[Any] = []
@@ -66,16 +70,14 @@ class Forwards:
             # a first call of a compiled model warns of them before it tells us that it is one
             warnings.filterwarnings("ignore", "Using `torch.compile.* when there are global hooks")
             self._thread = get_ident()
-            self._on = [
-                register_module_forward_pre_hook(self._entered),
-                # called after an exception too, so that what was entered is left
-                register_module_forward_hook(self._left, always_call=True),
-            ]
+            self._on = _listening(weakref.ref(self))
+            # a recorder that was let go unfinished leaves no hook to every module behind
+            self._remove = weakref.finalize(self, _remove, list(self._on))
 
     def off(self) -> None:
         """Stop, also in the middle of a forward pass that nobody told the end of (Ctrl-C)."""
-        for handle in self._on:
-            handle.remove()
+        if self._on:
+            self._remove()
         self._on = []
         self.running.clear()
         self._leave()
@@ -105,6 +107,12 @@ class Forwards:
     def _entered(self, module: nn.Module, inputs: Any) -> None:
         if torch.compiler.is_compiling():
             return
+        try:
+            self._note_entry(module)
+        except Exception as error:  # a hook must not raise into the user's forward pass
+            self._give_up(error)
+
+    def _note_entry(self, module: nn.Module) -> None:
         if type(module).__name__ == "OptimizedModule":
             # somebody compiles this model or another, and nothing is traced yet: hooks for all
             # modules would be traced in, and have it compiled once more when they are gone
@@ -116,7 +124,15 @@ class Forwards:
             self.passes += 1
 
     def _left(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        if torch.compiler.is_compiling() or not self._is_ours(module):
+        if torch.compiler.is_compiling():
+            return
+        try:
+            self._note_exit(module, inputs, output)
+        except Exception as error:  # as above
+            self._give_up(error)
+
+    def _note_exit(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if not self._is_ours(module):
             return
         while self.running:
             _, last = self.running.pop()
@@ -129,6 +145,10 @@ class Forwards:
             with torch._C.DisableTorchFunction():  # our own calls are none of the model's
                 look(module, inputs, output)
 
+    def _give_up(self, error: Exception) -> None:
+        self.off()
+        self._failed(error)
+
     def _enter(self) -> None:
         if self.around is not None and not self._inside:
             self._inside = True
@@ -138,6 +158,31 @@ class Forwards:
         if self.around is not None and self._inside:
             self._inside = False
             self.around.__exit__(None, None, None)
+
+
+def _listening(watched: weakref.ref[Forwards]) -> list[Any]:
+    """Register the two hooks for all modules; they keep nothing alive."""
+
+    def entered(module: nn.Module, inputs: Any) -> None:
+        forwards = watched()
+        if forwards is not None:
+            forwards._entered(module, inputs)
+
+    def left(module: nn.Module, inputs: Any, output: Any) -> None:
+        forwards = watched()
+        if forwards is not None:
+            forwards._left(module, inputs, output)
+
+    return [
+        register_module_forward_pre_hook(entered),
+        # called after an exception too, so that what was entered is left
+        register_module_forward_hook(left, always_call=True),
+    ]
+
+
+def _remove(handles: list[Any]) -> None:
+    for handle in handles:
+        handle.remove()
 
 
 @cache

@@ -77,18 +77,21 @@ class FunctionalCalls(TorchFunctionMode):
     Args:
         running: returns path and module of the innermost forward pass, or None.
         tell: called with every activation.
+        failed: told of an error of ours.
     """
 
     def __init__(
         self,
         running: Callable[[], tuple[str, nn.Module] | None],
         tell: Callable[[Call], None],
+        failed: Callable[[Exception], None] = lambda error: None,
     ) -> None:
         super().__init__()
         self.calls = 0
         """Calls of torch functions that went through here."""
         self._running = running
         self._tell = tell
+        self._failed = failed
         self._sites: dict[tuple[str, str, CodeType, int], str] = {}
         self._names: set[str] = set()
 
@@ -113,8 +116,11 @@ class FunctionalCalls(TorchFunctionMode):
         if kind is not None:
             running = self._running()
             if running is not None and args:
-                with torch._C.DisableTorchFunction():  # modes of the user's need not see us
-                    self._look(kind, running, args, kwargs, output)
+                try:
+                    with torch._C.DisableTorchFunction():  # modes of the user's need not see us
+                        self._look(kind, running, args, kwargs, output)
+                except Exception as error:  # must not reach the user's forward pass
+                    self._failed(error)
         return output
 
     def _look(

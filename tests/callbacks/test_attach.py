@@ -111,7 +111,17 @@ def test_a_probe_that_raises_never_reaches_a_plain_loop(where: str, tmp_path: Pa
     assert len(recorded(tmp_path, recorder.run_id).read(recorder.run_id, "train")) == 30
 
 
-@pytest.mark.parametrize("broken", ["watched.dead_units", "activations.saturated_share"])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "watched.dead_units",
+        "activations.saturated_share",
+        "activations._tensor",
+        "forwards._is_redirected",
+        "forwards.is_real",
+        "functional.activation_kind",
+    ],
+)
 def test_a_measure_that_raises_in_a_forward_hook_never_reaches_the_forward_pass(
     broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,6 +312,9 @@ def test_a_recorder_that_was_let_go_is_not_kept_for_the_end_of_the_process(tmp_p
     recorder = attach(model, optimizer, spool=tmp_path, verdict=False)
     recorder.sender.close(1.0)
     watch = weakref.ref(recorder)
+    kept = weakref.ref(model)
+    assert torch.nn.modules.module._global_forward_hooks  # its first step is to be sampled
     del recorder, optimizer, model
     gc.collect()
-    assert watch() is None
+    assert watch() is None and kept() is None
+    assert not torch.nn.modules.module._global_forward_hooks

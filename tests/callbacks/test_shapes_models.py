@@ -280,6 +280,17 @@ def test_a_validation_between_two_steps_does_not_count_into_the_next(tmp_path: P
     assert series.column("absmax/first").max() < 100
 
 
+def test_a_part_in_eval_mode_counts_where_gradients_pass_through_it(tmp_path: Path) -> None:
+    def call(model: Any, batch: torch.Tensor) -> torch.Tensor:
+        model[0].eval()  # as one keeps the statistics of a BatchNorm
+        return model(batch).square().mean()
+
+    make = lambda: nn.Sequential(Called(), nn.Linear(12, 3))  # noqa: E731
+    series = Loop(tmp_path, make).run(call=call)
+    assert (series.column("numel/0.first") == 24 * 20).all()
+    assert (series.column("units/0.relu()") == 20).all()
+
+
 @pytest.mark.parametrize("reentrant", [False, True], ids=["plain", "reentrant"])
 def test_a_checkpointed_block_counts_once(reentrant: bool, tmp_path: Path) -> None:
     class Net(nn.Module):
