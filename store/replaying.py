@@ -164,7 +164,7 @@ def _newer(told: Meta, fields: dict[str, Json], there: Meta | None) -> dict[str,
     for key in ("heartbeat", "left"):  # a folder may be that of one rank alone
         known = getattr(there, key)
         ranks[key] = {r: t for r, t in getattr(told, key).items() if t > known.get(r, 0.0)}
-    return ranks
+    return {key: newer for key, newer in ranks.items() if newer}
 
 
 def _write(home: Home, run: str, fields: dict[str, Json]) -> None:
