@@ -213,5 +213,7 @@ class Backlog:
                 if path.is_file():
                     path.unlink()
             folder.rmdir()
+            if folder.parent.name == self.run:  # of another rank than 0
+                folder.parent.rmdir()
         with contextlib.suppress(OSError):
             forget_recording(folder.resolve())
