@@ -76,7 +76,7 @@ def _open_folder(directory: Path) -> Store:
             f"{str(directory)!r} is neither a URL nor the folder of a recorded run; "
             "write redis://host:6379/0, or ./.otoscope/<run id>"
         )
-    recording = read_recording(directory)
+    recording = read_recording(directory, mapped=True)
     return Store(recording.home, damage=recording.damage)
 
 

@@ -42,8 +42,10 @@ def is_recording(directory: Path) -> bool:
     return (directory / "meta.json").is_file() or any(directory.glob("*-*-*.spool"))
 
 
-def read_recording(directory: Path) -> Recording:
+def read_recording(directory: Path, *, mapped: bool = False) -> Recording:
     """Read a recorded run into memory, as far as its files are sound.
+
+    With `mapped` the numbers stay in the files, so that a run of a week fits; nobody may cut them.
 
     Raises DamagedRecordingError where the folder holds no recording at all.
     """
@@ -51,7 +53,7 @@ def read_recording(directory: Path) -> Recording:
     recording = Recording(MemoryHome(), source.run, source.damage)
     home, run = recording.home, recording.run
     rollups, batch = Rollups(), list[Frame]()
-    for frame in source.frames():
+    for frame in source.frames(mapped=mapped):
         batch.append(frame)
         if len(batch) == AT_ONCE:
             home.append(run, batch, buckets=rollups.take(batch))

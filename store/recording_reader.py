@@ -83,14 +83,17 @@ class OpenRecording:
     def _name(self, path: Path) -> str:
         return path.relative_to(self.directory).as_posix()
 
-    def frames(self) -> Iterator[Frame]:
-        """Yield the frames attempt by attempt, the ranks of an attempt side by side by their time."""
+    def frames(self, *, mapped: bool = False) -> Iterator[Frame]:
+        """Yield the frames attempt by attempt, the ranks of an attempt side by side by their time.
+
+        With `mapped` their vectors stay in the files (see `read_spool`).
+        """
         files: dict[int, dict[int, list[Path]]] = {}
         for path in self.spools():
             rank, attempt, _ = spool_order(path)
             files.setdefault(attempt, {}).setdefault(rank, []).append(path)
         for attempt in sorted(files):
-            ranks = [self._of_files(paths) for _, paths in sorted(files[attempt].items())]
+            ranks = [self._of_files(paths, mapped) for _, paths in sorted(files[attempt].items())]
             yield from heapq.merge(*ranks, key=lambda frame: frame.time)
         for (name, schema), count in sorted(self._unknown.items()):
             self.damage.append(
@@ -98,12 +101,12 @@ class OpenRecording:
             )
         self._unknown.clear()
 
-    def _of_files(self, paths: list[Path]) -> Iterator[Frame]:
+    def _of_files(self, paths: list[Path], mapped: bool) -> Iterator[Frame]:
         for path in paths:
             rank, attempt, _ = spool_order(path)
             count = 0
             try:
-                for item in read_spool(path, rank, attempt):
+                for item in read_spool(path, rank, attempt, mapped=mapped):
                     if isinstance(item, Frame):
                         count += 1
                         if self._is_known(item.schema):

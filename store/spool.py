@@ -23,7 +23,8 @@ _HEAD = struct.Struct("<8sdqIB")
 _LARGEST = 64 * 2**20
 """No record is larger: a length beyond it is damage, not a frame."""
 
-Bytes = bytes | mmap.mmap
+Bytes = bytes | mmap.mmap | memoryview
+"""What a file's records are read from; from a memoryview their vectors are views too, no copies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def decode_records(data: Bytes, rank: int, attempt: int) -> Iterator[Frame | Fla
     place = 0
     while place < len(data):
         body = _body(data, place)
-        if isinstance(body, bytes):
+        if not isinstance(body, Flaw):
             after: int | None = place + _SIZE.size + len(body)
             found = _frame(body, place, after, rank, attempt)
             yield found
@@ -76,25 +77,34 @@ def decode_records(data: Bytes, rank: int, attempt: int) -> Iterator[Frame | Fla
             yield body
             after = body.after
             if after is not None and after < len(data):
-                after = after if isinstance(_body(data, after), bytes) else None
+                after = None if isinstance(_body(data, after), Flaw) else after
         if after is None:
             return
         place = after
 
 
-def read_spool(path: Path, rank: int, attempt: int) -> Iterator[Frame | Flaw]:
+def read_spool(
+    path: Path, rank: int, attempt: int, *, mapped: bool = False
+) -> Iterator[Frame | Flaw]:
     """Yield what `decode_records` finds in a file, which is mapped and never read whole.
+
+    With `mapped` the vectors stay in the file, whose pages come and go as they are used; it must
+    not be cut while they are.
 
     Raises OSError where the file cannot be opened.
     """
     with path.open("rb") as file:
         if path.stat().st_size == 0:
             return
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            yield from decode_records(data, rank, attempt)
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if mapped:
+        yield from decode_records(memoryview(data), rank, attempt)
+        return
+    with data:
+        yield from decode_records(data, rank, attempt)
 
 
-def _body(data: Bytes, place: int) -> bytes | Flaw:
+def _body(data: Bytes, place: int) -> bytes | memoryview | Flaw:
     """Return the body of the record at a place, or what is wrong there."""
     if place + _SIZE.size > len(data):
         return Flaw(place, f"cut short ({len(data) - place} bytes of a record are left)", True)
@@ -114,10 +124,12 @@ def _body(data: Bytes, place: int) -> bytes | Flaw:
     return body
 
 
-def _frame(body: bytes, place: int, after: int | None, rank: int, attempt: int) -> Frame | Flaw:
+def _frame(
+    body: bytes | memoryview, place: int, after: int | None, rank: int, attempt: int
+) -> Frame | Flaw:
     schema, time, step, seq, letters = _HEAD.unpack_from(body)
     start = _HEAD.size + letters
-    name = body[_HEAD.size : start]
+    name = bytes(body[_HEAD.size : start])
     sound = len(name) == letters > 0 and name.isascii() and (len(body) - start) % 4 == 0
     if not sound or step < 0 or seq < 1:
         return Flaw(place, "a record that no frame can be", after=after)
@@ -136,5 +148,5 @@ def _frame(body: bytes, place: int, after: int | None, rank: int, attempt: int) 
 def _only_zeros(data: Bytes, place: int) -> bool:
     step = 1 << 20
     return not any(
-        data[first : first + step].strip(b"\0") for first in range(place, len(data), step)
+        bytes(data[first : first + step]).strip(b"\0") for first in range(place, len(data), step)
     )

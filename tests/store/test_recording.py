@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 from pathlib import Path
 
 import numpy as np
@@ -136,3 +137,12 @@ def test_a_url_in_the_environment_comes_before_the_disk(
     sink = open_sink(None, RUN, tmp_path / RUN)
     assert isinstance(sink, RedisHome)
     assert not (tmp_path / RUN).exists()
+
+
+def test_the_numbers_of_an_opened_folder_stay_in_its_files(folder: Path) -> None:
+    found = connect(folder).home.frames(RUN, StreamName("train", 0, 1))[-1]
+    assert isinstance(found.values.base, memoryview)
+    assert isinstance(found.values.base.obj, mmap.mmap)
+    assert found.values.tolist() == pytest.approx([4.0, 0.1])
+    copied = read_recording(folder).home.frames(RUN, StreamName("train", 0, 1))[-1]
+    assert isinstance(copied.values.base, bytes)
