@@ -27,7 +27,9 @@ class Target:
     folder: bool
 
     def file(self, family: str) -> Path:
-        return self.path / f"{family}.{self.kind}" if self.folder else self.path
+        if not self.folder:
+            return self.path
+        return self.path / f"{family.replace('/', '_')}.{self.kind}"
 
 
 @dataclass(slots=True)

@@ -91,7 +91,7 @@ def recordings_in(directory: Path) -> list[Path]:
 def _take_in(folder: Path, home: Home, *, quiet: bool) -> dict[str, Any]:
     """Replay one folder and say what came of it; a server that goes away ends the command."""
     try:
-        with progress_bar(folder.name, in_bytes=True) as progress:
+        with progress_bar(folder.resolve().name, in_bytes=True) as progress:
             done = replay(folder, home, progress)
     except StoreUnavailableError:
         raise
