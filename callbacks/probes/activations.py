@@ -54,6 +54,7 @@ class Activations(Probe):
         return self.ranks == "all" and training.world_size > 1
 
     _error: Exception | None = None
+    _forwards: Forwards | None = None
 
     def attach(self, training: Training) -> Sequence[Column]:
         self._on = False
@@ -147,7 +148,7 @@ class Activations(Probe):
             self._add_activation(watched, x, y)
 
     def _innermost(self) -> tuple[str, nn.Module] | None:
-        running = self._forwards.running
+        running = self._forwards.running if self._forwards is not None else ()
         return running[-1] if running else None
 
     def _called(self, call: Call) -> None:
@@ -229,6 +230,7 @@ class Activations(Probe):
             watched.clear()
         self._error = None
         self._on = True
+        assert self._forwards is not None
         self._functions.calls = self._forwards.passes = 0
         self._forwards.on()
 
@@ -280,11 +282,13 @@ class Activations(Probe):
 
     def disarm(self) -> None:
         self._on = False
-        self._forwards.off()
+        if self._forwards is not None:
+            self._forwards.off()
 
     def detach(self) -> None:
         self._on = False
-        self._forwards.close()
+        if self._forwards is not None:
+            self._forwards.close()
 
 
 def _is_layer(path: str, module: nn.Module) -> bool:

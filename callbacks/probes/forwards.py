@@ -234,7 +234,7 @@ def is_compiled(model: nn.Module) -> bool:
             return True
         if getattr(module, "_compiled_call_impl", None) is not None:
             return True
-        own = (type(module).forward, *vars(module).values())
+        own = (getattr(type(module), "forward", None), *vars(module).values())
         if any(callable(value) and hasattr(value, "_torchdynamo_orig_callable") for value in own):
             return True
     return False

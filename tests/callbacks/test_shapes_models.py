@@ -363,6 +363,16 @@ def test_the_model_can_be_scripted_in_the_middle_of_a_run(tmp_path: Path) -> Non
     assert len(series) == 3
 
 
+def test_a_part_that_is_scripted_is_passed_by_and_the_rest_measured(tmp_path: Path) -> None:
+    def make() -> nn.Module:
+        part: Any = torch.jit.script(nn.Sequential(nn.Linear(12, 8), nn.ReLU()))
+        return nn.Sequential(part, nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
+
+    series = Loop(tmp_path, make).run()
+    assert (series.column("numel/1") == 24 * 6).all()
+    assert (series.column("units/2") == 6).all()
+
+
 def transformed(model: Any, batch: torch.Tensor) -> None:
     weights = {name: p.detach() for name, p in model.named_parameters()}
 
