@@ -158,6 +158,12 @@ def _judged(run_json: Mapping[str, Json], overhead: Mapping[str, Json]) -> str:
     missing = [f"{name_of(rule)} ({why})" for rule, why in run_json["not_judged"].items()]
     if missing:
         text += f"<p>Not judged: {escape(' · '.join(missing))}.</p>"
+    gaps = [f"{gap['from']:,} to {gap['to']:,}" for gap in run_json.get("missed", [])]
+    if gaps:
+        text += (
+            f"<p>Not judged: steps {escape(', '.join(gaps))}, whose samples were lost or are not "
+            "kept any more.</p>"
+        )
     share = overhead.get("share")
     cost = (
         f'<p class="quiet">Otoscope cost {100 * float(share):.1f} % of this run.</p>'

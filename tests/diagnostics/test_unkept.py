@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from otoscope.diagnostics import Daemon, judge, summary
+from otoscope.diagnostics import Daemon, judge, render_report, summary
 from otoscope.store import Column, Event, Frame, MemoryHome, Schema, Store, StreamName
 from otoscope.store.retention import Retention
 from otoscope.store.schemas import dumps
@@ -107,6 +107,8 @@ def test_a_run_whose_beginning_is_gone_is_judged_only_where_that_does_not_matter
     for rule in ("plateau", "lr_too_high", "exploding_gradients", "dead_units"):
         assert "up to step 3,500 are not kept" in answer["not_judged"][rule]
     assert answer["findings"] == []
+    page = render_report(Store(home), RUN, answer)
+    assert "Not judged: steps 1 to 3,500, whose samples" in page
 
 
 def test_a_run_that_begins_late_on_its_own_account_misses_nothing(home: MemoryHome) -> None:
