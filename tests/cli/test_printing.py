@@ -30,6 +30,16 @@ def test_what_a_finding_caused_is_named_with_it_and_not_advised_on_its_own(capsy
     assert "plateau:run:1:9" not in "".join(lines)
 
 
+def test_steps_that_could_not_be_judged_are_named(capsys):
+    gaps = [{"attempt": 1, "from": 1, "to": 31_808}, {"attempt": 2, "from": 40_000, "to": 40_100}]
+
+    print_run({"run": "a", "state": "healthy", "missed": gaps})
+
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Not judged: steps 1 to 31,808 (attempt 1): their samples were lost, or" in text
+    assert "Not judged: steps 40,000 to 40,100 (attempt 2)" in text
+
+
 @pytest.mark.parametrize(
     ("served", "told"),
     [(True, "See http://127.0.0.1:8050"), (False, "`otoscope up` shows them")],
