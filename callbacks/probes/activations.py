@@ -239,6 +239,7 @@ class Activations(Probe):
         if self._error is not None:
             raise self._error
         self.hook_seconds += self._functions.calls * self._call_seconds
+        assert self._forwards is not None
         self.hook_seconds += self._forwards.passes * self._pass_seconds
         if self._new:
             self._columns()
