@@ -258,7 +258,7 @@ def test_what_every_rank_recorded_is_read_and_replayed_as_one_run(tmp_path: Path
 
 def test_ranks_of_unequal_pace_sample_at_steps_in_common() -> None:
     sampled = []
-    for step_seconds in (0.010, 0.018):
+    for step_seconds in (0.0075, 0.0125):  # a sample pays for itself in 5 steps, or in 3
         budget = Budget(0.02)
         budget.claim("shards", aligned=True)
         steps = []
@@ -272,7 +272,7 @@ def test_ranks_of_unequal_pace_sample_at_steps_in_common() -> None:
     assert fast != slow
     common = len(fast & slow)
     assert common > 100
-    assert common >= 0.8 * min(len(fast), len(slow))
+    assert common >= 0.9 * min(len(fast), len(slow))
     assert [aligned(step, 1) for step in (1, 2, 3)] == [2, 3, 4]
 
 

@@ -12,15 +12,15 @@ NAMES = ("wait_seconds", "overhead_seconds", "step_seconds")
 TRAIN = Schema("train", tuple(Column.of(name, unit="s", ranks="each") for name in NAMES))
 
 
-def recorded(world: int, steps: int = 40) -> Store:
-    """A run in which rank 1 is slow, and rank 0 measured something behind every fourth step."""
+def recorded(world: int, steps: int = 41) -> Store:
+    """A run in which rank 1 is slow, and rank 0 measured something behind every second step."""
     home = MemoryHome()
     home.begin_attempt(RUN)
     home.add_schema(RUN, TRAIN)
     for rank in range(world):
         frames = []
         for step in range(1, steps + 1):
-            probed, late = step % 4 == 0, step % 4 == 1
+            probed, late = step % 2 == 0, step % 2 == 1
             waits = (0.0 if late else 0.020) if rank != 1 else 0.030 if late else 0.001
             values = [waits, 0.05 if probed and rank == 0 else 0.0001, 0.025]
             frames.append(
@@ -45,7 +45,7 @@ def test_each_rank_is_told_with_its_state_and_its_pace() -> None:
     rows = delta(recorded(3), RUN, clock=lambda: NOW)["run"]["ranks"]
     assert [(row["rank"], row["state"]) for row in rows] == [(2, "lost"), (0, "live"), (1, "live")]
     assert [row["age_seconds"] for row in rows] == [100, 1, 1]
-    assert {row["step"] for row in rows} == {40}
+    assert {row["step"] for row in rows} == {41}
     paces = {row["rank"]: (row["wait_seconds"], row["slowest"]) for row in rows}
     # without the steps in which the others waited for rank 0's measurement
     assert paces == {0: (0.02, False), 1: (0.001, True), 2: (0.02, False)}
