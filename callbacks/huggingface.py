@@ -42,7 +42,7 @@ except ImportError as error:
 
 NO_LOSS = (
     "the model's output holds no loss (label smoothing, or a loss function of the Trainer), so the "
-    "loss of the steps is not recorded, and what needs it is not judged"
+    "loss of the steps is not recorded, and what needs it is not judged; tell it with note_loss"
 )
 
 
@@ -88,7 +88,9 @@ class OtoscopeCallback(TrainerCallback):
         self._model: Any = None
         self._optimizer: Any = None
         self._ranks = 1
-        self._losses: list[tuple[torch.Tensor, bool]] = []
+        self._losses: list[torch.Tensor] = []
+        self._noted: list[torch.Tensor] = []
+        self._by_items = False
         self._samples = 0
         self._batch: Any = None
         self._scale: Scale = 1.0
@@ -177,9 +179,20 @@ class OtoscopeCallback(TrainerCallback):
         with self._guard("loss"):
             self._samples += batch_size_of(given) or batch_size_of(inputs) or 0
             self._batch = dict(given) if not inputs else None
+            self._by_items = given.get("num_items_in_batch") is not None
             loss = loss_in(output)
             if loss is not None:
-                self._losses.append((loss.detach(), given.get("num_items_in_batch") is not None))
+                self._losses.append(loss.detach())
+
+    def note_loss(self, loss: torch.Tensor) -> None:
+        """Tell the loss of a micro-batch that the Trainer takes itself.
+
+        Call it with what `compute_loss` returns, from a Trainer of your own that overrides it:
+        with `label_smoothing_factor` the model's output holds no loss.
+        """
+        if self.recorder is not None and not is_looking() and torch.is_grad_enabled():
+            with self._guard("loss"):
+                self._noted.append(loss.detach())
 
     # -- a step -----------------------------------------------------------------------------------
 
@@ -226,18 +239,21 @@ class OtoscopeCallback(TrainerCallback):
 
     def _loss(self, args: Any) -> torch.Tensor | None:
         """Return the loss of the step from those of its micro-batches, as the Trainer adds them."""
-        losses, self._losses = self._losses, []
-        if not losses:
+        losses, noted = self._losses, self._noted
+        self._losses, self._noted = [], []
+        if not losses and not noted:
             if not self._told and self.recorder is not None:
                 self._told = True
                 log.warning(NO_LOSS)
                 self.recorder.event("note", {"text": NO_LOSS})
             return None
-        total = torch.stack([loss.float() for loss, _ in losses]).sum()
-        if not losses[0][1]:
-            return total / len(losses)
-        # each was divided by the items of the whole window, over all ranks where they are counted
-        return total * self._ranks if args.average_tokens_across_devices else total
+        total = torch.stack([loss.float() for loss in noted or losses]).sum()
+        if not self._by_items:
+            return total / len(noted or losses)
+        # each was divided by the items of the whole window; over all ranks where they are counted,
+        # which the Trainer makes up for behind the model
+        across = args.average_tokens_across_devices and not noted
+        return total * self._ranks if across else total
 
     def _state(self) -> dict[str, Any]:
         recorder = self.recorder

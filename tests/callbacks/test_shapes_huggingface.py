@@ -209,6 +209,24 @@ def test_a_loss_that_the_trainer_takes_itself_is_said_to_be_missing(tmp_path: Pa
     assert len(notes) == 1 and "holds no loss" in notes[0]
 
 
+@pytest.mark.parametrize("make", [gpt2, Plain], ids=["by-items", "by-batches"])
+def test_a_loss_that_is_told_is_the_one_that_the_trainer_logs(make: Any, tmp_path: Path) -> None:
+    callback = watched(tmp_path)
+
+    class Telling(Trainer):
+        def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+            loss: Any = super().compute_loss(*args, **kwargs)
+            callback.note_loss(loss[0] if isinstance(loss, tuple) else loss)
+            return loss
+
+    smoothing = 0.1 if make is gpt2 else 0.0
+    trainer = train(tmp_path, [callback], make, cls=Telling, label_smoothing_factor=smoothing)
+    store, run = store_of(tmp_path, callback)
+    found = store.read(run, "train").column("loss")
+    np.testing.assert_allclose(found, logged(trainer, "loss"), rtol=1e-5)
+    assert not [e for e in store.events(run) if e.kind == "note" and "loss" in e.body["text"]]
+
+
 def test_a_compiled_model_is_recorded_like_any_other(tmp_path: Path) -> None:
     from torch._dynamo.utils import counters
 
