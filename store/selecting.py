@@ -30,6 +30,9 @@ class Selection:
         if self.wanted is not None:
             places = self._places(names)
             names = sorted(places, key=places.__getitem__)
+        asked = set(names)
+        found = [one for one in found if asked.intersection(one.names)]
+        made = [name for one in found for name in one.names]
         if names == block.columns and not made:
             return block
         tables = list(block.tables)
