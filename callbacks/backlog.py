@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import threading
 from collections import deque
 from collections.abc import Iterable
@@ -13,14 +12,13 @@ from pathlib import Path
 
 from ..store import Event, Frame, Schema, StoreError
 from ..store.buckets import Bucket
+from ..store.claims import claim, let_go
 from ..store.memory import MERGED
 from ..store.places import forget_recording, register_recording
 from ..store.recording import RecordingSink, is_recording
 from ..store.schemas import Json
 from ..store.spool import decode_records
 
-CLAIM = ".waiting"
-"""The file that marks a folder as taken."""
 BATCH = 500
 """Frames in one write, at most."""
 BATCH_BYTES = 8 * 2**20
@@ -153,7 +151,7 @@ class Backlog:
                 if is_recording(path):
                     continue
                 # folders of other ranks may lie in it
-                os.close(os.open(path / CLAIM, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+                claim(path)
             except FileExistsError:
                 if path.is_dir():
                     continue
@@ -200,6 +198,11 @@ class Backlog:
         """Forget what has waited longest; with the last of it the folder goes."""
         self.frames -= self._portions.popleft().frames
         self.tidy()
+
+    def leave(self) -> None:
+        """Let others take in what waits: this process will not send it any more."""
+        if self._sink is not None:
+            let_go(self._sink.directory)
 
     def tidy(self) -> None:
         """Remove the folder where nothing waits in it: a full disk may have left a beginning."""

@@ -246,6 +246,7 @@ class Sender:
         self.dropped_frames += lost
         if lost:
             log.error("run %s: %d samples are lost: %s", self.run, lost, self.last_error)
+        self._backlog.leave()
         if self._backlog.waits:
             log.warning(
                 "run %s: the store did not take everything (%s); what is left waits in %s, and "

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Event, Thread
 
 from ..store import OtoscopeError, StoreUnavailableError, connect
+from ..store.claims import is_claimed
 from ..store.home import Home
 from ..store.places import forget_recording, recordings
 from ..store.recording import OpenRecording
@@ -54,7 +55,7 @@ class Intake:
 
     def _take_in(self, directory: Path, home: Home) -> None:
         state = _state_of(directory)
-        if self._seen.get(directory) == state:
+        if self._seen.get(directory) == state or is_claimed(directory):
             return
         try:
             source = OpenRecording(directory)

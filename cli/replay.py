@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ..store import ConfigError, StoreError, StoreUnavailableError, connect
+from ..store.claims import is_claimed
 from ..store.connecting import default_url
 from ..store.home import Home
 from ..store.places import recordings
@@ -91,6 +92,11 @@ def recordings_in(directory: Path) -> list[Path]:
 def _take_in(folder: Path, home: Home, *, quiet: bool) -> dict[str, Any]:
     """Replay one folder and say what came of it; a server that goes away ends the command."""
     try:
+        if is_claimed(folder):
+            raise StoreError(
+                "the training that recorded this lives, and sends it by itself once its server "
+                "answers; end it first"
+            )
         with progress_bar(folder.resolve().name, in_bytes=True) as progress:
             done = replay(folder, home, progress)
     except StoreUnavailableError:

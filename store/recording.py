@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .claims import CLAIM
 from .memory import MemoryHome
 from .recording_reader import OpenRecording
 from .recording_sink import RecordingSink
@@ -20,7 +21,7 @@ from .schemas import Event, Frame, RunInfo
 
 __all__ = ["OpenRecording", "Recording", "RecordingSink", "is_recording", "read_recording"]
 
-FILES = ("*.spool", "events.jsonl", "schema.json", "meta.json", "*.json.damaged")
+FILES = ("*.spool", "events.jsonl", "schema.json", "meta.json", "*.json.damaged", CLAIM)
 """What a recording is made of: nothing else is ever deleted."""
 
 AT_ONCE = 2000

@@ -16,6 +16,7 @@ from otoscope.store import (
     StoreUnavailableError,
     connect,
 )
+from otoscope.store.claims import is_claimed
 from otoscope.store.places import recordings
 from otoscope.store.recording import RecordingSink
 
@@ -60,6 +61,19 @@ def test_what_no_server_took_by_the_end_is_a_recording(tmp_path: Path) -> None:
     assert list(store.read(RUN, "train").steps) == list(range(1, 31))
     assert [event.kind for event in store.events(RUN)] == ["finished"]
     assert store.meta(RUN).name == "a run"
+    assert recordings() == [tmp_path / RUN]
+
+
+def test_what_waits_is_the_senders_own_until_it_ends(tmp_path: Path) -> None:
+    home = Flaky()
+    home.refuse = StoreUnavailableError("nobody answers")
+    sender = started(home, tmp_path / RUN, held=5)
+    for step in range(1, 31):
+        sender.emit(frame(step))
+    until(lambda: sender.spooled_frames >= 20, "the spool")
+    assert is_claimed(tmp_path / RUN)
+    sender.close(deadline=0.3)
+    assert not is_claimed(tmp_path / RUN)
     assert recordings() == [tmp_path / RUN]
 
 

@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from otoscope.cli.main import cli
 from otoscope.store import Column, Frame, Schema, StreamName, connect
+from otoscope.store.claims import claim, let_go
 from otoscope.store.places import register_recording
 from otoscope.store.recording import RecordingSink
 
@@ -176,3 +178,23 @@ def test_one_that_is_ended_midway_is_gone_on_with(tmp_path, number):
     assert again[0]["samples"] == 6000 - before
     if number == signal.SIGINT:
         assert (process.returncode, said.strip()) == (1, "Aborted!")
+
+
+def test_what_a_living_training_will_send_by_itself_is_left_to_it(recorded, redis_url):
+    folder, _ = recorded
+    claim(folder)
+    refused = run("replay", folder, "--url", redis_url)
+    let_go(folder)
+
+    assert refused.exit_code == 1
+    assert "the training that recorded this lives" in refused.stderr
+    assert "1300 new samples" in run("replay", folder, "--url", redis_url).stdout
+
+
+def test_what_a_dead_one_left_is_taken_in(recorded, redis_url):
+    folder, _ = recorded
+    program = f"from otoscope.store.claims import claim; import pathlib; claim(pathlib.Path({str(folder)!r}))"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+    assert (folder / ".waiting").exists()
+    assert "1300 new samples" in run("replay", folder, "--url", redis_url).stdout
