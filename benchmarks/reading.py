@@ -7,7 +7,8 @@ Ranges are drawn evenly in length on a logarithmic scale, every other one up to 
 `points` evenly from 128 to 1,024. `in_home` is the time of the commands, until their answers are
 frames and buckets; the rest is made of them here. A short range far back has fewer than 128 rows,
 since only its coarse tiers are left: `full` are the answers that have as many. `cpu` is the time of
-this process, and `server_cpu_mean` that of Redis: what a machine that others use leaves as it is.
+this process, and `server_cpu_mean` that of Redis. Each question is asked three times and the least
+counts, since other programs only ever add to it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from otoscope.store import Column, Frame, Home, Schema, Store
+from otoscope.store import Column, Frame, Home, Schema, Series, Store
 from otoscope.store.identity import new_run_id
 from otoscope.store.redis_home import RedisHome
 from otoscope.store.retention import Retention
@@ -31,6 +32,7 @@ COLUMNS = 200
 LAYERS = 50
 BATCH = 500
 LIMIT_MS = 10.0
+TRIES = 3
 RESULT = Path(__file__).parent / "results" / "reading.json"
 
 
@@ -93,12 +95,13 @@ def ask(
         length = int(np.exp(rng.uniform(np.log(128), np.log(steps))))
         start = steps - length + 1 if question % 2 else int(rng.integers(1, steps - length + 2))
         points = int(rng.integers(128, 1025))
-        _Timed.spent = 0.0
-        before, used = time.perf_counter(), time.process_time()
-        series = store.read(run, "gradients", columns, start, start + length - 1, points)
-        times.append((time.perf_counter() - before) * 1e3)
-        cpu.append((time.process_time() - used) * 1e3)
-        inside.append(_Timed.spent * 1e3)
+        tries = [
+            _timed(store, run, columns, start, start + length - 1, points) for _ in range(TRIES)
+        ]
+        times.append(min(item[0] for item in tries))
+        cpu.append(min(item[1] for item in tries))
+        inside.append(min(item[2] for item in tries))
+        series = tries[0][3]
         rows.append(len(series))
     full = [time for time, count in zip(times, rows, strict=True) if count >= 128]
     return {
@@ -107,7 +110,7 @@ def ask(
         "full_p95_ms": float(np.percentile(full, 95)),
         "cpu_p50_ms": float(np.percentile(cpu, 50)),
         "cpu_p95_ms": float(np.percentile(cpu, 95)),
-        "server_cpu_mean_ms": (_server_cpu_ms(store.home) - served) / questions,
+        "server_cpu_mean_ms": (_server_cpu_ms(store.home) - served) / questions / TRIES,
         "p50_ms": float(np.percentile(times, 50)),
         "p95_ms": float(np.percentile(times, 95)),
         "worst_ms": max(times),
@@ -116,6 +119,17 @@ def ask(
         "rows_p50": float(np.percentile(rows, 50)),
         "rows_most": max(rows),
     }
+
+
+def _timed(
+    store: Store, run: str, columns: list[str] | None, start: int, stop: int, points: int
+) -> tuple[float, float, float, Series]:
+    """Return milliseconds of the wall, of this process's CPU and within the home; the answer."""
+    _Timed.spent = 0.0
+    before, used = time.perf_counter(), time.process_time()
+    series = store.read(run, "gradients", columns, start, stop, points)
+    wall, cpu = time.perf_counter() - before, time.process_time() - used
+    return 1e3 * wall, 1e3 * cpu, 1e3 * _Timed.spent, series
 
 
 def _server_cpu_ms(home: Home) -> float:
