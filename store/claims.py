@@ -36,8 +36,11 @@ def let_go(folder: Path) -> None:
 
 
 def is_claimed(folder: Path) -> bool:
-    """Tell whether a process that lives will send what waits in a folder."""
-    path = folder / CLAIM
+    """Tell whether a process that lives will send what waits in a folder, or in another rank's below."""
+    return any(_has_owner(path) for path in (folder / CLAIM, *folder.glob(f"rank-*/{CLAIM}")))
+
+
+def _has_owner(path: Path) -> bool:
     try:
         silent = time.time() - path.stat().st_mtime
         owner = json.loads(path.read_text(encoding="utf-8"))

@@ -182,6 +182,10 @@ def test_one_that_is_ended_midway_is_gone_on_with(tmp_path, number):
 
 def test_what_a_living_training_will_send_by_itself_is_left_to_it(recorded, redis_url):
     folder, _ = recorded
+    (folder / "rank-1").mkdir()
+    claim(folder / "rank-1")
+    assert run("replay", folder, "--url", redis_url).exit_code == 1
+    let_go(folder / "rank-1")
     claim(folder)
     refused = run("replay", folder, "--url", redis_url)
     let_go(folder)
