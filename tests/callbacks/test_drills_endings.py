@@ -21,6 +21,8 @@ import pytest
 from otoscope.callbacks.sender import MARGIN, Sender
 from otoscope.store import MemoryHome, StoreUnavailableError, connect
 from otoscope.store.places import recordings
+from otoscope.store.redis_home import RedisHome
+from otoscope.store.replaying import replay
 
 from tests.callbacks.drills import RUN, Id, Training, stored, training, until
 from tests.conftest import RedisProcess, find_free_port
@@ -235,3 +237,40 @@ def test_a_forked_child_that_exits_sends_nothing_and_its_parent_everything(tmp_p
     with process_at_its_end(tmp_path, FORKED, stall=False) as (child, server):
         assert child.wait(20) == 0
         assert_all_400(tmp_path, server, on_disk=False)
+
+
+SPOOLING = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from tests.callbacks.drills import training
+drill = training({url!r}, Path({folder!r}))
+drill.steps(400)
+while drill.sender.spooled_frames < len(drill.emitted):
+    time.sleep(0.01)
+print("spooled", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_killed_process_leaves_its_spool_where_it_is_found(
+    tmp_path: Path, free_port: int, own_home: Path
+) -> None:
+    root, url = str(Path(__file__).parents[2]), f"redis://127.0.0.1:{free_port}/0"
+    code = SPOOLING.format(root=root, url=url, folder=str(tmp_path))
+    environment = {**os.environ, "OTOSCOPE_HOME": str(own_home)}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None and child.stdout.readline() == "spooled\n"
+        child.kill()
+    (folder,) = recordings()
+    process = RedisProcess(tmp_path).start()
+    try:
+        taken = replay(folder, RedisHome(process.url))
+        found = stored(process.url)
+        assert taken.samples == len(found.ids) == 480
+        assert {("train", step, 1) for step in range(1, 401)} < set(found.ids)
+        assert found.twice == []
+    finally:
+        process.stop()
