@@ -171,7 +171,8 @@ class Budget:
         wait = 1 if again else self.interval(name)
         free = claim.every is None
         claim.next_step = aligned(step, wait) if free and claim.aligned else step + wait
-        if free and wait > 1 and claim.samples < EARLY_SAMPLES and not claim.dear:
+        sparse = free and 2 * wait > EARLY_GRID
+        if sparse and claim.samples < EARLY_SAMPLES and not claim.dear:
             claim.next_step = -(-claim.next_step // EARLY_GRID) * EARLY_GRID
         self._next = 0
         self._look_ahead()
