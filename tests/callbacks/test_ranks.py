@@ -454,6 +454,7 @@ def test_a_process_tells_when_it_started(tmp_path: Path) -> None:
     assert before - 0.05 <= float(told.stdout) <= time.time()
 
 
+@pytest.mark.redis
 def test_a_server_remembers_a_job_for_a_day(redis_url: str, tmp_path: Path) -> None:
     sink = open_sink(redis_url, "net-1", tmp_path)
     key = f"test-{os.getpid()}"
