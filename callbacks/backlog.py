@@ -86,6 +86,7 @@ class Backlog:
         """Held while something is written: at the end another thread may have to."""
         self._sink: RecordingSink | None = None
         self._told = False
+        self._under_way: Batch | None = None
         self._portions: deque[_Portion] = deque()
         self._waiting = Batch()
 
@@ -175,7 +176,9 @@ class Backlog:
         return path, path.stat().st_size if path.exists() else 0
 
     def first(self, attempt: int) -> Batch:
-        """Return what has waited longest, read back; it waits on until `done` is called."""
+        """Return what has waited longest, read back; the same batch until `done` is called."""
+        if self._under_way is not None:
+            return self._under_way
         portion = self._portions[0]
         batch = Batch(events=portion.events, in_doubt=True, on_disk=True, buckets=portion.buckets)
         if portion.frames:
@@ -188,14 +191,12 @@ class Backlog:
         if len(self._portions) == 1:
             batch.fields = dict(self._waiting.fields)
         batch.number(attempt)
+        self._under_way = batch
         return batch
-
-    def put_back(self, batch: Batch) -> None:
-        """Let what `first` returned wait on; it may have been rolled up already, which happens once."""
-        self._portions[0].buckets = batch.buckets
 
     def done(self) -> None:
         """Forget what has waited longest; with the last of it the folder goes."""
+        self._under_way = None
         self.frames -= self._portions.popleft().frames
         self.tidy()
 

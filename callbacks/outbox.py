@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 from ..store import Event, Frame, Schema
 from ..store.schemas import Json
@@ -34,7 +35,7 @@ class Outbox:
     def frames(self) -> int:
         """Frames that wait, and the few other items of the queue."""
         batch = self.batch
-        return len(self.queue) + (len(batch.frames) if batch and not batch.on_disk else 0)
+        return len(self.queue) + (len(batch.frames) if batch else 0)
 
     def next_batch(self) -> Batch:
         """Take the next batch out of the queue."""
@@ -51,7 +52,7 @@ class Outbox:
     def excess(self, times: int = 1) -> int:
         """Return how many frames wait beyond `times` what may be held."""
         batch = self.batch
-        waiting = list(batch.frames) if batch and not batch.on_disk else []
+        waiting = list(batch.frames) if batch else []
         waiting += [item for item in list(self.queue) if isinstance(item, Frame)]
         sizes = [frame.values.nbytes for frame in waiting]
         most, size = times * self._held, sum(sizes)
@@ -64,27 +65,28 @@ class Outbox:
     def drop_oldest(self, times: int) -> int:
         """Let the oldest frames go, beyond `times` what may be held; nothing else is lost.
 
-        Returns how many went.
+        Returns how many went; the batch holds a `gap` event of each of their streams.
         """
         kept, excess = self.batch, self.excess(times)
         if kept is None or not excess:
             return 0
-        first = min(excess, len(kept.frames))
-        del kept.frames[:first]
-        while first < excess:
+        gone = kept.frames[:excess]
+        del kept.frames[:excess]
+        while len(gone) < excess:
             item = self.queue.popleft()
             if isinstance(item, Frame):
-                first += 1
+                gone.append(item)
             else:
                 _put(kept, item)
+        _tell_gaps(kept, gone)
         return excess
 
     def clear(self) -> int:
-        """Let everything go; returns how many frames were nowhere else."""
+        """Let everything go; returns how many frames that were."""
         lost = 0
         while self.waits:
             batch, self.batch = self.batch or self.next_batch(), None
-            lost += 0 if batch.on_disk else len(batch.frames)
+            lost += len(batch.frames)
         return lost
 
 
@@ -95,3 +97,19 @@ def _put(batch: Batch, item: Event | Schema | dict[str, Json]) -> None:
         batch.schemas.append(item)
     else:
         batch.merge(item)
+
+
+def _tell_gaps(batch: Batch, gone: Sequence[Frame]) -> None:
+    """Put `gap` events into a batch that name the frames that went, and those that went before."""
+    first = {(e.body["family"], e.rank): e.body["from"] for e in batch.events if e.kind == "gap"}
+    widened: dict[tuple[str, int], Event] = {}
+    for frame in gone:
+        key = (frame.family, frame.rank)
+        step = first.setdefault(key, frame.step)
+        body = {"family": frame.family, "rank": frame.rank, "from": step, "to": frame.step}
+        widened[key] = Event("gap", frame.step, frame.attempt, frame.rank, frame.time, body)
+    # new events, for the disk may hold the narrower ones under their ids already
+    batch.events = [
+        e for e in batch.events if e.kind != "gap" or (e.body["family"], e.rank) not in widened
+    ]
+    batch.events += widened.values()

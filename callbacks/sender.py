@@ -83,6 +83,7 @@ class Sender:
         self._put = self._outbox.queue.append
         self._backlog = Backlog(run, spool)
         self._began = False
+        self._under_way: Batch | None = None
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._done = threading.Event()
@@ -257,28 +258,29 @@ class Sender:
             )
 
     def _write(self) -> None:
+        self._under_way = None
         sink = self._connected()
         while self._waits and not self._dead:
             if self._closing.is_set() and time.monotonic() >= self._deadline:
                 raise StoreUnavailableError("the training ended before it took everything")
-            batch = self._outbox.batch = self._outbox.batch or self._next_batch()
+            batch = self._under_way = self._next_batch()
             self._tell_counts(batch)
             refused = self.delivery.send(sink, batch, self.attempt)
             if self._dead:
                 return
             self._count(batch, refused)
-            self._outbox.batch = None
             self.delivery.tend(sink)
 
     def _next_batch(self) -> Batch:
-        if self._backlog.waits:
+        if self._backlog.waits:  # older than what waits in memory
             return self._backlog.first(self.attempt)
         return self._taken()
 
     def _taken(self) -> Batch:
-        batch = self._outbox.next_batch()
-        self.delivery.remember(batch)
-        return batch
+        if self._outbox.batch is None:
+            self._outbox.batch = self._outbox.next_batch()
+            self.delivery.remember(self._outbox.batch)
+        return self._outbox.batch
 
     def _tell_counts(self, batch: Batch) -> None:
         """Put into a batch that tells of its rank what will be stored once it is there."""
@@ -297,8 +299,14 @@ class Sender:
             refused = 0  # `otoscope up` took the spool in at the same time: they are stored
         self.sent_frames += len(batch.frames) - refused
         self.dropped_frames += refused + batch.unreadable
+        self._let_go(batch)
+
+    def _let_go(self, batch: Batch) -> None:
+        self._under_way = None
         if batch.on_disk:
             self._backlog.done()
+        else:
+            self._outbox.batch = None
 
     def _connected(self) -> Sink:
         if self.sink is None:
@@ -324,8 +332,8 @@ class Sender:
     def _failed(self, error: Exception) -> None:
         self.delivery.in_doubt = True
         self.delivery.lost |= isinstance(error, StoreLostError)
-        if self._outbox.batch is not None:
-            self._outbox.batch.in_doubt = True
+        if self._under_way is not None:
+            self._under_way.in_doubt = True
         if not self._pace.pause:
             log.warning("run %s: cannot write to the store yet, frames wait: %s", self.run, error)
         self.last_error = str(error)
@@ -333,16 +341,14 @@ class Sender:
 
     def _drop_unwritable(self, error: Exception) -> None:
         """Give up a batch that fails for a reason that no waiting mends: an error of ours."""
-        batch = self._outbox.batch
+        batch = self._under_way
         if batch is None:
             return
         batch.failures += 1
         if batch.failures >= 3:
             self.dropped_frames += len(batch.frames) + batch.unreadable
             log.error("run %s: %d frames dropped: %r", self.run, len(batch.frames), error)
-            if batch.on_disk:
-                self._backlog.done()
-            self._outbox.batch = None
+            self._let_go(batch)
 
     def _recovered(self) -> None:
         if self._pace.pause:
@@ -358,14 +364,11 @@ class Sender:
     def _move(self) -> None:
         try:
             while self._outbox.waits:
-                batch = self._outbox.batch = self._outbox.batch or self._taken()
-                if batch.on_disk:
-                    self._backlog.put_back(batch)
-                else:
-                    batch.number(self.attempt)
-                    told = {**self.delivery.told.fields, "attempt": self.attempt}
-                    self._backlog.keep(batch, self.delivery.schemas.values(), told)
-                self._outbox.batch = None
+                batch = self._taken()
+                batch.number(self.attempt)
+                told = {**self.delivery.told.fields, "attempt": self.attempt}
+                self._backlog.keep(batch, self.delivery.schemas.values(), told)
+                self._outbox.batch = self._under_way = None
         except StoreError as error:
             if self._outbox.batch is not None:
                 self._outbox.batch.in_doubt = True  # its events may be on disk

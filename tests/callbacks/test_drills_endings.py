@@ -69,6 +69,12 @@ def test_a_full_disk_beside_an_absent_server_is_counted_to_the_last_sample(tmp_p
         assert 0 < len(lost) < len(drill.emitted)
         assert drill.sender.dropped_frames == len(lost)
         assert found.twice == [] and set(found.ids) <= set(drill.emitted)
+        named = [
+            (gap["family"], step, 1)
+            for gap in found.gaps
+            for step in range(int(gap["from"]), int(gap["to"]) + 1)
+        ]
+        assert lost <= set(named) and not set(named) & set(found.ids)
         assert sorted(found.events) == sorted(drill.events)
         assert not (tmp_path / RUN).exists() and recordings() == []
     finally:
@@ -86,6 +92,10 @@ def test_a_full_disk_and_no_server_to_the_end_is_counted_to_the_last_sample(
     lost = set(drill.emitted) - set(there)
     assert len(there) == len(set(there)) > 0
     assert drill.sender.dropped_frames == len(lost) > 0
+    gaps = [event.body for event in connect(tmp_path / RUN).events(RUN) if event.kind == "gap"]
+    for gap in gaps:
+        named = {(gap["family"], step, 1) for step in range(gap["from"], gap["to"] + 1)}
+        assert not named & set(there)
     assert "samples are lost" in caplog.text
 
 

@@ -222,3 +222,30 @@ def test_the_spool_of_another_rank_goes_with_its_folder_but_not_what_is_beside_i
     home.refuse = None
     assert sender.flush() and sender.close()
     assert steps(home) == list(range(1, 21)) and not (tmp_path / RUN).exists()
+
+
+def test_what_stayed_in_memory_beside_a_full_disk_leaves_behind_what_is_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Flaky()
+    home.refuse = StoreUnavailableError("nobody answers")
+    append, full = RecordingSink.append, threading.Event()
+
+    def filling(self: RecordingSink, run: str, frames: Any, *args: Any, **options: Any) -> int:
+        if frames and full.is_set():
+            raise StoreFullError("no space left")
+        return append(self, run, frames, *args, **options)
+
+    monkeypatch.setattr(RecordingSink, "append", filling)
+    sender = started(home, tmp_path / RUN, held=10)
+    for step in range(1, 31):
+        sender.emit(frame(step))
+    until(lambda: sender.spooled_frames == 30, "the spool")
+    full.set()
+    for step in range(31, 61):
+        sender.emit(frame(step))
+    until(lambda: "no space left" in (sender.last_error or ""), "a full disk")
+    home.refuse = None
+    assert sender.flush() and sender.close()
+    assert steps(home) == list(range(1, 61))
+    assert (sender.sent_frames, sender.dropped_frames) == (60, 0)
