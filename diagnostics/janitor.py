@@ -19,6 +19,9 @@ LOOK_SECONDS = 10.0
 OLD_SECONDS = 300.0
 """Seconds between two looks at the memory, and at the age of the runs, which reads them all."""
 
+RECENT_SECONDS = 600.0
+"""A run that was heard of since then stays, whatever it is called: it may be resumed in a minute, and
+one that a person closed on the page may train on."""
 LOST_SECONDS = 86_400.0
 """A run that broke off without a word is taken for finished a day later."""
 
@@ -82,8 +85,8 @@ class Janitor:
 
     def _make_room(self) -> list[RunInfo]:
         memory = self._memory()
-        if memory is None or memory.share < FULL_SHARE:
-            self._helpless = False
+        if memory is None or memory.share < FULL_SHARE or memory.evicts_live_runs:
+            self._helpless = False  # a server that evicts is always full, and others would fill it
             return []
         gone: list[RunInfo] = []
         for row in self._finished():
@@ -126,7 +129,9 @@ class Janitor:
         """Yield the runs that may go: finished ones, the oldest first, then those that broke off."""
         now = self._clock()
         rows = sorted(self._store.runs(), key=lambda row: row.last_seen)
-        rows = [row for row in rows if KEEP not in row.tags]
+        rows = [
+            row for row in rows if KEEP not in row.tags and now - row.last_seen > RECENT_SECONDS
+        ]
         yield from (row for row in rows if row.status in ("finished", "failed"))
         yield from (
             row for row in rows if row.status == "lost" and now - row.last_seen > LOST_SECONDS

@@ -8,7 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from otoscope.diagnostics import Daemon
-from otoscope.diagnostics.janitor import LOOK_SECONDS, LOST_SECONDS, OLD_SECONDS, Janitor, ttl_of
+from otoscope.diagnostics.janitor import (
+    LOOK_SECONDS,
+    LOST_SECONDS,
+    OLD_SECONDS,
+    RECENT_SECONDS,
+    Janitor,
+    ttl_of,
+)
 from otoscope.store import Column, ConfigError, Frame, Home, MemoryHome, Schema, StoreFullError
 from otoscope.store.redis_home import RedisHome
 from otoscope.store.retention import Memory
@@ -23,8 +30,10 @@ DAY = 86_400.0
 class Full(MemoryHome):
     """A home that counts each run as ten bytes of hundred."""
 
+    policy = "noeviction"
+
     def memory(self) -> Memory | None:
-        return Memory(10 * len(self.run_ids()), 100)
+        return Memory(10 * len(self.run_ids()), 100, self.policy)
 
 
 def add(
@@ -75,6 +84,31 @@ def test_a_live_run_and_one_that_is_to_be_kept_never_go(
     assert gone == ["done-0", "done-1", "done-2", "lost"]  # what broke off goes last
     assert {"live", "kept", "silent", "done-3"} <= left(full)
     assert "no finished run is left to delete" in caplog.text
+
+
+def test_a_run_that_was_heard_of_minutes_ago_stays_though_it_failed_or_was_closed(
+    full: Full,
+) -> None:
+    now = [NOW]
+    for i in range(4):
+        full.delete(f"done-{i}")
+    full.delete("lost")
+    for i in range(6):
+        add(full, f"other-{i}", NOW - 2, ended=None)
+    add(full, "failed", NOW - 60, ended="failed")  # its launcher starts it again in a minute
+    full.set_labels("live", {"closed": True})
+    janitor = Janitor(full, clock=lambda: now[0])
+    assert janitor.sweep() == []
+    now[0] += RECENT_SECONDS
+    add(full, "live", now[0] - 1, ended=None)
+    assert janitor.sweep() == ["failed"]
+
+
+def test_nothing_goes_on_a_server_that_makes_room_by_itself(full: Full) -> None:
+    full.policy = "allkeys-lru"
+    assert Janitor(full, clock=lambda: NOW).sweep() == []
+    full.policy = "volatile-lru"  # runs have no time to live, so that none of them is evicted
+    assert Janitor(full, clock=lambda: NOW).sweep() == ["done-0"]
 
 
 def test_the_memory_is_looked_at_every_ten_seconds(full: Full) -> None:
