@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from statistics import median
 
-LOAN_SECONDS = 0.012
+LOAN_SECONDS = 0.010
 LOAN_STEPS = 250
 """Early samples may be taken on credit, paid back by this step: a run shall have a beginning."""
 
@@ -25,6 +25,10 @@ EARLY_WAIT = 10
 EARLY_GRID = 10
 """A cheap probe's first samples are no further apart than this, where the account allows them, and
 lie on a grid: what several probes need of a step is then measured once for all of them."""
+
+RECONSIDERED = 50
+"""A cheap probe asks at least so often, in steps: one slow spell, in which nothing was left for it,
+must not keep it away for long. The account holds the total."""
 
 LONGEST_WAIT = 1000
 """Steps after which a probe that the budget has no room for asks again."""
@@ -187,7 +191,8 @@ class Budget:
         allowed = self.allowances().get(name, 0.0) * self.step_seconds
         steps = math.ceil(claim.cost / allowed - 1e-3) if allowed > 0 else LONGEST_WAIT
         # the first costs are those of a warm-up: ask again soon, the account holds the total
-        most = EARLY_WAIT if claim.samples < EARLY_SAMPLES and not claim.dear else 100_000
+        most = EARLY_WAIT if claim.samples < EARLY_SAMPLES else RECONSIDERED
+        most = 100_000 if claim.dear else most
         return max(claim.least, min(most, steps))
 
     def due(self, step: int) -> list[str]:

@@ -58,7 +58,7 @@ class RecordingSink:
         for key, value in fields.items():
             merged = key in MERGED
             self._meta[key] = {**self._meta.get(key, {}), **value} if merged else value
-        # nobody watches a folder live: the whole of Meta is not written for each heartbeat
+        # the whole of Meta is not written for each heartbeat: who follows a folder reads its frames
         now = time.monotonic()
         if NEWS.issuperset(fields) and now - self._told_at < NEWS_SECONDS:
             self._untold = True
@@ -70,10 +70,11 @@ class RecordingSink:
     def add_schema(self, run: str, schema: Schema) -> None:
         if schema.hash in self._schemas:
             return
-        self._schemas[schema.hash] = schema
-        rows = {name: item.to_json() for name, item in self._schemas.items()}
+        known = {**self._schemas, schema.hash: schema}
+        rows = {name: item.to_json() for name, item in known.items()}
         with _disk(self.directory):
             _replace(self.directory / "schema.json", json.dumps(rows))
+        self._schemas = known  # not before it is written: a full disk is asked again
 
     def append(
         self,

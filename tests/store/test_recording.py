@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import mmap
 from pathlib import Path
@@ -15,10 +16,12 @@ from otoscope.store import (
     Frame,
     MemoryHome,
     Schema,
+    StoreFullError,
     StoreUnavailableError,
     StreamName,
     connect,
     places,
+    recording_sink,
 )
 from otoscope.store.connecting import open_sink
 from otoscope.store.recording import RecordingSink, read_recording
@@ -146,3 +149,33 @@ def test_the_numbers_of_an_opened_folder_stay_in_its_files(folder: Path) -> None
     assert found.values.tolist() == pytest.approx([4.0, 0.1])
     copied = read_recording(folder).home.frames(RUN, StreamName("train", 0, 1))[-1]
     assert isinstance(copied.values.base, bytes)
+
+
+def test_a_schema_that_a_full_disk_refused_is_written_when_it_is_given_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = RecordingSink(tmp_path / RUN, RUN)
+    monkeypatch.setattr(recording_sink, "_replace", refuse)
+    with pytest.raises(StoreFullError):
+        sink.add_schema(RUN, SCHEMA)
+    monkeypatch.undo()
+    sink.add_schema(RUN, SCHEMA)
+    sink.append(RUN, [frame(1)])
+    sink.close()
+    assert read_recording(tmp_path / RUN).home.schemas(RUN) == {SCHEMA.hash: SCHEMA}
+
+
+def test_news_of_a_run_do_not_rewrite_its_meta_each_time_and_are_there_at_the_end(
+    tmp_path: Path,
+) -> None:
+    sink = RecordingSink(tmp_path / RUN, RUN)
+    sink.write_meta(RUN, {"name": "x", "heartbeat": {"0": 1.0}})
+    for second in range(2, 5):
+        sink.write_meta(RUN, {"heartbeat": {"0": float(second)}})
+        assert '"heartbeat":{"0":1.0}' in (tmp_path / RUN / "meta.json").read_text()
+    sink.close()
+    assert read_recording(tmp_path / RUN).home.meta(RUN).heartbeat == {"0": 4.0}
+
+
+def refuse(path: Path, text: str) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
