@@ -20,6 +20,8 @@ from .address import url_option
 from .printing import ago, amount, console, print_json, print_table
 from .progress import progress_bar
 
+AGAIN = "it has begun to train again"
+
 
 @dataclass(slots=True)
 class Doomed:
@@ -177,11 +179,13 @@ def _delete(store: Store | None, doomed: list[Doomed]) -> list[Doomed]:
         for done, item in enumerate(doomed, 1):
             try:
                 if item.folder is not None:
+                    if read_card(item.folder)[0].status in LIVE:
+                        raise StoreError(AGAIN)
                     remove_recording(item.folder)
                     forget_recording(item.folder)
                 elif store is not None:
                     if store.run(item.info.id).status in LIVE:
-                        raise StoreError("it has begun to train again")
+                        raise StoreError(AGAIN)
                     store.home.delete(item.info.id)
                 item.deleted = True
             except UnknownRunError:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .claims import CLAIM
+from .claims import CLAIM, is_claimed
 from .memory import MemoryHome
 from .recording_reader import OpenRecording
 from .recording_sink import RecordingSink
@@ -87,7 +87,7 @@ def read_card(directory: Path) -> tuple[RunInfo, int]:
     """
     source = OpenRecording(directory)
     info = run_info(source.run, source.meta, {}, [], {}, time.time())
-    if source.is_growing:
+    if source.is_growing or is_claimed(source.directory):
         info.status = "live"
     files = [path for folder in source.folders() for glob in FILES for path in folder.glob(glob)]
     return info, sum(path.stat().st_size for path in files)

@@ -17,9 +17,9 @@ def status_of(meta: Meta, labels: Mapping[str, Json], now: float) -> Status:
     """
     if meta.ended and has_ended(meta):
         return "failed" if meta.ended.get("how") == "failed" else "finished"
-    if labels.get("closed"):
-        return "finished"
-    return age_state(now - last_seen(meta), step_seconds_of(meta))
+    state = age_state(now - last_seen(meta), step_seconds_of(meta))
+    # one that is heard of trains, whoever closed it: finished runs may be deleted
+    return "finished" if labels.get("closed") and state == "lost" else state
 
 
 def last_seen(meta: Meta) -> float:

@@ -13,6 +13,7 @@ import redis
 from click.testing import CliRunner
 from otoscope.cli.main import cli
 from otoscope.store import connect
+from otoscope.store.claims import claim, let_go
 from otoscope.store.places import recordings, register_recording
 from otoscope.store.recording import RecordingSink
 from otoscope.store.replaying import replay
@@ -152,6 +153,22 @@ def test_recordings_go_too_and_nothing_else_in_their_folder(tmp_path):
     assert [path.name for path in (tmp_path / "disk-1").iterdir()] == ["notes.txt"]
     assert not (tmp_path / "disk-2").exists()
     assert recordings() == [tmp_path / "disk-3"]
+
+
+def test_samples_that_a_living_training_will_send_are_never_deleted(tmp_path):
+    folder = register_and_claim(record(tmp_path / "spool-1", "spool-1", steps=5))
+    spared = run("--older-than", "1d", "--recordings", "--yes", "--json")
+    assert json.loads(spared.stdout) == [] and folder.is_dir()
+
+    let_go(folder)
+    gone = run("--older-than", "1d", "--recordings", "--yes", "--json")
+    assert [row["run"] for row in json.loads(gone.stdout)] == ["spool-1"] and not folder.exists()
+
+
+def register_and_claim(folder: Path) -> Path:
+    register_recording(folder)
+    claim(folder)
+    return folder
 
 
 def test_without_rights_to_ask_for_sizes_they_are_unknown(server):

@@ -202,6 +202,8 @@ def test_a_run_is_found_by_id_beginning_or_name(home: MemoryHome) -> None:
         (200, {"progress": {"step_seconds": 30}}, {}, "stale"),
         (400, {"progress": {"step_seconds": 30}}, {}, "lost"),
         (400, {}, {"closed": True}, "finished"),
+        (3, {}, {"closed": True}, "live"),  # what is heard of trains, and must not be pruned
+        (20, {}, {"closed": True}, "stale"),
         (400, {"ended": {"attempt": 1, "how": "finished"}}, {}, "finished"),
         (1, {"ended": {"attempt": 1, "how": "failed"}}, {}, "failed"),
         (1, {"ended": {"attempt": 1, "how": "failed"}, "attempt": 2}, {}, "live"),
