@@ -177,7 +177,7 @@ class Daemon:
 
     def _waits(self, run: str, watched: _Watched, age: float) -> bool:
         """Tell whether a clock has yet to decide something about a run that is silent."""
-        if watched.fold.lagging():
+        if watched.fold.lagging() and not watched.reader.awaits_attempt:
             return True
         return age < WATCHED_SECONDS and watched.silence.watches(self.home.meta(run))
 
@@ -212,7 +212,9 @@ class Daemon:
     def _decided_by_the_clock(self, run: str, watched: _Watched) -> bool:
         """Write as events what the clock decides; returns whether the fold can go on by them."""
         now = self._clock()
-        excluded = watched.silence.excluded(watched.fold, now)
+        # the first sample of a later attempt ends the waiting for ranks of this one
+        later = watched.reader.awaits_attempt
+        excluded = [] if later else watched.silence.excluded(watched.fold, now)
         for event in excluded:
             self.home.add_event(run, event)
         if now - watched.looked >= LOOK_SECONDS:

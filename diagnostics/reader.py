@@ -26,6 +26,9 @@ class Reader:
         self._read: dict[StreamName, tuple[int, int]] = {}
         self._attempt = fold.place.attempt
         self._whole = fold.place.step == 0
+        self.awaits_attempt = False
+        """Whether events of a later attempt are there and none of its samples yet: what is written of
+        this attempt now would be read behind them."""
 
     def pull(self) -> bool:
         """Push the next portion into the fold; returns whether there was anything new.
@@ -113,9 +116,10 @@ class Reader:
 
     def _next_events(self) -> int:
         """Push new events in order, up to the first one of an attempt that is not read yet."""
-        pushed = 0
+        pushed, self.awaits_attempt = 0, False
         for place, event in self.home.events(self.fold.run, after=self.fold.place.events):
             if event.attempt > self._attempt and self._attempt:
+                self.awaits_attempt = True
                 break
             self._attempt = self._attempt or event.attempt
             self.fold.push(events=[event])

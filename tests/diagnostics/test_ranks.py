@@ -106,6 +106,23 @@ def test_silent_ranks_are_waited_for_thirty_seconds_and_not_longer(
     assert found == {(2, 12), (3, 25)}
 
 
+def test_a_silent_rank_of_an_attempt_is_no_longer_waited_for_once_the_next_one_has_begun(
+    home: MemoryHome, daemon: Daemon, clock: Clock
+) -> None:
+    begin(home, 2)
+    home.append(RUN, train(0, range(1, 41)) + train(1, range(1, 13)))
+    daemon.tick()
+    begin(home, 2, attempt=2, start=40)  # started again, and there is no sample of it yet
+    clock.now += 31
+    daemon.tick()
+    clock.now += 31
+    daemon.tick()
+    assert not events_of(home, "excluded")
+    home.append(RUN, train(0, range(41, 61), attempt=2) + train(1, range(41, 61), attempt=2))
+    daemon.tick()
+    assert place_of(home) == 60
+
+
 def test_the_daemon_waits_out_a_silent_rank_although_the_whole_run_fell_silent(
     home: MemoryHome, daemon: Daemon, clock: Clock
 ) -> None:
