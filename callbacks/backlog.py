@@ -217,7 +217,7 @@ class Backlog:
                 if path.is_file():
                     path.unlink()
             folder.rmdir()
-            if folder.parent.name == self.run:  # of another rank than 0
+            if folder.name.startswith("rank-"):  # beside those of other ranks, or the last of them
                 folder.parent.rmdir()
         with contextlib.suppress(OSError):
             forget_recording(folder.resolve())

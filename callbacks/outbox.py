@@ -40,6 +40,9 @@ class Outbox:
     def next_batch(self) -> Batch:
         """Take the next batch out of the queue."""
         batch, size = Batch(), 0
+        self.batch = (
+            batch  # at once: what was taken out and is nowhere yet would not wait for `flush`
+        )
         while self.queue and len(batch.frames) < BATCH and size < BATCH_BYTES:
             item = self.queue.popleft()
             if isinstance(item, Frame):

@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import logging
 import os
+import struct
 import threading
 import time
 import weakref
@@ -27,7 +28,6 @@ log = logging.getLogger("otoscope")
 
 HELD = 2048
 """Frames that wait in memory for a server before they go to disk; about 10 MB at 1,200 columns."""
-LONGEST_PAUSE = 2.0
 CUT_OFF_SECONDS = 10.0
 """How long after a fit was cut off its end is waited for: other callbacks may write checkpoints."""
 MARGIN = 1.5
@@ -122,6 +122,11 @@ class Sender:
         return self._backlog.folder
 
     @property
+    def identified(self) -> bool:
+        """Whether it is certain which run and attempt this is."""
+        return self._began
+
+    @property
     def _waits(self) -> bool:
         return self._outbox.waits or self._backlog.waits
 
@@ -145,9 +150,8 @@ class Sender:
         if self._dead or thread is None:
             return True
         now = time.monotonic()
-        self._deadline = (
-            min(self._deadline, now + deadline) if self._interrupted else now + deadline
-        )
+        end = now + deadline
+        self._deadline = min(self._deadline, end) if self._interrupted else end
         self._closing.set()
         self._wake.set()
         self._interrupted = True
@@ -202,11 +206,10 @@ class Sender:
             try:
                 self._write()
                 self._recovered()
-            except StoreError as error:
-                self._failed(error)
             except Exception as error:
                 self._failed(error)
-                self._drop_unwritable(error)
+                if self._under_way is not None and not isinstance(error, StoreError):
+                    self._drop_unwritable(self._under_way, error)
         if self._pace.pause and (self._backlog.waits or self._outbox.excess()):
             self._to_disk()
         self.cpu_seconds += time.thread_time() - before
@@ -270,6 +273,8 @@ class Sender:
                 return
             self._count(batch, refused)
             self.delivery.tend(sink)
+            if self._outbox.excess():  # the store takes less than the training brings
+                self._to_disk()
 
     def _next_batch(self) -> Batch:
         if self._backlog.waits:  # older than what waits in memory
@@ -324,11 +329,6 @@ class Sender:
         if self._backlog.run != found.run:
             self._backlog.belong(found.run, found.spool)
 
-    @property
-    def identified(self) -> bool:
-        """Whether it is certain which run and attempt this is."""
-        return self._began
-
     def _failed(self, error: Exception) -> None:
         self.delivery.in_doubt = True
         self.delivery.lost |= isinstance(error, StoreLostError)
@@ -339,16 +339,18 @@ class Sender:
         self.last_error = str(error)
         self._pace.failed()
 
-    def _drop_unwritable(self, error: Exception) -> None:
+    def _drop_unwritable(self, batch: Batch, error: Exception) -> None:
         """Give up a batch that fails for a reason that no waiting mends: an error of ours."""
-        batch = self._under_way
-        if batch is None:
-            return
         batch.failures += 1
         if batch.failures >= 3:
-            self.dropped_frames += len(batch.frames) + batch.unreadable
-            log.error("run %s: %d frames dropped: %r", self.run, len(batch.frames), error)
+            self._drop(batch, error)
             self._let_go(batch)
+
+    def _drop(self, batch: Batch, error: Exception) -> None:
+        """Count the frames of a batch that nothing can write as lost."""
+        self.last_error = str(error)
+        self.dropped_frames += len(batch.frames) + batch.unreadable
+        log.error("run %s: %d frames dropped: %r", self.run, len(batch.frames), error)
 
     def _recovered(self) -> None:
         if self._pace.pause:
@@ -367,9 +369,12 @@ class Sender:
                 batch = self._taken()
                 batch.number(self.attempt)
                 told = {**self.delivery.told.fields, "attempt": self.attempt}
-                self._backlog.keep(batch, self.delivery.schemas.values(), told)
+                try:
+                    self._backlog.keep(batch, self.delivery.schemas.values(), told)
+                except (TypeError, ValueError, struct.error) as error:  # no frame of ours
+                    self._drop(batch, error)
                 self._outbox.batch = self._under_way = None
-        except StoreError as error:
+        except (StoreError, OSError) as error:
             if self._outbox.batch is not None:
                 self._outbox.batch.in_doubt = True  # its events may be on disk
             self.last_error = str(error)
