@@ -21,6 +21,8 @@ from torch.nn.modules.module import (
 from .hooks import Look, StayingHook
 from .probe import clock
 
+GLOBAL_HOOKS = "Using `torch.compile.* when there are global hooks"
+
 
 class Forwards:
     """Tells of every forward pass of some modules while it is on.
@@ -68,7 +70,7 @@ class Forwards:
             self.stay()
         if not self.stays and not self._on:
             # a first call of a compiled model warns of them before it tells us that it is one
-            warnings.filterwarnings("ignore", "Using `torch.compile.* when there are global hooks")
+            _keep_quiet()
             self._thread = get_ident()
             self._on = _listening(weakref.ref(self))
             # a recorder that was let go unfinished leaves no hook to every module behind
@@ -178,6 +180,15 @@ def _listening(watched: weakref.ref[Forwards]) -> list[Any]:
         # called after an exception too, so that what was entered is left
         register_module_forward_hook(left, always_call=True),
     ]
+
+
+def _keep_quiet() -> None:
+    """Ignore torch's warning of hooks for all modules.
+
+    Once: with each new filter Python forgets which warnings of the user's it has shown already.
+    """
+    if not any(getattr(item[1], "pattern", None) == GLOBAL_HOOKS for item in warnings.filters):
+        warnings.filterwarnings("ignore", GLOBAL_HOOKS)
 
 
 def _remove(handles: list[Any]) -> None:

@@ -57,6 +57,7 @@ class GradientTap:
         self._squares = [None] * len(self.parameters)
         self._used = None
         self._before = self._after = 0.0
+        self._came = []  # of a backward pass that broke, whose end nobody told
         if self._listening:
             self.listen()  # to what was unfrozen since
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -171,3 +172,22 @@ def test_an_output_that_is_no_ordinary_tensor_is_not_measured(tmp_path: Path) ->
     series = Loop(tmp_path, Net).run()
     assert np.isnan(series.column("numel/odd")).all()
     assert (series.column("numel/last") == 24 * 3).all()
+
+
+def test_a_warning_of_the_users_is_not_shown_again_in_every_step_that_is_looked_at(
+    tmp_path: Path,
+) -> None:
+    class Net(nn.Sequential):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            warnings.warn("mine", stacklevel=1)
+            return super().forward(input)
+
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.resetwarnings()
+        warnings.simplefilter("default")
+        series = Loop(tmp_path, lambda: Net(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3))).run(
+            steps=5, lr=0.0
+        )
+    assert len(series) == 5
+    told = [str(item.message) for item in shown if "mine" in str(item.message)]
+    assert told == ["mine"] * 2  # without us, and where we began: a filter forgets what was shown
