@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+import pytest
 from otoscope.dashboard.delta import delta
-from otoscope.store import Column, Frame, MemoryHome, Schema, Store
+from otoscope.dashboard.ranks import rank_rows
+from otoscope.store import Column, Frame, MemoryHome, Schema, Store, StreamName
 
 RUN = "two-ranks"
 NOW = 1e9
@@ -56,6 +61,24 @@ def test_of_many_ranks_those_that_do_not_train_come_first_and_no_pace_is_read() 
     assert len(rows) == 64
     assert (rows[0]["rank"], rows[0]["state"]) == (99, "lost")
     assert "wait_seconds" not in rows[1]
+
+
+def test_the_last_steps_of_all_ranks_are_asked_in_one_round_trip(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = recorded(100, steps=2)
+    asked: list[int] = []
+    extents = store.home.extents
+
+    def counted(run: str, streams: Sequence[StreamName], *, tiers: bool = True) -> Any:
+        asked.append(len(streams))
+        return extents(run, streams, tiers=tiers)
+
+    monkeypatch.setattr(store.home, "extents", counted)
+    monkeypatch.setattr(store.home, "last_id", None)  # one a rank would be too many
+    streams = store.home.streams(RUN)
+    rows = rank_rows(store, store.run(RUN), store.meta(RUN), streams, NOW)
+    assert asked == [64] and {row["step"] for row in rows} == {2}
 
 
 def test_a_run_of_one_process_has_no_ranks_to_show() -> None:
