@@ -133,9 +133,12 @@ class Janitor:
             row for row in rows if KEEP not in row.tags and now - row.last_seen > RECENT_SECONDS
         ]
         yield from (row for row in rows if row.status in ("finished", "failed"))
-        yield from (
-            row for row in rows if row.status == "lost" and now - row.last_seen > LOST_SECONDS
-        )
+        # an old recording that is being taken in has not told of its end yet, but it is written to
+        written = {run: now - seen for run, seen in self.home.run_ids()}
+        for row in rows:
+            lost = row.status == "lost" and now - row.last_seen > LOST_SECONDS
+            if lost and written.get(row.id, 0.0) > RECENT_SECONDS:
+                yield row
 
     def _tell(self, why: str, gone: list[RunInfo], memory: Memory | None) -> None:
         reason = {"memory": "to make room", "age": f"older than {VARIABLE}"}[why]

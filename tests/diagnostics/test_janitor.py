@@ -50,7 +50,7 @@ def left(home: Home) -> set[str]:
 
 @pytest.fixture
 def full() -> Full:
-    home = Full(lambda: NOW)
+    home = Full(lambda: NOW - DAY)
     add(home, "live", NOW - 1, ended=None)
     add(home, "kept", NOW - 50 * DAY, tags=("keep",))
     add(home, "silent", NOW - LOST_SECONDS / 2, ended=None)
@@ -102,6 +102,18 @@ def test_a_run_that_was_heard_of_minutes_ago_stays_though_it_failed_or_was_close
     now[0] += RECENT_SECONDS
     add(full, "live", now[0] - 1, ended=None)
     assert janitor.sweep() == ["failed"]
+
+
+def test_an_old_recording_that_is_being_taken_in_stays() -> None:
+    home = Full(lambda: NOW - 5)
+    for i in range(10):
+        add(home, f"half-{i}", NOW - 40 * DAY, ended=None)
+    assert Janitor(home, clock=lambda: NOW).sweep() == []
+    assert Janitor(home, clock=lambda: NOW + RECENT_SECONDS).sweep() == [
+        "half-0",
+        "half-1",
+        "half-2",
+    ]
 
 
 def test_nothing_goes_on_a_server_that_makes_room_by_itself(full: Full) -> None:
