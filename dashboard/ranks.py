@@ -27,7 +27,8 @@ def rank_rows(
     """
     states = rank_states(meta, now)
     shown = sorted(states, key=lambda rank: (states[rank] in ("live", "left"), rank))[:SHOWN]
-    last = _last_steps(store, info, [stream for stream in streams if stream.rank in set(shown)])
+    known = set(shown)
+    last = _last_steps(store, info, [stream for stream in streams if stream.rank in known])
     rows: list[dict[str, Any]] = []
     for rank in shown:
         seen = meta.heartbeat.get(str(rank), 0.0)

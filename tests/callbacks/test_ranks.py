@@ -413,6 +413,7 @@ def test_a_collective_is_refused_whatever_door_it_comes_by(group) -> None:
 
     calls = {
         "by its module": lambda: distributed.barrier(),
+        "for a group to be made": lambda: distributed.new_group([0, 1]),
         "imported by name": lambda: all_reduce(torch.ones(1)),
         "of the group": lambda: group.allreduce([torch.ones(1)]),
         "functional": lambda: _functional_collectives.all_reduce(torch.ones(1), "sum", group),
