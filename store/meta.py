@@ -64,6 +64,8 @@ class Meta:
         meta = from_mapping(cls, body)
         meta.started = meta.started if _is_number(meta.started) else 0.0
         meta.began = meta.began if _is_number(meta.began) else 0.0
+        if meta.ended is not None and not _is_number(meta.ended.get("t", 0.0)):
+            meta.ended = {**meta.ended, "t": 0.0}
         meta.left = {k: t for k, t in meta.left.items() if _is_number(t)}
         meta.heartbeat = {k: t for k, t in meta.heartbeat.items() if _is_number(t)}
         meta.sending = {k: v for k, v in meta.sending.items() if _are_counts(v)}

@@ -37,6 +37,7 @@ def run_info(
 ) -> RunInfo:
     """Return one row of the list of runs; what a person set comes before what the run said."""
     step = int(meta.progress.get("step") or 0)
+    tags = labels.get("tags")  # whatever somebody wrote there: one run must not hide the others
     open_ = {"critical": 0, "warning": 0, "info": 0}
     hidden = {name for finding in findings for name in finding.caused}
     for finding in findings:
@@ -56,7 +57,7 @@ def run_info(
         loss_last=_number(meta.progress.get("loss")),
         loss_best=_number(meta.progress.get("loss_best")),
         open=open_,
-        tags=list(labels.get("tags", meta.tags)),
+        tags=[str(tag) for tag in (tags if isinstance(tags, list) else meta.tags)],
         notes=str(labels.get("notes", meta.notes)),
         parent=meta.parent,
         spark=[_number(value) for value in meta.progress.get("spark") or []],

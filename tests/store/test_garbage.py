@@ -71,6 +71,10 @@ def keys_of(run: str) -> list:
 
 
 META = [
+    {
+        **{"ended": '{"attempt": 1, "how": "finished", "t": "soon"}', "heartbeat:1": "1e9"},
+        **{"world_size": "2", "began": "1e9"},
+    },
     {"heartbeat:0": '"now"'},
     {"heartbeat:0": "null", "heartbeat:x": "[]"},
     {"progress": '"far"'},
@@ -93,6 +97,15 @@ def test_odd_meta_leaves_the_run_on_the_page_and_in_the_list(
     Daemon(store.home).tick()
     assert "fold" not in json.dumps(store.judgement(run).state.get("verdict", ""))
     assert store.judgement(run).cursor is not None
+
+
+@pytest.mark.parametrize("odd", ["5", '"old"', "{}", "[1, null]"])
+def test_odd_labels_leave_the_run_in_the_list(
+    run: str, redis_url: str, raw: redis.Redis, odd: str
+) -> None:
+    raw.hset(keys.labels(run), mapping={"tags": odd, "notes": odd, "name": odd})
+    tags = {row.id: row.tags for row in Store(RedisHome(redis_url)).runs()}
+    assert all(isinstance(tag, str) for tag in tags[run])
 
 
 def test_odd_entries_leave_the_sound_ones_readable_and_judged(
