@@ -42,6 +42,9 @@ LOOK_SECONDS = 5.0
 IDLE_TICKS = 10
 """A run that was last seen so long ago is looked at in every tenth tick only, for its events."""
 
+JANITOR = "(janitor)"
+"""Among the names of runs that cannot be judged; no run has brackets in its id."""
+
 POINTS = 200
 """Points judged before a commit: 2,000 steps, so that a lease never runs out in between."""
 
@@ -117,7 +120,7 @@ class Daemon:
         """Read on in every run that this daemon holds; returns how many points were judged."""
         self._beat()
         self._ticks += 1
-        self.janitor.sweep()
+        self._sweep()
         rows = self.home.run_ids()
         known = {run for run, _ in rows}
         for gone in (set(self._runs) | set(self._idle)) - known:
@@ -130,6 +133,17 @@ class Daemon:
             self._beat()
             judged += self._guarded(run, seen)
         return judged
+
+    def _sweep(self) -> None:
+        """Let the janitor look; what hinders it must not stop the judging."""
+        try:
+            self.janitor.sweep()
+        except StoreError:
+            raise
+        except Exception:  # the guard at the border, as for a run
+            if JANITOR not in self._broken:
+                _log.exception("finished runs cannot be deleted; the judging goes on")
+            self._broken.add(JANITOR)
 
     def _guarded(self, run: str, seen: float) -> int:
         """Tend one run; one that cannot be judged is left alone until it is seen again."""

@@ -168,6 +168,21 @@ def test_a_run_that_cannot_be_judged_does_not_stop_the_others(
     assert "broken-01 cannot be judged" in caplog.text
 
 
+def test_a_janitor_that_cannot_work_does_not_stop_the_judging(
+    faulty: Lab, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Odd(MemoryHome):
+        def memory(self) -> None:
+            raise ArithmeticError("planted")
+
+    home = Odd()
+    begin(home, faulty)
+    home.append(RUN, faulty.frames, faulty.events)
+    Daemon(home, heartbeat=tmp_path / "beat").tick()
+    assert home.judgement(RUN).findings
+    assert "finished runs cannot be deleted" in caplog.text
+
+
 class GoesAway(MemoryHome):
     away = False
 
