@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import inspect
+import logging
 import pkgutil
 
 import pytest
@@ -45,6 +46,15 @@ def test_examples_were_found_at_all():
     )
 
     assert examples > 20
+
+
+@pytest.fixture(autouse=True)
+def log_as_before():
+    """An example may silence the log, which other tests read."""
+    log = logging.getLogger("otoscope")
+    before = log.disabled
+    yield
+    log.disabled = before
 
 
 @pytest.mark.parametrize("name", MODULES)
