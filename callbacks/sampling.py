@@ -19,7 +19,7 @@ from .budget import Budget
 from .guard import LIMIT, Guard
 from .probes.activations import Activations
 from .probes.gradients import Gradients
-from .probes.probe import Probe, ProbeOffError, Training, clock
+from .probes.probe import AFTERMATH, Probe, ProbeOffError, Training, clock
 from .probes.system import System
 from .transfer import Pending
 
@@ -184,9 +184,9 @@ class Sampling:
             return 0.0
         if self._norm_due:
             self._norm_due = False
-            self._budget.paid(NORM, tap.seconds, step)
+            self._budget.paid(NORM, AFTERMATH * tap.seconds, step)
         else:
-            self._budget.spent_on(NORM, tap.seconds)
+            self._budget.spent_on(NORM, AFTERMATH * tap.seconds)
         return tap.seconds
 
     def _sample(self, attached: _Attached, step: int, frames: list[Pending]) -> float:
@@ -206,8 +206,9 @@ class Sampling:
         self.hook_seconds += probe.hook_seconds
         seconds = now() - begun + probe.hook_seconds + attached.arm_seconds
         probe.hook_seconds = 0.0
-        probe.cost.add(seconds)
-        self._budget.paid(probe.name, seconds, step, again=self._is_hungry(attached))
+        charged = seconds if probe.dear else AFTERMATH * seconds
+        probe.cost.add(charged)
+        self._budget.paid(probe.name, charged, step, again=self._is_hungry(attached))
         return seconds
 
     def _framed_sample(

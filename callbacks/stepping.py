@@ -18,7 +18,7 @@ from .journal import Journal
 from .layers import trained_parameters
 from .ledger import Row, Told
 from .options import Options
-from .probes.probe import COUNTERS, Training
+from .probes.probe import AFTERMATH, COUNTERS, Training
 from .probes.tap import GradientTap
 from .probes.throughput import Step, Throughput
 from .sampling import Sampling
@@ -276,7 +276,8 @@ class Stepping:
         if self._tap.armed:
             self._tap.disarm()
         end = time.perf_counter()
-        self._budget.stepped(end - self._last_end, max(0.0, within + end - sampled))
+        fixed = AFTERMATH * max(0.0, within + end - sampled)
+        self._budget.stepped(end - self._last_end, fixed)
         self._journal.done(Row(number, time.time(), values, late, lrs))
         self._spent, self._last_end = 0.0, end
 

@@ -8,12 +8,11 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from .probes.probe import COLD
 from .stepping import LossFn
 
 HOOKS_A_STEP = 6
 """Hooks that Lightning calls on every callback in a step, whether it does something there or not."""
-COLD = 2.5
-"""Between matrix products the caches are cold: how much longer a call takes there than in a loop."""
 
 
 def loss_of(trainer: Any, pl_module: Any) -> tuple[LossFn | None, str]:

@@ -16,7 +16,7 @@ from ..measures.activations import activation_kind, saturated_share
 from .forwards import Forwards, is_real, seconds_of_a_pass
 from .functional import Call, FunctionalCalls, seconds_of_a_call
 from .hooks import Look
-from .probe import Probe, ProbeOffError, Training, clock
+from .probe import COLD, Probe, ProbeOffError, Training, clock
 from .watched import ENOUGH_SAMPLES, RELU_LIKE, Watched
 
 BIG_BATCH = 64
@@ -238,9 +238,9 @@ class Activations(Probe):
         self.disarm()
         if self._error is not None:
             raise self._error
-        self.hook_seconds += self._functions.calls * self._call_seconds
+        self.hook_seconds += self._functions.calls * self._call_seconds * COLD
         assert self._forwards is not None
-        self.hook_seconds += self._forwards.passes * self._pass_seconds
+        self.hook_seconds += self._forwards.passes * self._pass_seconds * COLD
         if self._new:
             self._columns()
         device = self._sums.device

@@ -19,6 +19,13 @@ clock = time.thread_time
 """Measures what our own work costs: CPU seconds of the thread. Wall time would charge us for the
 time slices that other processes take (8 ms of them against 20 µs of work, on a loaded machine)."""
 
+COLD = 2.5
+"""Between matrix products the caches are cold: how much longer a call takes there than in a loop."""
+
+AFTERMATH = 1.15
+"""What our seconds cost the training in all: our code pushes its data out of the caches, and the lines
+after ours run slower. `benchmarks/steps.py` compares both."""
+
 COUNTERS = ("queue_frames", "spooled_frames", "dropped_frames", "sent_frames", "late_frames")
 
 
