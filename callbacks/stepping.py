@@ -286,7 +286,9 @@ class Stepping:
         self._closed_now += len(rows)
         if self.rank:
             return {}
-        told = {row.step: found for row in rows if (found := self._changes(row))}
+        told: dict[int, list[tuple[str, Mapping[str, Json]]]] = {}
+        with self._border:  # an error of ours here must not cost the rows
+            told = {row.step: found for row in rows if (found := self._changes(row))}
         crowded = self._first + CROWDED_AFTER
         if rows[0].step <= crowded <= rows[-1].step:
             words = self._budget.crowded()

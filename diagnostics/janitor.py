@@ -68,8 +68,8 @@ class Janitor:
     ) -> None:
         self.home, self.ttl, self._clock = home, ttl, clock
         self._store = Store(home, clock=clock)
-        self._looked = self._aged = float("-inf")
-        self._helpless = self._refused = False
+        self._looked = self._aged = self._weighed = float("-inf")
+        self._helpless = self._refused = self._foreign = False
 
     def sweep(self) -> list[str]:
         """Look whether something has to go, at most every ten seconds; returns what went."""
@@ -87,6 +87,15 @@ class Janitor:
         memory = self._memory()
         if memory is None or memory.share < FULL_SHARE or memory.evicts_live_runs:
             self._helpless = False  # a server that evicts is always full, and others would fill it
+            return []
+        if self._others_fill(memory):
+            if not self._helpless:
+                _log.warning(
+                    "%.0f %% of the server's memory is in use, most of it by other than runs; no "
+                    "run is deleted for that: raise maxmemory, or give Otoscope a server of its own",
+                    100 * memory.share,
+                )
+            self._helpless = True
             return []
         gone: list[RunInfo] = []
         for row in self._finished():
@@ -106,6 +115,22 @@ class Janitor:
             )
         self._helpless = memory.share >= FULL_SHARE
         return gone
+
+    def _others_fill(self, memory: Memory) -> bool:
+        """Tell whether runs take less than half of what is used: deleting them would help nobody.
+
+        Where nobody may ask for sizes the server is taken for ours.
+        """
+        now = self._clock()
+        if now - self._weighed >= OLD_SECONDS:
+            self._weighed, self._foreign, ours = now, True, 0
+            for run, _ in self.home.run_ids():
+                size = self.home.size(run)
+                ours += memory.used if size is None else size
+                if 2 * ours >= memory.used:
+                    self._foreign = False
+                    break
+        return self._foreign
 
     def _memory(self) -> Memory | None:
         """Return how full the home is, None where nobody may ask."""

@@ -17,7 +17,7 @@ EVERYONE = ("ping", "multi", "exec", "select", *READING)
 RIGHTS: dict[str, tuple[str, ...]] = {
     "callback": (*EVERYONE, "set", "hset", "hincrby", "sadd", "zadd", "xadd", "xtrim"),
     "daemon": (
-        *(*EVERYONE, "watch", "unwatch", "info", "zrevrange", "hmget"),
+        *(*EVERYONE, "watch", "unwatch", "info", "zrevrange", "hmget", "memory|usage"),
         *("set", "del", "hset", "zrem", "xadd", "xtrim"),
     ),
     "page": (

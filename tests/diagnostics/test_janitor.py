@@ -31,9 +31,13 @@ class Full(MemoryHome):
     """A home that counts each run as ten bytes of hundred."""
 
     policy = "noeviction"
+    foreign = 0
 
     def memory(self) -> Memory | None:
-        return Memory(10 * len(self.run_ids()), 100, self.policy)
+        return Memory(10 * len(self.run_ids()) + self.foreign, 100, self.policy)
+
+    def size(self, run: str) -> int | None:
+        return 10
 
 
 def add(
@@ -121,6 +125,24 @@ def test_nothing_goes_on_a_server_that_makes_room_by_itself(full: Full) -> None:
     assert Janitor(full, clock=lambda: NOW).sweep() == []
     full.policy = "volatile-lru"  # runs have no time to live, so that none of them is evicted
     assert Janitor(full, clock=lambda: NOW).sweep() == ["done-0"]
+
+
+def test_no_run_goes_for_what_others_keep_on_the_server(
+    full: Full, caplog: pytest.LogCaptureFixture
+) -> None:
+    for run in left(full) - {"live", "done-0", "done-1"}:
+        full.delete(run)
+    full.foreign = 60
+    janitor = Janitor(full, clock=lambda: NOW)
+    with caplog.at_level(logging.WARNING, logger="otoscope"):
+        assert janitor.sweep() == []
+    assert left(full) == {"live", "done-0", "done-1"}
+    assert "most of it by other than runs" in caplog.text
+    full.foreign = 20
+    for i in range(4):
+        add(full, f"other-{i}", NOW - 2, ended=None)
+    # ninety used, seventy by runs
+    assert Janitor(full, clock=lambda: NOW).sweep() == ["done-0", "done-1"]
 
 
 def test_the_memory_is_looked_at_every_ten_seconds(full: Full) -> None:

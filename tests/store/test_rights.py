@@ -88,7 +88,7 @@ def as_daemon(daemon: RedisHome, run: str) -> None:
     assert daemon.server_info()["maxmemory_policy"]
     assert [info.id for info in Store(daemon).runs()] == [run]
     daemon.release(run, "me")
-    assert daemon.memory() is not None
+    assert daemon.memory() is not None and daemon.size(run)
     daemon.set_settings({"janitor": {"why": "age"}})
     daemon.delete("rights-old")
 
@@ -148,7 +148,7 @@ def test_what_a_user_may_not_do_is_told_by_part_and_nothing_is_done(guarded: Red
     assert missing_rights(home(guarded, "callback"))["callback"] == []
     assert missing_rights(home(guarded, "page")) == {
         "callback": ["set", "hincrby", "sadd", "zadd", "xtrim"],
-        "daemon": ["watch", "unwatch", "set", "xtrim"],
+        "daemon": ["watch", "unwatch", "memory|usage", "set", "xtrim"],
         "page": [],
         "tools": ["memory|usage", "sadd", "zadd", "xtrim"],
     }
