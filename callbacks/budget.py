@@ -13,9 +13,10 @@ from collections import deque
 from dataclasses import dataclass, field
 from statistics import median
 
-LOAN_SECONDS = 0.010
-LOAN_STEPS = 250
-"""Early samples may be taken on credit, paid back by this step: a run shall have a beginning."""
+LOAN_SECONDS = 0.025
+LOAN_STEPS = 60
+"""So much may be taken on credit in the first steps: a run shall have a beginning, on a loaded machine
+too. Then nothing is sampled until it is paid back."""
 
 DEAR_STEPS = 60.0
 """Guess, in steps, of what a dear probe's sample costs before one was taken."""
@@ -264,7 +265,7 @@ class Budget:
         share = self.share - set_aside
         cheap = sum(other.seconds for other in self.claims.values() if not other.dear)
         cost = 0.0 if math.isnan(claim.cost) else claim.cost
-        loan = LOAN_SECONDS * max(0.0, 1 - (step - self._start) / LOAN_STEPS)
+        loan = LOAN_SECONDS if step - self._start <= LOAN_STEPS else 0.0
         wanted = self.fixed_seconds + cheap + cost + self._overdrawn(dear, set_aside)
         return wanted - share * self.elapsed - loan, share
 
