@@ -73,12 +73,12 @@ class Budget:
 
     >>> budget = Budget(0.02)
     >>> budget.claim("norm")
-    >>> for step in range(1, 101):
+    >>> for step in range(1, 1001):
     ...     if budget.due(step):
     ...         budget.paid("norm", 0.001, step)
     ...     budget.stepped(0.010, 0.0)
     >>> budget.claims["norm"].samples  # 1 ms every 5 steps of 10 ms is two percent
-    21
+    199
     """
 
     def __init__(self, share: float, max_steps: int | None = None) -> None:
