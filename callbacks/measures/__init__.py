@@ -10,6 +10,7 @@ True
 from .activations import KINDS, activation_kind, dead_units, saturated_share, unit_dimension
 from .edge import edge_of_stability
 from .hessian import Hessian, hessian_eigenvalues
+from .initialization import LayerInit, initialization_report
 from .lanczos import Spectrum, lanczos
 from .newton_gain import newton_gain
 from .step import horizon, step_position
@@ -17,12 +18,14 @@ from .step import horizon, step_position
 __all__ = [
     "KINDS",
     "Hessian",
+    "LayerInit",
     "Spectrum",
     "activation_kind",
     "dead_units",
     "edge_of_stability",
     "hessian_eigenvalues",
     "horizon",
+    "initialization_report",
     "lanczos",
     "newton_gain",
     "saturated_share",
