@@ -15,6 +15,7 @@ from ..store.schemas import Json, dumps
 from .engine import Engine
 from .facts import Facts
 from .log import GRID, Log
+from .obstacles import Obstacles
 from .rule import Context, Rule, Verdict, unknown
 from .rules import RULES
 from .settings import ANSWERS, Settings, whole
@@ -56,6 +57,7 @@ class Fold:
         self.place = Place()
         self.settings = Settings(profile=meta.task)
         self.facts = Facts()
+        self.obstacles = Obstacles()
         self.engine = Engine(run)
         self.history = History()
         self.log = Log(world_size=meta.world_size)
@@ -77,6 +79,7 @@ class Fold:
             "place": {name: getattr(self.place, name) for name in Place.__slots__},
             "settings": vars(self.settings),
             "facts": self.facts.to_json(),
+            "obstacles": self.obstacles.to_json(),
             "rules": self.engine.to_json(),
             "waiting": waiting,
             "ranks": {
@@ -95,6 +98,7 @@ class Fold:
         self.place = Place(**state["place"])
         self.settings = Settings(**state["settings"])
         self.facts = Facts.from_json(state["facts"])
+        self.obstacles = Obstacles.from_json(state.get("obstacles", {}))
         self.engine = Engine.restore(self.run, state["rules"], list(findings))
         self.log = Log(world_size=self.meta.world_size, late=state["late"])
         for number, body in state["ranks"].items():
@@ -216,6 +220,7 @@ class Fold:
         self.place.why_since = "a new attempt began"
         self.history = History()
         self.facts.begin_attempt(first)
+        self.obstacles.begin_attempt(first)
         self.engine.begin_attempt()
         for rule in self.rules:
             self.engine.entry(rule.id)  # now: an event before the first point shall find them all
@@ -230,6 +235,7 @@ class Fold:
         self.place.points += 1
         window = Window(self.history, point, self.place.since)
         self.facts.learn(self.history, before, window, self.thresholds("lr_too_high"))
+        self.obstacles.learn(self.history, before, point)
         for rule in self.rules:
             self._apply(rule, window)
         self.settings.mark(self.engine.findings)
@@ -285,6 +291,8 @@ class Fold:
             self._restart(event.step, "the learning rate changed its course")
         elif event.kind == "gap" and event.attempt == self.place.attempt:
             self._miss(event)
+        elif event.kind == "probe_off":
+            self.obstacles.heed(event)
         elif event.kind == "excluded":
             self._restart(event.step, f"rank {event.body.get('rank')} left")
         elif event.kind == "checkpoint":

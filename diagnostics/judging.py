@@ -9,7 +9,6 @@ from ..store import Home, Store
 from ..store.ranks import has_ended
 from ..store.schemas import Json
 from .fold import Fold
-from .obstacles import obstacles
 from .reader import Reader, lacks_a_beginning
 from .silence import exclusion
 from .verdict import run_json
@@ -62,7 +61,7 @@ def report_of(fold: Fold) -> dict[str, Json]:
     """Return the run JSON of a fold."""
     judged, missing = fold.coverage()
     step = fold.place.step
-    panel = obstacles(fold.history, step)
+    panel = fold.obstacles.panel(fold.meta, fold.history, step)
     return run_json(fold.run, fold.findings(), judged, missing, panel, step, fold.place.missed)
 
 

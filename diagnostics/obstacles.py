@@ -1,72 +1,229 @@
-"""The three obstacles: non-linearity, conditioning and noise, as far as they were measured."""
+"""The three obstacles: non-linearity, conditioning and noise, as far as they were measured.
+
+What was read of each stands in the state, not in the windows: a curvature sample every few
+thousand steps would else be forgotten between two of them.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..store import Event, Meta
 from ..store.schemas import Json
-from .windows import History, Window
+from .noise import noise_rows, said_of_noise
+from .windows import History
 from .words import number
 
-NOT_MEASURED: dict[str, Json] = {
-    "value": None,
-    "low": None,
-    "high": None,
-    "trend": None,
-    "sentence": "not yet measured",
-    "levers": [],
-    "measured": False,
+KEPT = 15
+"""Readings of a quantity that are kept: three times what a median is taken over."""
+RECENT = 5
+"""Readings behind a value: single scans run wild (MEASURES: judged by medians over five)."""
+KEPT_ROWS = 64
+"""Samples of the noise scale that outlive the windows."""
+LARGEST_HORIZON = 16
+"""Steps ahead that the longest scan looks."""
+
+READ = {
+    "horizon": ("landscape", "horizon"),
+    "newton_gain": ("curvature", "newton_gain"),
+    "preconditioned_newton_gain": ("curvature", "preconditioned_newton_gain"),
 }
+FAMILIES = {"non_linearity": "landscape", "conditioning": "curvature", "noise": "noise"}
+NAMES = {"non_linearity": "non-linearity", "conditioning": "conditioning", "noise": "noise"}
+TOLD_OFF = {"non_linearity": "landscape", "conditioning": "curvature", "noise": "noise"}
+"""What the probe of each obstacle is called where it is switched off."""
 
 
-def obstacles(history: History, step: int) -> dict[str, Json]:
-    """Return the panel's JSON: each obstacle with value, trend, a sentence and its levers."""
-    window = Window(history, step)
-    gain = window.samples("curvature", "newton_gain").finite
-    if not len(gain):
-        gain = window.samples("curvature", "preconditioned_newton_gain").finite
-    horizon = window.samples("landscape", "horizon").finite
+def not_measured(sentence: str = "not yet measured", samples: int = 0) -> dict[str, Json]:
+    """Return an obstacle of which nothing is known, with the reason."""
     return {
-        "non_linearity": _horizon(horizon.values),
-        "conditioning": _conditioning(gain.values),
-        "noise": dict(NOT_MEASURED),
+        "value": None,
+        "low": None,
+        "high": None,
+        "trend": None,
+        "sentence": sentence,
+        "levers": [],
+        "measured": False,
+        "step": None,
+        "samples": samples,
     }
 
 
-def _conditioning(values: np.ndarray) -> dict[str, Json]:
-    if not len(values):
-        return dict(NOT_MEASURED)
-    value = float(np.median(values[-3:]))
+@dataclass(slots=True)
+class Obstacles:
+    """What was read of the three obstacles, as scalars of the fold's state.
+
+    `readings`: [step, value] by quantity, the last ones. `rows`: [step, small_sq, big_sq, small,
+    big] of the noise. `tries`: samples of each family, also those that told nothing. `off`: why a
+    probe was switched off. `batch`: samples in a step.
+    """
+
+    readings: dict[str, list[list[float]]] = field(default_factory=dict)
+    rows: list[list[float]] = field(default_factory=list)
+    tries: dict[str, int] = field(default_factory=dict)
+    off: dict[str, str] = field(default_factory=dict)
+    batch: float | None = None
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the readings as a JSON object."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Json]) -> Obstacles:
+        """Read what `to_json` wrote; an older state has less of it."""
+        return cls(**{name: body[name] for name in cls.__slots__ if name in body})
+
+    def begin_attempt(self, first_step: int) -> None:
+        """Let go of what the new attempt does again."""
+        self.off.clear()
+        self.readings = {
+            name: [reading for reading in kept if reading[0] < first_step]
+            for name, kept in self.readings.items()
+        }
+        self.rows = [row for row in self.rows if row[0] < first_step]
+
+    def heed(self, event: Event) -> None:
+        """Note why a probe was switched off."""
+        if event.kind == "probe_off":
+            self.off[str(event.body.get("probe"))] = str(event.body.get("why") or "it failed")
+
+    def learn(self, history: History, before: int, step: int) -> None:
+        """Take in what came with `before` < step <= the point."""
+        for name, (family, column) in READ.items():
+            new = history.column(family, column, before, step).finite
+            kept = self.readings.setdefault(name, [])
+            kept += [list(row) for row in zip(new.steps.tolist(), new.values.tolist(), strict=True)]
+            del kept[:-KEPT]
+        for family in FAMILIES.values():
+            self.tries[family] = self.tries.get(family, 0) + history.count(family, before, step)
+        rows = noise_rows(history, before, step)
+        self.rows = [*self.rows, *rows.tolist()][-KEPT_ROWS:]
+        samples = history.column("train", "samples", before, step).finite.values
+        if len(samples) and np.median(samples) > 0:
+            self.batch = float(np.median(samples))
+
+    def panel(self, meta: Meta, history: History, step: int) -> dict[str, Json]:
+        """Return the panel's JSON: each obstacle with value, trend, a sentence and its levers."""
+        recent = noise_rows(history, 0, step)
+        rows = recent if len(recent) > len(self.rows) else np.array(self.rows).reshape(-1, 5)
+        found = {
+            "non_linearity": self._horizon(),
+            "conditioning": self._conditioning(meta),
+            "noise": said_of_noise(rows, self.batch, meta),
+        }
+        return {key: item or self._unknown(key) for key, item in found.items()}
+
+    def _unknown(self, key: str) -> dict[str, Json]:
+        why = next((why for probe, why in self.off.items() if TOLD_OFF[key] in probe.lower()), None)
+        if why is not None:
+            return not_measured(f"not measured, the {TOLD_OFF[key]} probe is off: {why}")
+        tries = self.tries.get(FAMILIES[key], 0)
+        if tries:
+            times = "once" if tries == 1 else f"{tries:,} times"
+            return not_measured(f"sampled {times}, without a result so far", tries)
+        return not_measured()
+
+    def _horizon(self) -> dict[str, Json] | None:
+        steps, values = self._of("horizon")
+        if not len(values):
+            return None
+        value = float(np.median(values[-RECENT:]))
+        if value < 1:
+            sentence = (
+                f"the loss is not what the slope and the curvature foretell beyond {number(value)} "
+                "of a step: steps are too long"
+            )
+        elif value >= LARGEST_HORIZON:
+            sentence = f"slope and curvature foretell the loss at least {number(value)} steps ahead"
+        else:
+            ahead = "1 step" if value == 1 else f"{number(value)} steps"
+            sentence = f"slope and curvature foretell the loss {ahead} ahead"
+        levers = ["a smaller learning rate", "a longer warm-up", "gradient clipping"]
+        return _measured(value, values, steps, sentence, levers if value < 4 else [])
+
+    def _conditioning(self, meta: Meta) -> dict[str, Json] | None:
+        steps, plain = self._of("newton_gain")
+        own_steps, own = self._of("preconditioned_newton_gain")
+        if not len(plain) and not len(own):
+            return None
+        optimizer = str((meta.optimizers[0] if meta.optimizers else {}).get("name") or "")
+        left = float(np.median(own[-RECENT:])) if len(own) else None
+        if not len(plain):
+            steps, plain = own_steps, own
+        value = float(np.median(plain[-RECENT:]))
+        sentence = f"one curvature-aware step is worth {_steps(value)}"
+        levers = ["normalization layers", "standardized inputs"]
+        if left is None:
+            levers.insert(0, "Adam or AdamW")
+            if not (meta.optimizers[0] if meta.optimizers else {}).get("momentum"):
+                levers.insert(1, "momentum")
+        else:
+            way = "leaves" if left <= value else "makes it"
+            sentence += f"; the scaling of {optimizer or 'the optimizer'} {way} {number(left)}"
+        worst = left if left is not None else value
+        found = _measured(value, plain, steps, sentence, levers if worst > 2 else [])
+        return {**found, "preconditioned": left}
+
+    def _of(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        kept = np.array(self.readings.get(name, []), dtype=np.float64).reshape(-1, 2)
+        return kept[:, 0], kept[:, 1]
+
+
+def measured_of(panel: Mapping[str, Json]) -> list[str]:
+    """Return what was measured of the obstacles, a few words each.
+
+    >>> measured_of({"conditioning": {"measured": True, "value": 28.0}})
+    ['conditioning 28']
+    """
+    words = {"non_linearity": "horizon {} steps", "conditioning": "conditioning {}"}
+    found = []
+    for key, item in panel.items():
+        if not item.get("measured"):
+            continue
+        if key == "noise":
+            found.append(f"noise {100 * float(item['share']):.0f} % of a step")
+        else:
+            found.append(words[key].format(number(float(item["value"]))))
+    return found
+
+
+def _steps(value: float) -> str:
+    return (
+        "1 plain gradient step" if number(value) == "1" else f"{number(value)} plain gradient steps"
+    )
+
+
+def _measured(
+    value: float,
+    values: np.ndarray,
+    steps: np.ndarray,
+    sentence: str,
+    levers: Sequence[str],
+) -> dict[str, Json]:
+    recent = values[-RECENT:]
     return {
         "value": value,
-        "low": float(values[-3:].min()),
-        "high": float(values[-3:].max()),
-        "trend": _trend(values),
-        "sentence": f"one curvature-aware step is worth {number(value)} of these",
-        "levers": ["Adam or AdamW", "normalization layers", "standardized inputs"],
+        "low": float(recent.min()),
+        "high": float(recent.max()),
+        "trend": trend(values),
+        "sentence": sentence,
+        "levers": list(levers),
         "measured": True,
+        "step": int(steps[-1]),
+        "samples": len(values),
     }
 
 
-def _horizon(values: np.ndarray) -> dict[str, Json]:
-    if not len(values):
-        return dict(NOT_MEASURED)
-    value = float(np.median(values[-5:]))
-    held = "breaks within one step" if value < 1 else f"holds for {number(value)} steps ahead"
-    return {
-        "value": value,
-        "low": float(values[-5:].min()),
-        "high": float(values[-5:].max()),
-        "trend": _trend(values),
-        "sentence": f"the local picture {held}",
-        "levers": ["a smaller learning rate", "warm-up", "gradient clipping"],
-        "measured": True,
-    }
+def trend(values: np.ndarray) -> str | None:
+    """Return `rising`, `falling` or `steady`: the last third of the readings against the first.
 
-
-def _trend(values: np.ndarray) -> str | None:
+    >>> trend(np.array([1.0, 1, 1, 2, 2, 2])), trend(np.array([1.0, 2.0]))
+    ('rising', None)
+    """
     if len(values) < 6:
         return None
     third = len(values) // 3

@@ -136,6 +136,14 @@ class History:
         values = table.rows[low:high, table.schema.index[name]].astype(np.float64)
         return Samples(table.steps[low:high].copy(), values)
 
+    def count(self, family: str, after: int, upto: int) -> int:
+        """Return how many samples of a family there are with after < step <= upto."""
+        table = self.tables.get(family)
+        if table is None:
+            return 0
+        low, high = np.searchsorted(table.steps[: table.count], [after, upto], side="right")
+        return int(high - low)
+
     def first_column(self, family: str, quantity: str) -> str | None:
         """Return the written name of a quantity's first column: `lr` is `lr/0.0`."""
         table = self.tables.get(family)
