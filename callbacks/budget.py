@@ -4,22 +4,28 @@ With step time t and allowance a, a probe of cost c runs every ceil(c / (a t)) s
 recorder spends in every step is taken off first; what is left is shared out by weight, and what
 one probe does not need goes to the others. An account holds the total: a probe that is due waits
 while more was spent than earned.
+
+Dear probes run the model. Their part is set aside, so that the cheap ones cannot use it up, and no
+two of them sample in one step, nor with fewer steps between than their pool of batches holds.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from dataclasses import dataclass, field
-from statistics import median
+
+from .claim import DEAR_STEPS, Claim, aligned
 
 LOAN_SECONDS = 0.025
 LOAN_STEPS = 60
 """So much may be taken on credit in the first steps: a run shall have a beginning, on a loaded machine
 too. Then nothing is sampled until it is paid back."""
 
-DEAR_STEPS = 60.0
-"""Guess, in steps, of what a dear probe's sample costs before one was taken."""
+DEAR_WEIGHT = 4.0
+"""What all dear probes weigh together at most, beside the cheap ones' sum of about five: more of
+them shall not starve the measuring of layers."""
+
+POOL = 4
+"""Batches that a dear probe may look at; so many steps lie between two of them."""
 
 EARLY_SAMPLES = 6
 EARLY_WAIT = 10
@@ -31,39 +37,11 @@ RECONSIDERED = 50
 """A cheap probe asks at least so often, in steps: one slow spell, in which nothing was left for it,
 must not keep it away for long. The account holds the total."""
 
+START_SHARE = 0.1
+"""Part of the budget that pays back what the start has cost, where the run's length is not known."""
+
 LONGEST_WAIT = 1000
 """Steps after which a probe that the budget has no room for asks again."""
-
-
-@dataclass(slots=True, eq=False)
-class Claim:
-    """What one probe may spend: its weight in the budget, and what its samples have cost."""
-
-    name: str
-    weight: float = 1.0
-    dear: bool = False
-    first: int = 1
-    every: int | None = None
-    least: int = 1
-    aligned: bool = False
-    next_step: int = 1
-    samples: int = 0
-    seconds: float = 0.0
-    cost: float = math.nan
-    """Seconds of one sample, the median of the last; the first, a warm-up, soon leaves it."""
-    off: str | None = None
-    _recent: deque[float] = field(default_factory=lambda: deque(maxlen=7))
-
-    def paid(self, seconds: float) -> None:
-        """Enter the cost of a sample."""
-        self.samples += 1
-        self.seconds += seconds
-        self._recent.append(seconds)
-        self.cost = median(self._recent)
-
-    @property
-    def open(self) -> bool:
-        return self.off is None
 
 
 class Budget:
@@ -88,11 +66,14 @@ class Budget:
         self.step_seconds = math.nan
         self.elapsed = 0.0
         self.fixed_seconds = 0.0
+        self.start_seconds = 0.0
+        """What it took to hook into the model and to begin, once."""
         self.dear_from = math.inf
         """Step from which a dear probe may sample; its batches are kept from shortly before."""
         self._fixed = math.nan
         self._start = 0
         self._next = 0
+        self._apart = 0
 
     def begin(self, step: int, max_steps: int | None = None) -> None:
         """Begin at a step, with the length of the run where it is known.
@@ -117,13 +98,17 @@ class Budget:
         every: int | None = None,
         least: int = 1,
         aligned: bool = False,
+        guess: float = DEAR_STEPS,
     ) -> None:
         """Enter a probe: `every` fixes its interval, `least` bounds the one that is chosen.
 
         `aligned` lets it sample at multiples of a power of two only, so that ranks of unequal pace,
-        which cannot ask each other, sample at the same steps.
+        which cannot ask each other, sample at the same steps. `guess`: steps that a dear probe's
+        first sample may cost.
         """
-        self.claims[name] = Claim(name, weight, dear, first, every, least, aligned, next_step=first)
+        self.claims[name] = Claim(
+            name, weight, dear, first, every, least, aligned, guess, next_step=first
+        )
         self._next = 0
         self._look_ahead()
 
@@ -139,7 +124,8 @@ class Budget:
     @property
     def spent(self) -> float:
         """Seconds that everything has cost so far."""
-        return self.fixed_seconds + sum(claim.seconds for claim in self.claims.values())
+        sampled = sum(claim.seconds for claim in self.claims.values())
+        return self.start_seconds + self.fixed_seconds + sampled
 
     @property
     def overhead(self) -> float:
@@ -173,6 +159,7 @@ class Budget:
         """Enter what a sample has cost, and set when the next is due; `again`: in the next step."""
         claim = self.claims[name]
         claim.paid(seconds)
+        claim.hastened = False
         wait = 1 if again else self.interval(name)
         free = claim.every is None
         claim.next_step = aligned(step, wait) if free and claim.aligned else step + wait
@@ -201,20 +188,42 @@ class Budget:
         if step < self._next:  # in most steps nothing is due, and this line is all that runs
             return []
         names: list[str] = []
-        dear = False
+        dear = False  # whether one of them samples in this step
         for claim in self.claims.values():
-            if not claim.open or step < claim.next_step or (claim.dear and dear):
+            if not claim.open or step < claim.next_step:
+                continue
+            if claim.dear and (dear or (claim.every is None and step < self._apart)):
+                claim.next_step = step + POOL if dear else self._apart
                 continue
             wait = 0 if claim.every is not None else self._wait(claim, step)
             if wait:
                 claim.next_step = aligned(step, wait) if claim.aligned else step + wait
                 continue
-            dear = dear or claim.dear
+            if claim.dear:
+                dear, self._apart = True, step + POOL
             names.append(claim.name)
         waiting = [claim.next_step for claim in self.claims.values() if claim.open]
         self._next = max(step + 1, min(waiting, default=step + LONGEST_WAIT))
         self._look_ahead()
         return names
+
+    def hasten(self, step: int) -> None:
+        """Bring the next sample of each dear probe forward: something happened that is worth it.
+
+        It may be taken before it is earned, once; a longer wait afterwards pays it back. A probe
+        that is still in debt, or that has not sampled yet, does not hurry.
+        """
+        soon = step + POOL
+        for claim in self.claims.values():
+            if not (claim.dear and claim.open and claim.samples) or claim.every is not None:
+                continue
+            # where the length is known a sample is always one ahead of what was earned
+            ahead = 0.0 if self.max_steps is None else claim.cost
+            if claim.next_step > soon and claim.seconds <= self._earned(claim) + ahead:
+                claim.hastened, claim.next_step = True, soon
+                soon += POOL
+        self._next = 0
+        self._look_ahead()
 
     def hopeless(self, step: int) -> list[tuple[str, str]]:
         """Return (probe, why) for dear probes that this run is too short to pay for."""
@@ -223,7 +232,7 @@ class Budget:
             return rows
         for claim in self.claims.values():
             if claim.dear and claim.open and not claim.samples and claim.every is None:
-                cost = DEAR_STEPS * self.step_seconds
+                cost = claim.guess * self.step_seconds
                 allowed = self._nominal(claim) * self.step_seconds * self.max_steps
                 if step >= claim.first and cost > allowed:
                     rows.append((claim.name, self._too_dear(cost, allowed)))
@@ -265,9 +274,27 @@ class Budget:
         share = self.share - set_aside
         cheap = sum(other.seconds for other in self.claims.values() if not other.dear)
         cost = 0.0 if math.isnan(claim.cost) else claim.cost
-        loan = LOAN_SECONDS if step - self._start <= LOAN_STEPS else 0.0
+        loan = self._loan(share) if step - self._start <= LOAN_STEPS else 0.0
         wanted = self.fixed_seconds + cheap + cost + self._overdrawn(dear, set_aside)
-        return wanted - share * self.elapsed - loan, share
+        return wanted + self._start_owed() - share * self.elapsed - loan, share
+
+    def _loan(self, share: float) -> float:
+        """Return the seconds that may be taken on credit now: what the rest of the run pays back."""
+        if self.max_steps is None or not self.step_seconds > 0:
+            return LOAN_SECONDS
+        ahead = max(0.0, self._whole() - self.elapsed)
+        left = share - self._fixed / self.step_seconds
+        return min(LOAN_SECONDS, max(0.0, ahead * left))
+
+    def _start_owed(self) -> float:
+        """Return what of the start is to be paid by now: bit by bit, for it must not cost samples."""
+        return min(self.start_seconds, self._start_rate() * self.elapsed)
+
+    def _start_rate(self) -> float:
+        """Return the share of the wall time that pays back what the start has cost."""
+        whole = self._whole()
+        even = self.start_seconds / whole if whole > 0 else 0.0
+        return max(START_SHARE * self.share, even) if self.start_seconds > 0 else 0.0
 
     def _overdrawn(self, dear: list[Claim], set_aside: float) -> float:
         """Return what a dear sample took beyond all guesses: the cheap probes pay it back.
@@ -292,30 +319,48 @@ class Budget:
         share = self._nominal(claim)
         if not self.step_seconds > 0:
             return math.inf, share
-        cost = DEAR_STEPS * self.step_seconds if math.isnan(claim.cost) else claim.cost
-        earned = share * self.elapsed
+        cost = claim.guess * self.step_seconds if math.isnan(claim.cost) else claim.cost
+        earned = self._earned(claim) + (cost if claim.hastened else 0.0)
         if self.max_steps is not None:
             whole = share * self._whole()
             earned = whole if claim.samples == 0 else min(earned + cost, whole)
         return claim.seconds + cost - earned, share
 
+    def _earned(self, claim: Claim) -> float:
+        """Return the seconds that a dear probe has earned by now."""
+        return self._nominal(claim) * self.elapsed
+
     def _nominal(self, claim: Claim) -> float:
         """Return a probe's part of the budget by weight alone; 0 where it is off."""
-        weights = sum(other.weight for other in self.claims.values() if other.open)
-        return self.share * claim.weight / weights if claim.open else 0.0
+        if not claim.open:
+            return 0.0
+        return self.share * self._weight(claim) / sum(map(self._weight, self._asking()))
+
+    def _weight(self, claim: Claim) -> float:
+        """Return a probe's weight, where all dear ones together weigh no more than they may."""
+        if not claim.dear:
+            return claim.weight
+        dear = sum(other.weight for other in self.claims.values() if other.dear and other.open)
+        return claim.weight * min(1.0, DEAR_WEIGHT / dear) if dear > 0 else claim.weight
+
+    def _asking(self) -> list[Claim]:
+        return [claim for claim in self.claims.values() if claim.open]
 
     def allowances(self) -> dict[str, float]:
         """Return each probe's share of the wall time: by weight, what one leaves to the others."""
-        asking = [claim for claim in self.claims.values() if claim.open]
+        asking = self._asking()
         fixed = self._fixed / self.step_seconds if self.step_seconds > 0 else 0.0
-        left = max(0.0, self.share - fixed)
+        left = self.share - fixed
+        if self._start_owed() < self.start_seconds:
+            left -= self._start_rate()
+        left = max(0.0, left)
         shares: dict[str, float] = {}
         while asking:
-            total = sum(claim.weight for claim in asking)
+            total = sum(map(self._weight, asking))
             most = {claim.name: self._most(claim) for claim in asking}
-            sated = [c for c in asking if most[c.name] <= left * c.weight / total + 1e-12]
+            sated = [c for c in asking if most[c.name] <= left * self._weight(c) / total + 1e-12]
             if not sated:
-                return shares | {c.name: left * c.weight / total for c in asking}
+                return shares | {c.name: left * self._weight(c) / total for c in asking}
             for claim in sated:
                 shares[claim.name] = most[claim.name]
                 left -= most[claim.name]
@@ -327,16 +372,6 @@ class Budget:
         if math.isnan(claim.cost) or not self.step_seconds > 0:
             return math.inf
         return claim.cost / (self.step_seconds * (claim.every or claim.least))
-
-
-def aligned(step: int, wait: int) -> int:
-    """Return the first step behind a wait that is a multiple of the power of two around the wait.
-
-    >>> aligned(10, 3), aligned(13, 3), aligned(1, 1)
-    (16, 16, 2)
-    """
-    grid = 1 << (max(1, wait) - 1).bit_length()
-    return -(-(step + wait) // grid) * grid
 
 
 def _shown(seconds: float) -> str:

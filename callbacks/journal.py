@@ -27,7 +27,7 @@ class Journal:
 
     Schemas and events may come before it is opened: they leave when it is. `overhead` and `pace`
     (seconds of a step) are asked for whenever news are told; `closed` is told of the steps that
-    leave, and returns the events that they bring.
+    leave, and returns the events that they bring; `seen` of their numbers.
     """
 
     sender: Sender
@@ -39,6 +39,7 @@ class Journal:
         *,
         pace: Callable[[], float] = lambda: math.nan,
         closed: Callable[[Sequence[Row]], Told] = lambda rows: {},
+        seen: Callable[[int, np.ndarray], None] = lambda step, numbers: None,
     ) -> None:
         self.step = 0
         self.is_open = False
@@ -49,7 +50,7 @@ class Journal:
         self._held = Held()
         self._seqs: dict[str, tuple[int, int]] = {}
         self._told_at = 0.0
-        self._ledger = Ledger(rank, closed)
+        self._ledger = Ledger(rank, closed, seen)
 
     def open(
         self,

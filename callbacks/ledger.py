@@ -51,14 +51,21 @@ class Ledger:
     Args:
         rank: of this process.
         closed: told of the rows that leave, in order; returns the events that they bring.
+        seen: told of the numbers of steps, [steps, columns], as soon as the device gave them.
     """
 
-    def __init__(self, rank: int, closed: Callable[[Sequence[Row]], Told]) -> None:
+    def __init__(
+        self,
+        rank: int,
+        closed: Callable[[Sequence[Row]], Told],
+        seen: Callable[[int, np.ndarray], None] = lambda step, numbers: None,
+    ) -> None:
         self.rows: list[Row] = []
         self.loss_last = self.loss_best = math.nan
         self.spark = Spark()
         self._rank = rank
         self._closed = closed
+        self._seen = seen
         self._count = 0
         self._settled_at = 0.0
 
@@ -85,7 +92,10 @@ class Ledger:
         with np.errstate(over="ignore"):
             matrix = np.array([row.values for row in rows], dtype=np.float32)
         told = self._closed(rows)
-        self._saw([row.values[0] for row in rows if not row.late])
+        if not any(row.late for row in rows):
+            self._saw(rows[-1].step, matrix)
+        elif not all(row.late for row in rows):
+            self._saw(rows[-1].step, matrix[[not row.late for row in rows]])
         items: list[Frame | Pending | Event] = []
         rank = self._rank
         for row, values in zip(rows, matrix, strict=True):
@@ -94,7 +104,9 @@ class Ledger:
                 items.append(frame)  # nearly every step
                 continue
             held = row.held or Held()
-            held.train.append(Pending(frame, row.late, self._filled(fill) if row.late else None))
+            held.train.append(
+                Pending(frame, row.late, self._filled(fill, row.step) if row.late else None)
+            )
             held.events += [
                 Event(kind, row.step, attempt, rank, row.time, dict(body))
                 for kind, body in told.get(row.step, ())
@@ -102,14 +114,16 @@ class Ledger:
             items += held.in_order()
         return items
 
-    def _filled(self, fill: Fill) -> Fill:
+    def _filled(self, fill: Fill, step: int) -> Fill:
         def filled(values: np.ndarray, arrays: list[np.ndarray]) -> None:
             fill(values, arrays)
-            self._saw([float(values[0])])
+            self._saw(step, values[None])
 
         return filled
 
-    def _saw(self, losses: Sequence[float]) -> None:
+    def _saw(self, step: int, numbers: np.ndarray) -> None:
+        losses: list[float] = numbers[:, 0].tolist()
+        self._seen(step, numbers)
         for loss in losses:
             self.spark.add(loss)
         if losses:

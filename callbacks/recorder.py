@@ -53,6 +53,7 @@ class Recorder(Stepping):
 
     def hook(self) -> None:
         """Hook into model and optimizers; call before the first forward pass."""
+        begun = time.perf_counter()
         with self.guard("recorder"):
             columns = self._throughput.attach(self._training)
             self._journal.follow(self._throughput.schema(columns), self._throughput.fill)
@@ -66,6 +67,7 @@ class Recorder(Stepping):
                 self._handles.append(optimizer.register_step_post_hook(self._on_stepped))
                 if self._waiting is not None:
                     self._handles.append(optimizer.register_step_pre_hook(self._before_stepped))
+        self._budget.start_seconds += time.perf_counter() - begun
 
     def begin(
         self,
@@ -79,6 +81,7 @@ class Recorder(Stepping):
 
         `dispatch` is what whoever calls us spends on it in a step, in seconds: a cost of ours too.
         """
+        begun = time.perf_counter()
         self._dispatch = dispatch
         name = self.options.run or type(self._model).__name__
         self._first = origin.step
@@ -100,6 +103,7 @@ class Recorder(Stepping):
             begins["resumed"] = {"from_attempt": origin.from_attempt, "from_step": origin.step}
         self._journal.open(self.sender, origin.step, self._meta(origin, fields), begins)
         self.sender.start()
+        self._budget.start_seconds += time.perf_counter() - begun
         self.restart_clock()
 
     def _identity(

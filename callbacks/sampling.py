@@ -15,7 +15,7 @@ import torch
 
 from ..store import Frame, Schema
 from ..store.schemas import Json
-from .budget import Budget
+from .budget import POOL, Budget
 from .guard import LIMIT, Guard
 from .probes.activations import Activations
 from .probes.gradients import Gradients
@@ -28,10 +28,6 @@ log = logging.getLogger("otoscope")
 NORM = "norm"
 """Name in the budget of the gradient norm of `train`."""
 NORM_BORDER = "gradient norm"
-DEAR_WEIGHT = 4.0
-"""A dear sample costs some 60 steps: at half of a budget of 0.02 one in 6,000 steps."""
-POOL = 4
-"""Batches that a dear probe may look at."""
 
 
 def default_probes(which: str) -> list[Probe]:
@@ -96,6 +92,11 @@ class Sampling:
         """Names of the probes that are on."""
         return list(self._attached)
 
+    @property
+    def is_dear(self) -> bool:
+        """Whether any probe that runs the model is on."""
+        return any(attached.probe.dear for attached in self._attached.values())
+
     def attach(self, probes: Sequence[Probe], step: int) -> None:
         """Hook the probes into the model; the first samples are due after `step`."""
         assert self._training.tap is not None
@@ -119,12 +120,13 @@ class Sampling:
         self._enlist(schema)
         self._budget.claim(
             probe.name,
-            weight=probe.weight * (DEAR_WEIGHT if probe.dear else 1),
+            weight=probe.weight,
             dear=probe.dear,
             first=step + probe.first,
             every=probe.every,
             least=probe.least,
             aligned=probe.on_every_rank(self._training),
+            guess=probe.guess,
         )
 
     def arm(self, step: int) -> None:
@@ -263,5 +265,5 @@ class Sampling:
         with self._guard(f"detaching {probe.name}"):
             probe.disarm()
             probe.detach()
-        if not any(attached.probe.dear for attached in self._attached.values()):
+        if not self.is_dear:
             self.batches.clear()

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..store import ConfigError, Sink
@@ -25,6 +26,7 @@ from .sampling import Sampling
 from .schedule import Schedule
 from .sender import Sender
 from .shards import shares
+from .trigger import Trigger
 from .waiting import Waiting
 
 log = logging.getLogger("otoscope")
@@ -76,6 +78,7 @@ class Stepping:
             rank,
             pace=lambda: self._budget.step_seconds,
             closed=self._closed,
+            seen=self._saw,
         )
         self._model = model
         self._optimizers = list(optimizers)
@@ -96,6 +99,7 @@ class Stepping:
             batches=lambda: list(self._sampling.batches),
             tap=self._tap,
             counters=lambda: {name: getattr(self.sender, name) for name in COUNTERS},
+            note=lambda text: self._journal.event("note", {"text": text}),
         )
         if sharded:
             self._tap.shares = shares(self._tap.parameters, world_size)
@@ -112,6 +116,7 @@ class Stepping:
             framed=self._journal.frame,
         )
         self._throughput = Throughput()
+        self._trigger = Trigger()
         self._schedules: list[Schedule] = []
         self._handles: list[Any] = []
         self._losses: list[float | torch.Tensor] = []
@@ -297,6 +302,15 @@ class Stepping:
                 told.setdefault(crowded, []).append(("note", {"text": words}))
         return told
 
+    def _saw(self, step: int, numbers: np.ndarray) -> None:
+        """Look whether something happened that is worth a look at the model."""
+        if self.rank == 0 and self._sampling.is_dear:
+            with self._border:
+                squares = numbers[:, self._throughput.grad_sq]
+                norms = np.sqrt(squares[np.isfinite(squares)]).tolist()
+                if self._trigger.observe(step, numbers[:, 0].tolist(), norms) is not None:
+                    self._budget.hasten(self.steps)
+
     def _changes(self, row: Row) -> list[tuple[str, Mapping[str, Json]]]:
         """Return the `lr` events of a step."""
         told: list[tuple[str, Mapping[str, Json]]] = []
@@ -321,10 +335,12 @@ class Stepping:
         """What the recording has cost the training so far.
 
         `share` of the wall time, `seconds` in all, `probes`: seconds of each. "sender" is CPU time
-        of the background thread, "throughput" what every step costs beside it.
+        of the background thread, "throughput" what every step costs beside it, "start" what it took
+        to begin.
         """
         budget = self._budget
         probes = {name: claim.seconds for name, claim in budget.claims.items()}
         sender = min(self._sender_seconds, budget.fixed_seconds)
         probes |= {"throughput": budget.fixed_seconds - sender, "sender": sender}
+        probes["start"] = budget.start_seconds
         return {"share": budget.overhead, "seconds": budget.spent, "probes": probes}

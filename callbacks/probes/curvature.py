@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...store import Column, ConfigError
 from ..measures import Hessian, Spectrum, edge_of_stability, lanczos, newton_gain
-from ..undisturbed import CollectiveError, undisturbed
-from .pool import batch_size, limited
 from .preconditioning import Preconditioner, preconditioner
-from .probe import Probe, ProbeOffError, Training
-
-_FAILURES = 3
-"""Samples in a row that may fail before the probe goes off."""
+from .probe import Training
+from .running import Pool, Running
 
 
 @dataclass(kw_only=True)
-class Curvature(Probe):
+class Curvature(Running):
     """The `k` largest eigenvalues of the loss's Hessian, on a pool of fresh training batches.
 
     Rank 0, the raw module in its training mode with dropout off, float32. Each sample measures on
@@ -43,102 +36,52 @@ class Curvature(Probe):
     """
 
     k: int = 1
-    samples: int = 128
     products: int = 0
     """Products for one Lanczos run; 0 is 8 for k = 1 and 4 more for each further value."""
     first: int = 20
     """Step of the first sample. At step 1 it is the curvature of the initialization, all that a
     learning rate far too high leaves to measure."""
-    _began_with: list[Tensor] = field(default_factory=list, init=False, repr=False)
-    _training: Training | None = field(default=None, init=False, repr=False)
     _last_top: Tensor | None = field(default=None, init=False, repr=False)
-    _failures: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if min(self.k, self.samples, self.first) < 1 or self.products < 0:
+        super().__post_init__()
+        if self.k < 1 or self.products < 0:
             raise ConfigError(
-                "k, samples and first must be at least 1 and products not negative, got "
-                f"k={self.k}, samples={self.samples}, first={self.first}, products={self.products}"
+                "k must be at least 1 and products not negative, got "
+                f"k={self.k}, products={self.products}"
             )
         self.products = max(self.k, self.products or 4 + 4 * self.k)
-        self.family, self.dear = "curvature", True
+        self.family, self.weight = "curvature", 4.0
+
+    def columns(self) -> list[Column]:
+        """Return the columns of the family."""
+        numbers = range(1, self.k + 1)
+        names = [f"lambda_{i}" for i in numbers] + [f"bound_{i}" for i in numbers]
+        units = {"pool_samples": "samples", "seconds": "s"}
+        return [Column.of(name, unit=units.get(name, "")) for name in [*names, *_AFTER]]
 
     def attach(self, training: Training) -> Sequence[Column]:
         """Return the columns; raise ProbeOffError where curvature cannot be measured here."""
-        if training.sharded:
-            raise ProbeOffError("the parameters are sharded over ranks: no rank holds the Hessian")
-        if training.loss_fn is None:
-            raise ProbeOffError(training.why_no_loss)
-        self._training = training
-        self._last_top, self._failures = None, 0
-        values = [Column.of(f"lambda_{i}") for i in range(1, self.k + 1)]
-        bounds = [Column.of(f"bound_{i}") for i in range(1, self.k + 1)]
-        units = {"pool_samples": "samples", "seconds": "s"}
-        return values + bounds + [Column.of(name, unit=units.get(name, "")) for name in _AFTER]
+        self._last_top = None
+        return super().attach(training)
 
-    def arm(self, step: int) -> None:
-        """Remember the weights that the step begins with."""
-        if self._training is not None:
-            with contextlib.suppress(ProbeOffError):  # `sample` says why
-                parameters = trained_parameters(self._training)
-                self._began_with = [p.detach().clone() for p in parameters]
-
-    def disarm(self) -> None:
-        """Let go of the remembered weights."""
-        self._began_with = []
-
-    def sample(self, step: int) -> list[float]:
-        """Measure on the batches at hand; NaN where it failed for now, with the count kept."""
-        training = self._training
-        if training is None:
-            raise ProbeOffError("curvature was sampled before it was attached")
-        began = time.perf_counter()
-        try:
-            measured = self._measure(training)
-        except (CollectiveError, ProbeOffError) as error:
-            raise ProbeOffError(str(error)) from error
-        except Exception as error:  # the user's own loss runs in here: anything may come out
-            self._last_top = None
-            self._failures += 1
-            if self._failures >= _FAILURES:
-                raise ProbeOffError(
-                    f"failed {_FAILURES} times in a row, last with {type(error).__name__}: {error}"
-                ) from error
-            measured = {}
-        else:
-            self._failures = 0
-        finally:
-            self.disarm()
-        measured["seconds"] = time.perf_counter() - began
-        return [measured.get(name, math.nan) for name in self._names()]
+    def failed(self) -> None:
+        """Forget the top vector: it may belong to weights that are gone."""
+        self._last_top = None
 
     def detach(self) -> None:
         """Let go of the model and of the top vector."""
-        self._training = self._last_top = None
+        super().detach()
+        self._last_top = None
 
-    def _names(self) -> list[str]:
-        numbers = range(1, self.k + 1)
-        return [f"lambda_{i}" for i in numbers] + [f"bound_{i}" for i in numbers] + list(_AFTER)
-
-    def _measure(self, training: Training) -> dict[str, float]:
-        batches = [limited(batch, self.samples) for batch in training.batches()]
-        loss_fn, model = training.loss_fn, training.model
-        if not batches or loss_fn is None:
-            raise RuntimeError("no batch at hand")
-        parameters = trained_parameters(training)
-        with undisturbed(model):
-            _quieten_dropout(model)
-            if len(self._began_with) == len(parameters):
-                with torch.no_grad():  # `undisturbed` puts the weights back
-                    for parameter, before in zip(parameters, self._began_with, strict=True):
-                        parameter.copy_(before)
-            hessian = Hessian([partial(loss_fn, model, batch) for batch in batches], parameters)
-            try:
-                found = self._read(hessian, training)
-            finally:
-                hessian.close()
-        found["pool_samples"] = float(sum(batch_size(batch) or 0 for batch in batches)) or math.nan
-        return found
+    def measure(self, pool: Pool, training: Training) -> dict[str, float]:
+        """Return the curvature at the weights that the step began with."""
+        pool.begin()
+        hessian = Hessian(pool.losses(), pool.parameters)
+        try:
+            return self._read(hessian, training)
+        finally:
+            hessian.close()
 
     def _read(self, hessian: Hessian, training: Training) -> dict[str, float]:
         gradient = hessian.gradient
@@ -199,26 +142,6 @@ _AFTER = (
 )
 
 
-def trained_parameters(training: Training) -> list[Tensor]:
-    """Return the parameters that the optimizers move, each once, in their order.
-
-    Raises ProbeOffError where there is none, or where they are not float32 or float64: products
-    in half precision are off by more than they say.
-    """
-    seen: dict[int, Tensor] = {}
-    for optimizer in training.optimizers:
-        for group in optimizer.param_groups:
-            seen |= {id(p): p for p in group["params"] if p.requires_grad}
-    found = list(seen.values())
-    if not found:
-        raise ProbeOffError("no optimizer holds a parameter with requires_grad")
-    dtypes = {p.dtype for p in found}
-    if not dtypes <= {torch.float32, torch.float64}:
-        names = ", ".join(sorted(map(str, dtypes)))
-        raise ProbeOffError(f"the weights are {names}: curvature needs float32 weights")
-    return found
-
-
 def _largest(product, start: Tensor, k: int, most: int) -> Spectrum:
     if not bool(start.any()):
         generator = torch.Generator().manual_seed(0)
@@ -255,10 +178,3 @@ def _ratio(largest: float, precondition: Preconditioner) -> float:
         beta1=precondition.beta1,
     )
     return 0.0 if math.isinf(edge) else largest / edge
-
-
-def _quieten_dropout(model: nn.Module) -> None:
-    # One random subnet is not the loss; BatchNorm stays as the training has it.
-    for module in model.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd):
-            module.eval()

@@ -52,6 +52,8 @@ class Training:
     """Squared gradient norms of the step, where it is measured."""
     counters: Callable[[], dict[str, int]] = lambda: dict.fromkeys(COUNTERS, 0)
     """The sender's counts of frames."""
+    note: Callable[[str], None] = lambda text: None
+    """Tells the reader of the run something in words, as an event of the step."""
 
 
 @dataclass(slots=True)
@@ -88,6 +90,8 @@ class Probe:
     family: str = field(default="", init=False)
     dear: bool = field(default=False, init=False)
     first: int = field(default=1, init=False)
+    guess: float = field(default=60.0, init=False)
+    """What a dear probe's first sample is thought to cost, in steps: is the run long enough for it?"""
     least: int = field(default=1, init=False)
     """Fewest steps between two samples that the budget may choose."""
     every: int | None = None

@@ -85,7 +85,7 @@ class Throughput(Probe):
             Column.of("epoch"),
         ]
         self._non_finite = len(columns) - 3
-        self._grad_sq = 1 + len(lrs)
+        self.grad_sq = 1 + len(lrs)
         self._wait = [column.name for column in columns].index("wait_seconds")
         self._waits: deque[Callable[[], float] | float] = deque()
         return columns
@@ -167,7 +167,7 @@ class Throughput(Probe):
             values[self._non_finite] += not math.isfinite(loss[0])
         if norms.size:
             with np.errstate(over="ignore", invalid="ignore"):
-                values[self._grad_sq] = np.square(norms, dtype=np.float64).sum()
+                values[self.grad_sq] = np.square(norms, dtype=np.float64).sum()
             values[self._non_finite] += norms.size - np.isfinite(norms).sum()
 
 

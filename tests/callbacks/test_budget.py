@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
-from otoscope.callbacks.budget import DEAR_STEPS, Budget
+from otoscope.callbacks.budget import Budget
+from otoscope.callbacks.claim import DEAR_STEPS
 
 
 def replay(

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import torch
 from otoscope.callbacks import ranks
-from otoscope.callbacks.budget import Budget, aligned
+from otoscope.callbacks.budget import Budget
+from otoscope.callbacks.claim import aligned
 from otoscope.callbacks.collectives import CollectiveError, no_collectives
 from otoscope.callbacks.probes.probe import Training
 from otoscope.callbacks.probes.throughput import Step, Throughput

@@ -1,0 +1,56 @@
+"""The claim: what one probe may spend of the budget, and when it samples next."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from statistics import median
+
+DEAR_STEPS = 60.0
+"""Guess, in steps, of what a dear probe's sample costs before one was taken."""
+
+
+@dataclass(slots=True, eq=False)
+class Claim:
+    """What one probe may spend: its weight in the budget, and what its samples have cost."""
+
+    name: str
+    weight: float = 1.0
+    dear: bool = False
+    first: int = 1
+    every: int | None = None
+    least: int = 1
+    aligned: bool = False
+    guess: float = DEAR_STEPS
+    """What a first sample is thought to cost, in steps; of a dear probe."""
+    hastened: bool = False
+    """Whether its next sample may be taken before it is earned."""
+    next_step: int = 1
+    samples: int = 0
+    seconds: float = 0.0
+    cost: float = math.nan
+    """Seconds of one sample, the median of the last; the first, a warm-up, soon leaves it."""
+    off: str | None = None
+    _recent: deque[float] = field(default_factory=lambda: deque(maxlen=7))
+
+    def paid(self, seconds: float) -> None:
+        """Enter the cost of a sample."""
+        self.samples += 1
+        self.seconds += seconds
+        self._recent.append(seconds)
+        self.cost = median(self._recent)
+
+    @property
+    def open(self) -> bool:
+        return self.off is None
+
+
+def aligned(step: int, wait: int) -> int:
+    """Return the first step behind a wait that is a multiple of the power of two around the wait.
+
+    >>> aligned(10, 3), aligned(13, 3), aligned(1, 1)
+    (16, 16, 2)
+    """
+    grid = 1 << (max(1, wait) - 1).bit_length()
+    return -(-(step + wait) // grid) * grid
