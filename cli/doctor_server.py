@@ -64,7 +64,8 @@ def server_checks(url: str | None) -> Iterator[Check]:
 
 def _runs(home: RedisHome) -> str:
     try:
-        return f", {len(home.run_ids())} runs"
+        count = len(home.run_ids())
+        return f", {count} run{'' if count == 1 else 's'}"
     except AccessDeniedError:
         return "; this user may not list its runs"
 
@@ -170,5 +171,5 @@ def _clock(info: dict[str, Json] | None) -> Check:
     return Check(
         "clock",
         "ok" if good else "failed",
-        f"the server's clock differs by {offset:+.1f} s{advice}",
+        f"the server's clock differs by {round(offset, 1) + 0.0:+.1f} s{advice}",
     )
