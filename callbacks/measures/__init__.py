@@ -8,27 +8,38 @@ True
 """
 
 from .activations import KINDS, activation_kind, dead_units, saturated_share, unit_dimension
+from .attention import Attention, attention_entropy
 from .edge import edge_of_stability
+from .effective_rank import effective_rank, sampled_rows
 from .hessian import Hessian, hessian_eigenvalues
 from .initialization import LayerInit, initialization_report
 from .lanczos import Spectrum, lanczos
 from .newton_gain import newton_gain
+from .per_example import PER_EXAMPLE, per_example_squares
 from .step import horizon, step_position
+from .tail_index import tail_index
 
 __all__ = [
     "KINDS",
+    "PER_EXAMPLE",
+    "Attention",
     "Hessian",
     "LayerInit",
     "Spectrum",
     "activation_kind",
+    "attention_entropy",
     "dead_units",
     "edge_of_stability",
+    "effective_rank",
     "hessian_eigenvalues",
     "horizon",
     "initialization_report",
     "lanczos",
     "newton_gain",
+    "per_example_squares",
+    "sampled_rows",
     "saturated_share",
     "step_position",
+    "tail_index",
     "unit_dimension",
 ]

@@ -17,8 +17,8 @@ from ...store import ConfigError
 from ..undisturbed import undisturbed
 
 RECTIFIERS = frozenset(
-    ("relu", "relu6", "leaky_relu", "prelu", "rrelu", "gelu", "silu", "mish", "elu", "celu")
-    + ("hardswish",)
+    {"relu", "relu6", "leaky_relu", "prelu", "rrelu", "gelu", "silu", "mish", "elu", "celu"}
+    | {"hardswish"}
 )
 """Activations that pass about half of a centred signal's energy: He's deviation is theirs."""
 
