@@ -17,7 +17,7 @@ if find_spec("torch") is None:
 
 from . import measures
 from .attaching import attach
-from .probes import Activations, Gradients, Probe, System, Throughput
+from .probes import Activations, Gradients, Landscape, Probe, System, Throughput
 from .recorder import Recorder
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ __all__ = [
     "Activations",
     "Curvature",
     "Gradients",
+    "Landscape",
     "Otoscope",
     "Probe",
     "Recorder",

@@ -31,7 +31,7 @@ NORM_BORDER = "gradient norm"
 
 
 def default_probes(which: str) -> list[Probe]:
-    """Return the probes of "default" or "all"; curvature where it can be imported."""
+    """Return the probes of "default" or "all"; curvature and landscape where they can be imported."""
     probes: list[Probe] = [Gradients(), Activations(), System()]
     try:
         module = importlib.import_module(".probes.curvature", __package__)
@@ -39,6 +39,7 @@ def default_probes(which: str) -> list[Probe]:
         log.debug("no curvature probe: %s", error)
     else:
         probes.append(module.Curvature(k=5 if which == "all" else 1))
+        probes.append(importlib.import_module(".probes.landscape", __package__).Landscape())
     return probes
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -41,13 +41,17 @@ class Snapshot:
 
     def __init__(self, module: nn.Module):
         self._restores: list[Restore] = []
+        self._parameters: list[tuple[int, Restore]] = []
         self._seen: set[int] = set()
         self._add_module(module)
 
-    def restore(self) -> None:
-        """Put everything back."""
+    def restore(self, keep: Collection[int] = ()) -> None:
+        """Put everything back, but for the parameters whose `id` is in `keep`."""
         for restore in self._restores:
             restore()
+        for number, restore in self._parameters:
+            if number not in keep:
+                restore()
 
     def _add_module(self, root: nn.Module) -> None:
         for module in root.modules():
@@ -60,8 +64,14 @@ class Snapshot:
                 for tensor in held.values():
                     if tensor is not None and id(tensor) not in self._seen:
                         self._seen.add(id(tensor))
-                        self._restores.append(_tensor(tensor))
+                        self._add_tensor(tensor)
             self._add_attributes(module)
+
+    def _add_tensor(self, tensor: Tensor) -> None:
+        if isinstance(tensor, nn.Parameter):
+            self._parameters.append((id(tensor), _tensor(tensor)))
+        else:
+            self._restores.append(_tensor(tensor))
 
     def _add_attributes(self, module: nn.Module) -> None:
         held = vars(module)
@@ -81,6 +91,10 @@ class Snapshot:
             self._add_module(value)
             return
         if depth > _DEEPEST or id(value) in self._seen:
+            return
+        if isinstance(value, nn.Parameter):  # of a module below, met in a list of one above
+            self._seen.add(id(value))
+            self._add_tensor(value)
             return
         restore = _content(value)
         if restore is None:
@@ -210,6 +224,14 @@ class RandomStates:
         self._torch = torch.get_rng_state()
         used = {p.device for p in module.parameters() if p.device.type == "cuda"}
         self._cuda = {device: torch.cuda.get_rng_state(device) for device in used}
+
+    def seed(self, number: int) -> None:
+        """Begin the same draws again, in each of these and no other: what was saved can be restored."""
+        random.seed(number)
+        np.random.seed(number)
+        torch.default_generator.manual_seed(number)
+        for device in self._cuda:
+            torch.cuda.default_generators[device.index or 0].manual_seed(number)
 
     def restore(self) -> None:
         """Put every state back."""

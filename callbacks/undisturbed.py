@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -18,21 +16,46 @@ from ..store import OtoscopeError
 from .collectives import CollectiveError, no_collectives
 from .snapshot import RandomStates, Snapshot
 
-__all__ = ["CollectiveError", "is_looking", "lightning_loss", "undisturbed"]
+__all__ = ["CollectiveError", "Look", "is_looking", "lightning_loss", "undisturbed"]
 
 Loss = Callable[[nn.Module, Any], Tensor]
 
 
-_looking = False
+class Look:
+    """One look at a module: what it changed so far can be put back before it ends."""
+
+    def __init__(self, module: nn.Module):
+        self._states, self._snapshot = RandomStates(module), Snapshot(module)
+
+    def redraw(self) -> None:
+        """Let python, numpy and torch draw the same numbers again from here."""
+        self._states.seed(0)
+
+    def rewind(self, keep: Iterable[Tensor] = ()) -> None:
+        """Put everything back but the parameters to keep, and draw the same numbers again.
+
+        So a loss that counts, appends or draws is a function of the weights. No graph may be alive:
+        what it holds is written to.
+        """
+        self._snapshot.restore({id(parameter) for parameter in keep})
+        self._states.seed(0)
+
+    def end(self) -> None:
+        """Put everything back."""
+        self._snapshot.restore()
+        self._states.restore()
+
+
+_look: Look | None = None
 
 
 def is_looking() -> bool:
     """Return whether Otoscope is running the model for itself: hooks of ours must do nothing then."""
-    return _looking
+    return _look is not None
 
 
 @contextlib.contextmanager
-def undisturbed(module: nn.Module) -> Iterator[None]:
+def undisturbed(module: nn.Module) -> Iterator[Look]:
     """Run a module freely; on leaving, nothing of the run has changed.
 
     Put back are: module modes, parameters, buffers, metric states, lists and counters on the
@@ -48,29 +71,20 @@ def undisturbed(module: nn.Module) -> Iterator[None]:
     >>> torch.equal(before, torch.get_rng_state()), net[0].num_batches_tracked.item()
     (True, 0)
     """
-    global _looking
-    if _looking:
-        yield
+    global _look
+    if _look is not None:
+        yield _look
         return
-    states, snapshot = RandomStates(module), Snapshot(module)
-    _looking = True
+    look = _look = Look(module)
     try:
         with contextlib.ExitStack() as stack:
             for context in _surroundings(module):
                 stack.enter_context(context)
-            _seed(0)
-            yield
+            look.redraw()
+            yield look
     finally:
-        _looking = False
-        snapshot.restore()
-        states.restore()
-
-
-def _seed(seed: int) -> None:
-    """The same draws in every sample: the run's own states are put back afterwards."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
+        _look = None
+        look.end()
 
 
 def _surroundings(module: nn.Module) -> Iterator[contextlib.AbstractContextManager[Any]]:

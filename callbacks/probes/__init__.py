@@ -3,6 +3,7 @@
 from .activations import Activations
 from .curvature import Curvature
 from .gradients import Gradients
+from .landscape import Landscape
 from .probe import Probe, ProbeOffError, Training
 from .system import System
 from .tap import GradientTap
@@ -13,6 +14,7 @@ __all__ = [
     "Curvature",
     "GradientTap",
     "Gradients",
+    "Landscape",
     "Probe",
     "ProbeOffError",
     "System",
