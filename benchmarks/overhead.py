@@ -1,6 +1,6 @@
 """What Otoscope costs: wall time of whole runs with and without the callback, in interleaved pairs.
 
-    python -m benchmarks.overhead [--pairs 20] [--seconds 4] [--budget 0.02] [--only mlp] [--url URL]
+    python -m benchmarks.overhead [--pairs 20] [--seconds 4] [--budget 0.02] [--probes all] [--only mlp]
 
 Each pair trains the same net twice from the same seed, once with `Otoscope()` and once without, in
 turns that change places; a third run without it gives the ratio of two equal things (A/A), the
@@ -109,7 +109,9 @@ class Module(lightning.LightningModule):
         return torch.optim.AdamW(self.parameters(), 1e-3)
 
 
-def run(net: Net, steps: int, callback: lightning.Callback | None) -> tuple[float, float]:
+def run(
+    net: Net, steps: int, callback: lightning.Callback | None, module: type[Module] = Module
+) -> tuple[float, float]:
     """Train once and return the wall and the CPU seconds of the whole fit, all threads together."""
     torch.manual_seed(0)
     rows = 8 * net.batch
@@ -128,10 +130,10 @@ def run(net: Net, steps: int, callback: lightning.Callback | None) -> tuple[floa
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    module = Module(net.make())
+    trained = module(net.make())
     gc.collect()
     begun = time.perf_counter(), time.process_time()
-    trainer.fit(module, loader)
+    trainer.fit(trained, loader)
     return time.perf_counter() - begun[0], time.process_time() - begun[1]
 
 
@@ -143,7 +145,13 @@ def interval(ratios: Sequence[float], draws: int = 2000) -> tuple[float, float]:
 
 
 def measure(
-    net: Net, pairs: int, seconds_a_run: float, budget: float, url: str | None, spool: Path
+    net: Net,
+    pairs: int,
+    seconds_a_run: float,
+    budget: float,
+    probes: str,
+    url: str | None,
+    spool: Path,
 ) -> dict[str, Any]:
     """Return the ratios of a net's runs with Otoscope, and of two runs without, to one without.
 
@@ -159,7 +167,12 @@ def measure(
     steps = max(WARM, round(seconds_a_run * WARM / run(net, WARM, None)[0]))
     for pair in range(pairs):
         callback = Otoscope(
-            run=f"overhead {net.name}", url=url, budget=budget, spool=spool, verdict=False
+            run=f"overhead {net.name}",
+            url=url,
+            budget=budget,
+            probes=probes,
+            spool=spool,
+            verdict=False,
         )
         turns: list[lightning.Callback | None] = [None, callback, None, lightning.Callback()]
         order = [0, 1, 3, 2] if pair % 2 == 0 else [2, 3, 1, 0]
@@ -192,6 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a run")
     parser.add_argument("--budget", type=float, default=0.02)
+    parser.add_argument("--probes", choices=["default", "all"], default="default")
     parser.add_argument("--threads", type=int, default=1, help="of torch, in one operation")
     parser.add_argument("--only", choices=[net.name for net in NETS])
     parser.add_argument("--url", help="a Redis server to record into; else to disk")
@@ -204,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     found: dict[str, Any] = {}
     print(f"overhead: {options.pairs} pairs of runs of about {options.seconds:g} s, "
-          f"budget {options.budget:g}")  # fmt: skip
+          f"budget {options.budget:g}, {options.probes} probes")  # fmt: skip
     print(
         f"  {'net':<12}{'step':>9}{'wall (90 %)':>22}{'A/A (90 %)':>22}"
         f"{'empty callback':>22}{'CPU (90 %)':>22}{'own':>10}"
@@ -214,21 +228,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         for net in NETS:
             if options.only in (None, net.name):
                 row = found[net.name] = measure(
-                    net, options.pairs, options.seconds, options.budget, options.url, Path(folder)
+                    net,
+                    options.pairs,
+                    options.seconds,
+                    options.budget,
+                    options.probes,
+                    options.url,
+                    Path(folder),
                 )
                 print(_line(net.name, row), flush=True)
     report = {
         "pairs": options.pairs,
         "seconds": options.seconds,
         "budget": options.budget,
+        "probes": options.probes,
         "into": "redis" if options.url else "disk",
         "torch": torch.__version__,
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
         "nets": found,
     }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(report, indent=1) + "\n")
+    result = RESULT.with_stem("overhead" if options.probes == "default" else "overhead_all")
+    result.parent.mkdir(exist_ok=True)
+    result.write_text(json.dumps(report, indent=1) + "\n")
     return 0
 
 
