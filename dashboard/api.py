@@ -67,7 +67,7 @@ def add_routes(server: Flask, shelf: Shelf, prefix: str) -> None:
 
     @server.get(f"{api}/<run>/delta")
     def _delta(run: str) -> Response:
-        query = Query(quantity=request.args.get("quantity", "gradient"))
+        query = Query(request.args.get("quantity", "gradient"), request.args.get("page", "run"))
         since = request.args.get("since", "")[: LONGEST + 1]
         question = (checked_run_id(run), since, query)
         return reply_text(

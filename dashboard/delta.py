@@ -13,7 +13,7 @@ import numpy as np
 from ..diagnostics import summary
 from ..store import ConfigError, Meta, RunInfo, Schema, Series, Store, StreamName
 from ..store.deriving import needs, written
-from ..store.schemas import dumps, family_order, plain
+from ..store.schemas import FAMILY_ORDER, dumps, family_order, plain
 from .cursor import Cursor
 from .numbers import as_json
 from .ranks import rank_rows
@@ -26,6 +26,26 @@ QUANTITIES = {
     "output": ("activations", "rms"),
 }
 """What the heatmap and the strips can show of each layer: family and quantity."""
+
+PAGES = ("run", "curvature", "noise")
+"""Which page of a run asks: each gets the families that it shows."""
+
+SHOWN = {
+    "run": {"train": None, "validation": None, "curvature": ("edge_ratio",)},
+    "curvature": {"train": ("loss", "samples", "lr"), "curvature": None, "landscape": None},
+    "noise": {"train": ("loss", "samples", "lr"), "noise": None},
+}
+"""By page, the families whose columns of the whole run it shows, and which quantities of them (None:
+all). The Run page has the layers besides, and every family that no page knows."""
+
+DERIVED_OF_THE_RUN = {
+    "train": {"grad_norm": "grad_sq"},
+    "noise": dict.fromkeys(("gradient_sq", "trace", "noise_scale", "low", "high"), "small_sq"),
+}
+"""By family, what is derived of a recorded quantity and shown with it."""
+
+OTHERS = 96
+"""Columns of an unknown family in an answer."""
 
 SCALAR_POINTS = 1000
 LAYER_POINTS = 300
@@ -49,13 +69,16 @@ Json = Any
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a page asks for: how many points at most, and which quantity of the layers."""
+    """What a page asks for: which page it is, how many points, and which quantity of the layers."""
 
     quantity: str = "gradient"
+    page: str = "run"
     points: int = SCALAR_POINTS
     layer_points: int = LAYER_POINTS
 
     def __post_init__(self) -> None:
+        if self.page not in PAGES:
+            raise ConfigError(f"page must be one of {', '.join(PAGES)}, got {self.page[:40]!r}")
         if self.quantity not in QUANTITIES:
             raise ConfigError(
                 f"quantity must be one of {', '.join(QUANTITIES)}, got {self.quantity[:40]!r}"
@@ -121,7 +144,7 @@ def delta(
         cursor.parts[part.family] = digests[part.family]
         # a reduced row carries the first step of its bucket, the watermark the last
         cursor.steps[part.family] = max(rows["steps"][-1], watermark or 0)
-    if answer["series"]:
+    if answer["series"] and query.page == "run":
         answer["worst"] = _worst(store, info, streams)
     answer["cursor"] = cursor.encode()
     return answer
@@ -143,21 +166,38 @@ def _parts(schemas: Iterable[Schema], query: Query) -> list[_Part]:
         columns = recorded.setdefault(schema.family, {})
         for column in schema.columns:
             columns.setdefault(column.name, column)
-    layer_family, quantity = QUANTITIES[query.quantity]
     parts = []
     for family in sorted(recorded, key=family_order):
-        columns = recorded[family].values()
-        names = [column.name for column in columns if column.layer is None]
-        if family == "train" and "grad_sq" in names:
-            names.append("grad_norm")
+        columns = list(recorded[family].values())
+        names = _names_of_the_run(family, columns, query.page)
         layers: list[str | None] = [None] * len(names)
-        if family == layer_family:
+        layer_family, quantity = QUANTITIES[query.quantity]
+        if family == layer_family and query.page == "run":
             found = _layers(columns, needs(family, quantity))
             names += [written(quantity, layer) for layer in found]
             layers += found
+        elif family not in FAMILY_ORDER and query.page == "run":
+            names = [column.name for column in columns][:OTHERS]
+            layers = [column.layer for column in columns][:OTHERS]
         if names:
             parts.append(_Part(family, tuple(names), tuple(layers)))
     return parts
+
+
+def _names_of_the_run(family: str, columns: Iterable[Any], page: str) -> list[str]:
+    """Return the columns of a family that belong to no layer and that a page shows."""
+    if family not in SHOWN[page]:
+        return []
+    quantities = SHOWN[page][family]
+    chosen = [
+        column
+        for column in columns
+        if column.layer is None and (quantities is None or column.quantity in quantities)
+    ]
+    names = [column.name for column in chosen]
+    recorded = {column.quantity for column in chosen}
+    derived = DERIVED_OF_THE_RUN.get(family, {})
+    return names + [name for name, of in derived.items() if of in recorded and name not in names]
 
 
 def _layers(columns: Iterable[Any], needed: tuple[str, ...]) -> list[str]:
@@ -203,7 +243,7 @@ def _series(
         return None
     of_layers = any(layer is not None for layer in part.layers)
     count = len(part.columns)
-    points = min(query.layer_points, LAYER_CELLS // count) if of_layers else query.points
+    points = min(query.layer_points if of_layers else query.points, LAYER_CELLS // count)
     start = None if last is None else last + 1
     rows = store.read(
         run,
@@ -259,6 +299,7 @@ def _run_json(
         "parameter_count",
         "overhead",
         "budget",
+        "probes",
         "ended",
     ):
         body[key] = plain(getattr(meta, key))
