@@ -20,6 +20,7 @@ from ..store.schemas import Json
 from .describing import described_model
 from .norms import all_finite
 from .pace import linger_of
+from .probes.probe import clock
 from .ranks import FirstRank, OtherRank, job_of_this_fit
 from .sampling import default_probes
 from .schedule import Schedule
@@ -53,7 +54,7 @@ class Recorder(Stepping):
 
     def hook(self) -> None:
         """Hook into model and optimizers; call before the first forward pass."""
-        begun = time.perf_counter()
+        begun = clock()
         with self.guard("recorder"):
             columns = self._throughput.attach(self._training)
             self._journal.follow(self._throughput.schema(columns), self._throughput.fill)
@@ -67,7 +68,7 @@ class Recorder(Stepping):
                 self._handles.append(optimizer.register_step_post_hook(self._on_stepped))
                 if self._waiting is not None:
                     self._handles.append(optimizer.register_step_pre_hook(self._before_stepped))
-        self._budget.start_seconds += time.perf_counter() - begun
+        self._budget.start_seconds += clock() - begun
 
     def begin(
         self,
@@ -81,7 +82,7 @@ class Recorder(Stepping):
 
         `dispatch` is what whoever calls us spends on it in a step, in seconds: a cost of ours too.
         """
-        begun = time.perf_counter()
+        begun = clock()
         self._dispatch = dispatch
         name = self.options.run or type(self._model).__name__
         self._first = origin.step
@@ -103,7 +104,7 @@ class Recorder(Stepping):
             begins["resumed"] = {"from_attempt": origin.from_attempt, "from_step": origin.step}
         self._journal.open(self.sender, origin.step, self._meta(origin, fields), begins)
         self.sender.start()
-        self._budget.start_seconds += time.perf_counter() - begun
+        self._budget.start_seconds += clock() - begun
         self.restart_clock()
 
     def _identity(
