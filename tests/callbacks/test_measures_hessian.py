@@ -232,5 +232,5 @@ def test_a_loss_that_is_no_scalar_is_refused():
     w = torch.ones(3, requires_grad=True)
     with pytest.raises(ConfigError, match="must be a scalar"):
         hessian_eigenvalues(lambda: w * 2, [w])
-    with pytest.raises(ConfigError, match="needs a loss and a parameter"):
+    with pytest.raises(ConfigError, match="needs a parameter with requires_grad"):
         hessian_eigenvalues(lambda: w.sum(), [])
