@@ -17,7 +17,18 @@ if find_spec("torch") is None:
 
 from . import measures
 from .attaching import attach
-from .probes import Activations, Gradients, Landscape, Probe, System, Throughput
+from .probes import (
+    Activations,
+    Gradients,
+    Initialization,
+    Inputs,
+    Landscape,
+    Probe,
+    ProbeOffError,
+    System,
+    Throughput,
+    Training,
+)
 from .recorder import Recorder
 
 if TYPE_CHECKING:
@@ -28,12 +39,16 @@ __all__ = [
     "Activations",
     "Curvature",
     "Gradients",
+    "Initialization",
+    "Inputs",
     "Landscape",
     "Otoscope",
     "Probe",
+    "ProbeOffError",
     "Recorder",
     "System",
     "Throughput",
+    "Training",
     "attach",
     "measures",
 ]

@@ -19,6 +19,8 @@ from .budget import POOL, Budget
 from .guard import LIMIT, Guard
 from .probes.activations import Activations
 from .probes.gradients import Gradients
+from .probes.initialization import Initialization
+from .probes.inputs import Inputs
 from .probes.probe import AFTERMATH, Probe, ProbeOffError, Training, clock
 from .probes.system import System
 from .transfer import Pending
@@ -32,7 +34,7 @@ NORM_BORDER = "gradient norm"
 
 def default_probes(which: str) -> list[Probe]:
     """Return the probes of "default" or "all"; curvature and landscape where they can be imported."""
-    probes: list[Probe] = [Gradients(), Activations(), System()]
+    probes: list[Probe] = [Gradients(), Activations(), Inputs(), Initialization(), System()]
     try:
         module = importlib.import_module(".probes.curvature", __package__)
     except ImportError as error:
@@ -86,6 +88,7 @@ class Sampling:
         self._attached: dict[str, _Attached] = {}
         self._norm_due = False
         self._armed = False
+        self._wants_batch = False
         guard.on_failure = self._failed
 
     @property
@@ -149,13 +152,14 @@ class Sampling:
         begun = clock()
         attached.armed = True
         probe.hook_seconds = 0.0
+        self._wants_batch = self._wants_batch or probe.sees_batch
         with self._guard(attached.border):
             probe.arm(step)
         attached.arm_seconds = clock() - begun
 
     def keep_batch(self, batch: Any, step: int) -> None:
-        """Keep a reference to a batch while a dear probe is about to sample."""
-        if self._budget.dear_from - POOL <= step:
+        """Keep a reference to a batch while a probe that looks at batches is about to sample."""
+        if self._wants_batch or self._budget.dear_from - POOL <= step:
             self.batches.append(batch)
 
     def has_work(self, step: int) -> bool:
@@ -171,6 +175,10 @@ class Sampling:
         for attached in sorted(armed, key=lambda attached: attached.probe.dear):
             attached.armed = False
             seconds += self._sample(attached, step, frames)
+        if self._wants_batch:
+            self._wants_batch = False
+            if self._budget.dear_from - POOL > step:
+                self.batches.clear()
         if step % 10 == 0:
             for name, why in self._budget.hopeless(step):
                 self._off(self._attached[name].probe, why)

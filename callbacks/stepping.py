@@ -255,6 +255,7 @@ class Stepping:
         with self._border:
             losses, samples = self._losses, self._samples
             self._losses, self._samples, self._stepped = [], 0, False
+            self._training.losses = losses
             self._journal.step += 1
             step = Step(
                 losses,

@@ -9,11 +9,13 @@ True
 
 from .activations import KINDS, activation_kind, dead_units, saturated_share, unit_dimension
 from .attention import Attention, attention_entropy
+from .batches import BatchParts, batch_parts, input_statistics, label_counts, label_order
 from .edge import edge_of_stability
 from .effective_rank import effective_rank, sampled_rows
 from .hessian import Hessian, hessian_eigenvalues
 from .initialization import LayerInit, initialization_report
 from .lanczos import Spectrum, lanczos
+from .loss_at_start import chance_loss
 from .newton_gain import newton_gain
 from .per_example import PER_EXAMPLE, per_example_squares
 from .step import horizon, step_position
@@ -23,17 +25,23 @@ __all__ = [
     "KINDS",
     "PER_EXAMPLE",
     "Attention",
+    "BatchParts",
     "Hessian",
     "LayerInit",
     "Spectrum",
     "activation_kind",
     "attention_entropy",
+    "batch_parts",
+    "chance_loss",
     "dead_units",
     "edge_of_stability",
     "effective_rank",
     "hessian_eigenvalues",
     "horizon",
     "initialization_report",
+    "input_statistics",
+    "label_counts",
+    "label_order",
     "lanczos",
     "newton_gain",
     "per_example_squares",

@@ -125,18 +125,57 @@ def weighted_modules(module: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
-def identical_rows(rows: Tensor) -> float:
+def identical_rows(rows: Tensor) -> Tensor:
     """Return the share of rows of `rows` [n, m] that equal another row; 0 for a single row.
 
-    >>> identical_rows(torch.tensor([[1.0, 2.0], [1.0, 2.0], [3.0, 4.0], [2.0, 1.0]]))
+    A float32 scalar on the device of `rows`; nothing is waited for.
+
+    >>> identical_rows(torch.tensor([[1.0, 2.0], [1.0, 2.0], [3.0, 4.0], [2.0, 1.0]])).item()
     0.5
     """
     generator = torch.Generator().manual_seed(0)
     # Equal rows have equal products with a random vector, and others almost surely do not.
     direction = torch.randn(rows.shape[1], generator=generator, dtype=torch.float64)
-    products = (rows.detach().double() * direction.to(rows.device)).sum(1)
-    _, counts = torch.unique(products, return_counts=True)
-    return int(counts[counts > 1].sum()) / len(rows)
+    products = (rows.detach().double() * direction.to(rows.device)).sum(1).sort().values
+    same = (products[1:] == products[:-1]).float()
+    nothing = same.new_zeros(1)
+    return torch.maximum(torch.cat([same, nothing]), torch.cat([nothing, same])).mean()
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The weights of a layer as [units, inputs], and the deviations that they might be drawn with."""
+
+    kind: str
+    rows: Tensor
+    xavier_std: float
+    he_std: float
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation of the weights: a float64 scalar on their device."""
+        mean = self.rows.sum(dtype=torch.float64) / self.rows.numel()
+        norm = torch.linalg.vector_norm(self.rows, dtype=torch.float64)
+        return (norm.square() / self.rows.numel() - mean.square()).clamp_min(0).sqrt()
+
+
+def drawn(module: nn.Module) -> Drawn:
+    """Return how the weights of a module are drawn; one of `weighted_modules`.
+
+    >>> round(drawn(nn.Linear(50, 10)).he_std, 2)
+    0.2
+    """
+    weight = _weight(module)
+    assert weight is not None  # else it would not be among the layers
+    kind = _kind(module)
+    inputs, outputs = _fans(module, weight)
+    fans = kind != "embedding" and inputs > 0 and outputs > 0
+    return Drawn(
+        kind,
+        _rows(module, weight.detach()),
+        math.sqrt(2 / (inputs + outputs)) if fans else math.nan,
+        math.sqrt(2 / inputs) if fans else math.nan,
+    )
 
 
 def _weight(module: nn.Module) -> Tensor | None:
@@ -232,11 +271,11 @@ class _Run:
 
     def _hook(self, path: str) -> Callable[..., None]:
         def hook(_module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
-            tensor = _first_tensor(output)
+            tensor = first_tensor(output)
             if path in self.outputs or tensor is None:
                 return
             self.order.append(path)
-            entered = _first_tensor(given)
+            entered = first_tensor(given)
             self.inputs[path] = math.nan if entered is None else _mean_square(entered)
             self.outputs[path] = _mean_square(tensor)
             if tensor.requires_grad:
@@ -273,21 +312,16 @@ class _Run:
         backward_gain: float = math.nan,
         rms: float = math.nan,
     ) -> LayerInit:
-        module = self.layers[path]
-        weight = _weight(module)
-        assert weight is not None  # else it would not be among the layers
-        kind = _kind(module)
-        inputs, outputs = _fans(module, weight)
-        fans = kind != "embedding" and inputs > 0 and outputs > 0
+        weights = drawn(self.layers[path])
         return LayerInit(
             layer=path,
-            kind=kind,
-            std=float(weight.detach().double().std(correction=0)),
-            xavier_std=math.sqrt(2 / (inputs + outputs)) if fans else math.nan,
-            he_std=math.sqrt(2 / inputs) if fans else math.nan,
+            kind=weights.kind,
+            std=float(weights.std),
+            xavier_std=weights.xavier_std,
+            he_std=weights.he_std,
             forward_gain=forward_gain,
             backward_gain=backward_gain,
-            identical_rows=identical_rows(_rows(module, weight)),
+            identical_rows=float(identical_rows(weights.rows)),
             rms=rms,
             activation=self.activations.get(path),
         )
@@ -302,7 +336,7 @@ def _loss(
         output = module(**batch)
     else:
         output = module(batch[0] if isinstance(batch, (tuple, list)) else batch)
-    tensor = _first_tensor(output)
+    tensor = first_tensor(output)
     if tensor is None or not tensor.is_floating_point():
         raise ConfigError(
             f"{type(module).__name__} gave {type(output).__name__}, in which there is no floating "
@@ -312,13 +346,13 @@ def _loss(
     return (tensor * torch.randn(tensor.shape, generator=generator).to(tensor)).sum()
 
 
-def _first_tensor(value: Any) -> Tensor | None:
+def first_tensor(value: Any) -> Tensor | None:
     if isinstance(value, Tensor):
         return value
     if isinstance(value, Mapping):  # also the outputs of Hugging Face models
         value = list(value.values())
     items = value if isinstance(value, (tuple, list)) else ()
-    return next((t for item in items if (t := _first_tensor(item)) is not None), None)
+    return next((t for item in items if (t := first_tensor(item)) is not None), None)
 
 
 def _mean_square(tensor: Tensor) -> float:

@@ -3,6 +3,8 @@
 from .activations import Activations
 from .curvature import Curvature
 from .gradients import Gradients
+from .initialization import Initialization
+from .inputs import Inputs
 from .landscape import Landscape
 from .probe import Probe, ProbeOffError, Training
 from .system import System
@@ -14,6 +16,8 @@ __all__ = [
     "Curvature",
     "GradientTap",
     "Gradients",
+    "Initialization",
+    "Inputs",
     "Landscape",
     "Probe",
     "ProbeOffError",

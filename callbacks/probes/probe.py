@@ -52,6 +52,8 @@ class Training:
     """Squared gradient norms of the step, where it is measured."""
     counters: Callable[[], dict[str, int]] = lambda: dict.fromkeys(COUNTERS, 0)
     """The sender's counts of frames."""
+    losses: Sequence[float | torch.Tensor] = ()
+    """Of the micro-batches of the step that has just ended, for who samples it."""
     note: Callable[[str], None] = lambda text: None
     """Tells the reader of the run something in words, as an event of the step."""
 
@@ -94,6 +96,8 @@ class Probe:
     """What a dear probe's first sample is thought to cost, in steps: is the run long enough for it?"""
     least: int = field(default=1, init=False)
     """Fewest steps between two samples that the budget may choose."""
+    sees_batch: bool = field(default=False, init=False)
+    """Whether `Training.batches()` shall hold the batch of a step that it samples."""
     every: int | None = None
     """Steps between samples; None lets the budget decide."""
     cost: Cost = field(default_factory=Cost, init=False)

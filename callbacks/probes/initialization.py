@@ -1,0 +1,216 @@
+"""The initialization probe: how the signal and its gradient pass the layers at the very first step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...store import Column, ConfigError
+from ..measures.batches import batch_parts
+from ..measures.initialization import drawn, first_tensor, identical_rows, weighted_modules
+from ..measures.loss_at_start import chance_loss
+from .forwards import Forwards, is_compiled, seconds_of_a_pass
+from .hooks import Look
+from .probe import COLD, Probe, ProbeOffError, Training, clock
+
+QUANTITIES = (
+    "forward_gain",
+    "backward_gain",
+    "weight_std",
+    "xavier_std",
+    "he_std",
+    "identical_rows",
+    "rms",
+)
+OF_THE_RUN = ("initial_loss", "expected_loss", "loss_ratio")
+ROWS = 1024
+"""Rows of a weight that are compared with each other."""
+NEVER = 10**9
+
+
+class Initialization(Probe):
+    """Variance gains, weight deviations and the loss of a fresh run's first step; then never again.
+
+    Measured on the step itself, by hooks in its forward and backward pass: no further pass is
+    needed, and what counts is the run's own first batch with dropout, autocast and all ranks as
+    they are. `forward_gain` is the mean square of a layer's outputs over that of the layer run
+    before it (of its inputs for the first), `backward_gain` the mean square of the gradient at the
+    outputs of the layer before over that at its own: the gains of all layers multiply to that of
+    the net. Where the model is compiled, or runs its layers in the backward pass, they are nan.
+    `identical_rows`: share of (at most 1,024) units whose weights equal another one's.
+    `expected_loss` is that of guessing, see `measures.loss_at_start`.
+
+    A run that goes on from a checkpoint has no initialization: then the probe is off.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.family = "initialization"
+        self.weight = 0.2
+        self.least = NEVER
+        self.sees_batch = True
+
+    _forwards: Forwards | None = None
+
+    def attach(self, training: Training) -> Sequence[Column]:
+        if training.sharded:
+            raise ProbeOffError("the parameters are sharded: no rank holds a layer's weights")
+        try:
+            self._layers = weighted_modules(training.model)
+        except ConfigError as error:
+            raise ProbeOffError(str(error)) from error
+        self._training = training
+        self._fresh = self._on = False
+        self._error: Exception | None = None
+        self._clear()
+        self._paths = {id(module): path for path, module in self._layers.items()}
+        if not is_compiled(training.model):  # there hooks of one step would stay for all of them
+            looks: dict[int, Look] = {id(m): self._look for m in training.model.modules()}
+            self._forwards = Forwards(training.model, looks, failed=self._failed)
+        columns = [Column.of(name, layer=path) for name in QUANTITIES for path in self._layers]
+        return [*columns, *(Column.of(name) for name in OF_THE_RUN)]
+
+    def _clear(self) -> None:
+        self._order: list[str] = []
+        self._entered: Tensor | None = None
+        self._outputs: dict[str, Tensor] = {}
+        self._gradients: dict[str, Tensor] = {}
+        self._weights: list[list[Tensor | float]] = []
+        self._logits: Tensor | None = None
+
+    def arm(self, step: int) -> None:
+        # a state in the optimizer: somebody has loaded a checkpoint that knows nothing of us
+        self._fresh = step == 1 and not any(o.state for o in self._training.optimizers)
+        if not self._fresh:
+            return
+        self._weights = []
+        with torch.no_grad():  # now: after the step they are not what they began with
+            for layer in self._layers.values():
+                weights = drawn(layer)
+                rows = weights.rows[:: -(-len(weights.rows) // ROWS)]
+                stds = [weights.std, weights.xavier_std, weights.he_std]
+                self._weights.append([*stds, identical_rows(rows)])
+        self._on = True
+        if self._forwards is not None:
+            self._forwards.on()
+
+    # -- in the forward and the backward pass -------------------------------------------------
+
+    def _look(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if torch.compiler.is_compiling() or not self._on:  # in this order: no guard on ours
+            return
+        begun = clock()
+        try:
+            self._see(module, inputs, output)
+        except Exception as error:  # a hook must not raise into the user's forward pass
+            self._failed(error)
+        self.hook_seconds += clock() - begun
+
+    def _see(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        assert self._forwards is not None
+        if not self._forwards.running and not self._forwards.stays:  # the outermost has ended
+            logits = _logits(output)
+            self._logits = self._logits if logits is None else logits.detach()
+        path, tensor = self._paths.get(id(module)), first_tensor(output)
+        if path is None or path in self._outputs or tensor is None:
+            return
+        if not self._order:
+            entered = first_tensor(inputs)
+            self._entered = None if entered is None else _mean_square(entered)
+        self._order.append(path)
+        self._outputs[path] = _mean_square(tensor)
+        if tensor.requires_grad:
+            tensor.register_hook(lambda gradient: self._came_back(path, gradient))
+
+    def _came_back(self, path: str, gradient: Tensor) -> None:
+        begun = clock()
+        try:
+            if self._on and path not in self._gradients:
+                self._gradients[path] = _mean_square(gradient)
+        except Exception as error:  # nor into the backward pass
+            self._failed(error)
+        self.hook_seconds += clock() - begun
+
+    def _failed(self, error: Exception) -> None:
+        self._on = False
+        self._error = error
+
+    # -- the sample -----------------------------------------------------------------------------
+
+    def sample(self, step: int) -> Tensor:
+        if not self._fresh:
+            raise ProbeOffError("the run goes on from a checkpoint: it has no initialization")
+        if self._error is not None:
+            raise self._error
+        if self._forwards is not None:
+            self.hook_seconds += self._forwards.passes * seconds_of_a_pass() * COLD
+        with torch.no_grad():
+            gains = self._gains()
+            rows = [[*gains[path][:2], *own, gains[path][2]] for path, own in self._own()]
+            found = [number for column in zip(*rows, strict=True) for number in column]
+            return _stacked([*found, *self._losses()])
+
+    def _own(self) -> list[tuple[str, list[Tensor | float]]]:
+        return list(zip(self._layers, self._weights, strict=True))
+
+    def _gains(self) -> dict[str, list[Tensor | float]]:
+        """Return forward gain, backward gain and rms of every layer; nan where it was not seen."""
+        gains: dict[str, list[Tensor | float]] = {path: [math.nan] * 3 for path in self._layers}
+        before = None
+        for path in self._order:
+            entered = self._entered if before is None else self._outputs[before]
+            earlier = None if before is None else self._gradients.get(before)
+            output = self._outputs[path]
+            forward, backward = _ratio(output, entered), _ratio(earlier, self._gradients.get(path))
+            gains[path] = [forward, backward, output.sqrt()]
+            before = path
+        return gains
+
+    def _losses(self) -> list[Tensor | float]:
+        losses = [torch.as_tensor(loss).float() for loss in self._training.losses]
+        initial = torch.stack(losses).mean() if losses else torch.tensor(math.nan)
+        batches = self._training.batches()
+        parts = batch_parts(batches[-1]) if batches else None
+        classes = getattr(self._training.model, "num_classes", None)
+        expected = chance_loss(self._logits, parts, classes if type(classes) is int else None)
+        return [initial, expected, initial.to(expected.device) / expected]
+
+    def disarm(self) -> None:
+        self._on = False
+        if self._forwards is not None:
+            self._forwards.close()
+        self._clear()
+
+    def detach(self) -> None:
+        self.disarm()
+        self._forwards = None
+
+
+def _logits(output: Any) -> Tensor | None:
+    """Return what a net predicts: a mapping's `logits`, else the first of numbers a sample."""
+    if isinstance(output, Mapping) and "logits" in output:
+        output = output["logits"]
+    tensor = first_tensor(output)
+    return tensor if tensor is not None and tensor.is_floating_point() and tensor.ndim else None
+
+
+def _mean_square(tensor: Tensor) -> Tensor:
+    if not tensor.is_floating_point() or not tensor.numel() or tensor.layout is not torch.strided:
+        return torch.full((), math.nan, dtype=torch.float64, device=tensor.device)
+    norm = torch.linalg.vector_norm(tensor.detach(), dtype=torch.float64)
+    return norm.square() / tensor.numel()
+
+
+def _ratio(a: Tensor | None, b: Tensor | None) -> Tensor | float:
+    if a is None or b is None:
+        return math.nan
+    return torch.where(b > 0, a.to(b.device) / b, math.nan)
+
+
+def _stacked(numbers: Sequence[Tensor | float]) -> Tensor:
+    device = next((n.device for n in numbers if isinstance(n, Tensor)), torch.device("cpu"))
+    return torch.stack([torch.as_tensor(n, device=device).float() for n in numbers])
