@@ -18,6 +18,7 @@ from .lanczos import Spectrum, lanczos
 from .loss_at_start import chance_loss
 from .newton_gain import newton_gain
 from .per_example import PER_EXAMPLE, per_example_squares
+from .spectral_density import Density, lanczos_density, spectral_density
 from .step import horizon, step_position
 from .tail_index import tail_index
 
@@ -26,6 +27,7 @@ __all__ = [
     "PER_EXAMPLE",
     "Attention",
     "BatchParts",
+    "Density",
     "Hessian",
     "LayerInit",
     "Spectrum",
@@ -43,10 +45,12 @@ __all__ = [
     "label_counts",
     "label_order",
     "lanczos",
+    "lanczos_density",
     "newton_gain",
     "per_example_squares",
     "sampled_rows",
     "saturated_share",
+    "spectral_density",
     "step_position",
     "tail_index",
     "unit_dimension",

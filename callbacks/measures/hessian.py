@@ -63,7 +63,7 @@ class Hessian:
         self.gradients: list[Tensor] = []
         self.losses: list[float] = []
         self.products = 0
-        self._auto = method == "auto"
+        self._auto, self._closed = method == "auto", False
         self._graphs: list[Sequence[Tensor | None]] = []
         states: dict[int, RandomStates] = {}
         self._differences = GradientDifferences(losses, self.parameters, step=step, states=states)
@@ -109,6 +109,8 @@ class Hessian:
 
     def product(self, index: int, vector: Tensor) -> Tensor:
         """Return the product of one loss's Hessian with a vector [d] (not counted)."""
+        if self._closed:
+            raise ConfigError("a Hessian that is closed has no products; take them before close()")
         if self.method == "exact":
             try:
                 return self._exact(index, vector)
@@ -139,7 +141,7 @@ class Hessian:
 
     def close(self) -> None:
         """Let the graphs go; no product is possible afterwards."""
-        self._graphs = []
+        self._graphs, self._closed = [], True
 
 
 def hessian_eigenvalues(
@@ -159,7 +161,8 @@ def hessian_eigenvalues(
     are the same in every product (by differences, see `Hessian`, twice a product with the same
     random draws). Lanczos starts at `start` [d], else at the gradient, so that `ritz_weights` tell
     how the gradient's energy spreads over the spectrum; where the gradient is zero it starts at a
-    random vector drawn from `generator`. `.grad` is never touched.
+    random vector drawn from `generator` (None: one of its own, always the same). `.grad` and the
+    random states of torch are never touched.
 
     >>> w = torch.tensor([1.0, 1.0], requires_grad=True)
     >>> spectrum = hessian_eigenvalues(lambda: 2 * w[0] ** 2 + w[0] * w[1], [w], k=2)
@@ -195,7 +198,9 @@ def hessian_start(hessian: Hessian, generator: torch.Generator | None = None) ->
         )
     if bool(gradient.any()):
         return gradient
-    return torch.randn(gradient.shape, generator=generator, dtype=gradient.dtype).to(gradient)
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    drawn = torch.randn(gradient.shape, generator=generator, device=generator.device)
+    return drawn.to(gradient)
 
 
 def _own_functions(value: Tensor) -> set[str]:
