@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import CheckpointFunction, checkpoint
 
 from ..store import OtoscopeError
 from .collectives import CollectiveError, no_collectives
@@ -93,6 +94,8 @@ def _surroundings(module: nn.Module) -> Iterator[contextlib.AbstractContextManag
     yield torch.enable_grad()
     for kind in {device, "cpu"}:
         yield torch.autocast(kind, enabled=False)
+    yield _no_own_autocast()
+    yield _twice_checkpointed()
     yield sdpa_kernel(SDPBackend.MATH)
     if device == "cuda" and any(isinstance(m, nn.RNNBase) for m in module.modules()):
         yield torch.backends.cudnn.flags(enabled=False)  # cuDNN's RNN has no second derivative
@@ -100,6 +103,43 @@ def _surroundings(module: nn.Module) -> Iterator[contextlib.AbstractContextManag
         yield torch.compiler.set_stance("force_eager")
     yield _no_parameter_hooks(module)
     yield no_collectives()
+
+
+@contextlib.contextmanager
+def _no_own_autocast() -> Iterator[None]:
+    """Let an autocast that the loss enters itself do nothing: bfloat16 rounds a scan to nonsense."""
+    held = torch.autocast.__enter__
+
+    def enter(self: torch.autocast) -> torch.autocast:
+        enabled, self._enabled = self._enabled, False
+        try:
+            return held(self)
+        finally:
+            self._enabled = enabled
+
+    torch.autocast.__enter__ = enter
+    try:
+        yield
+    finally:
+        torch.autocast.__enter__ = held
+
+
+@contextlib.contextmanager
+def _twice_checkpointed() -> Iterator[None]:
+    """Run reentrant checkpoints as the others: they have a gradient within autograd.grad, and a second."""
+    held = CheckpointFunction.__dict__.get("apply")
+
+    def apply(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
+        return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=preserve)
+
+    CheckpointFunction.apply = apply  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        if held is None:
+            del CheckpointFunction.apply
+        else:
+            CheckpointFunction.apply = held  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ...store import Column
-from ..measures import Hessian, horizon, step_position
+from ..measures import horizon, step_position
 from .probe import Training
 from .running import Pool, Running, dot
 
@@ -37,7 +37,7 @@ class Landscape(Running):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.family, self.weight = "landscape", 2.0
+        self.family, self.weight, self.guess = "landscape", 1.0, 20.0
 
     def columns(self) -> list[Column]:
         """Return alpha, horizon, uphill, the scan, slope and curvature."""
@@ -52,14 +52,11 @@ class Landscape(Running):
         if not bool(delta.any()):
             return {}
         pool.begin()
-        hessian = Hessian(pool.losses(), pool.parameters)
-        try:
+        with pool.hessian() as hessian:
             slope, curvature = dot(hessian.gradient, delta), dot(hessian(delta), delta)
-        finally:
-            hessian.close()
         losses = [sum(hessian.losses) / len(hessian.losses)]
-        if not all(map(math.isfinite, (slope, curvature, losses[0]))):
-            raise FloatingPointError("the loss or its derivative along the update is not finite")
+        if not (math.isfinite(slope) and math.isfinite(curvature)):
+            raise FloatingPointError("the curvature along the update is not finite")
         for multiple in MULTIPLES[1:]:
             pool.move(delta, multiple)
             losses.append(pool.loss())

@@ -9,14 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+FEWEST_STEPS = 10
+"""Adam's steps before which its mean of squares is no mean yet: after one it is a single gradient's,
+and an element whose gradient happened to be small would make any eigenvalue look huge."""
+
 
 @dataclass(frozen=True, slots=True)
 class Preconditioner:
     """An optimizer as its edge of stability needs it.
 
     `root` [d] is such that root · H · root is to be held against the edge at `lr`: P^-1/2 for Adam
-    with P = √v̂ + ε, times the root of each element's share of the largest learning rate; None
-    where it is 1 everywhere.
+    with P = √v̂ + ε, times the root of each element's share of the largest learning rate, and 0 for
+    what the optimizer does not move; None where it is 1 everywhere.
     """
 
     name: str
@@ -28,38 +32,44 @@ class Preconditioner:
 
 
 def preconditioner(
-    optimizers: Sequence[torch.optim.Optimizer], parameters: Sequence[Tensor]
+    optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]
 ) -> Preconditioner | None:
-    """Return how the one optimizer of the run scales the Hessian of `parameters`, else None.
+    """Return how an optimizer scales the Hessian of `parameters`, of which some may not be its own.
 
     Known are SGD without dampening, Adam and AdamW (also AMSGrad), each exactly that class, with
     one momentum for all groups. None for anything else: a guess would be taken for a measurement.
-    Also None before Adam's first step.
+    Also None before Adam's tenth step.
 
     >>> w = torch.ones(2, requires_grad=True)
-    >>> preconditioner([torch.optim.SGD([w], lr=0.1, momentum=0.9)], [w])
+    >>> preconditioner(torch.optim.SGD([w], lr=0.1, momentum=0.9), [w])
     Preconditioner(name='SGD', lr=0.1, momentum=0.9, nesterov=False, beta1=0.9, root=None)
     """
-    if len(optimizers) != 1:
-        return None
-    optimizer = getattr(optimizers[0], "optimizer", optimizers[0])  # Lightning wraps it
-    groups = optimizer.param_groups
+    optimizer = getattr(optimizer, "optimizer", optimizer)  # Lightning wraps it
+    groups = [group for group in optimizer.param_groups if group["params"]]
     settings = [_settings(type(optimizer), group) for group in groups]
-    if settings[0] is None or any(s != settings[0] for s in settings):
+    if not settings or settings[0] is None or any(s != settings[0] for s in settings):
         return None
     name, momentum, nesterov, beta1 = settings[0]
     top = max(float(group["lr"]) for group in groups)
     group_of = {id(p): group for group in groups for p in group["params"]}
-    if not all(id(p) in group_of for p in parameters):
-        return None
-    shares = [float(group_of[id(p)]["lr"]) / top if top else 1.0 for p in parameters]
+    shares = [
+        (float(group_of[id(p)]["lr"]) / top if top else 1.0) if id(p) in group_of else 0.0
+        for p in parameters
+    ]
     if name == "SGD":
         level = all(share == 1.0 for share in shares)
         root = None if level else _roots(parameters, shares)
         return Preconditioner(name, top, momentum, nesterov, beta1, root)
-    seconds = [_second_moment(optimizer.state.get(p, {}), group_of[id(p)]) for p in parameters]
-    if any(second is None for second in seconds):
+    seconds = [
+        _second_moment(optimizer.state.get(p, {}), group_of[id(p)]) if id(p) in group_of else None
+        for p in parameters
+    ]
+    if all(second is None for second in seconds):
         return None
+    # what never had a gradient has no mean of squares, and is not moved
+    shares = [
+        0.0 if second is None else share for share, second in zip(shares, seconds, strict=True)
+    ]
     return Preconditioner(name, top, momentum, nesterov, beta1, _roots(parameters, shares, seconds))
 
 
@@ -90,8 +100,8 @@ def _roots(
 
 
 def _second_moment(state: dict[str, Any], group: dict[str, Any]) -> Tensor | None:
-    """Return √v̂ + ε of one parameter, or None before its first step."""
-    if "exp_avg_sq" not in state or float(state["step"]) < 1:
+    """Return √v̂ + ε of one parameter, or None before its tenth step."""
+    if "exp_avg_sq" not in state or float(state["step"]) < FEWEST_STEPS:
         return None
     mean = state["max_exp_avg_sq"] if group.get("amsgrad") else state["exp_avg_sq"]
     correction = 1 - float(group["betas"][1]) ** float(state["step"])

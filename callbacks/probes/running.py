@@ -5,20 +5,26 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...store import Column, ConfigError
+from ..measures import Hessian
 from ..undisturbed import CollectiveError, Look, undisturbed
 from .pool import batch_size, limited
 from .probe import Probe, ProbeOffError, Training
 
 _FAILURES = 3
 """Samples in a row that may fail before a probe goes off."""
+BY_DIFFERENCES = (
+    "the loss has no second derivative (as EmbeddingBag, ctc_loss and fused kernels have none), or "
+    "none to rely on; Hessian products are differences of gradients"
+)
 _FEWEST = 8
 """Samples of a batch below which running out of memory does not go on halving them."""
 
@@ -45,23 +51,43 @@ class Pool:
         self._loss_fn = training.loss_fn
         self._batches = batches
         self._look = look
+        self._hessian: Hessian | None = None
+        self._building = False
+        self.by_differences = False
+        """Whether products were differences of gradients."""
 
     @property
     def samples(self) -> float:
         """Samples in all batches together, nan where that is not known."""
         return float(sum(batch_size(batch) or 0 for batch in self._batches)) or math.nan
 
-    def losses(self, *, anew: bool = False) -> list[Callable[[], Tensor]]:
-        """Return one function a batch: its loss, a scalar with its graph.
+    @contextlib.contextmanager
+    def hessian(self) -> Iterator[Hessian]:
+        """Give the Hessian of the mean loss over the batches, at the weights as they are.
 
-        Each draws the same random numbers whenever it is called. With `anew` it also finds the same
-        buffers, counters and lists; graphs of earlier calls must be gone by then.
+        By differences of gradients where there is no second derivative; its `method` tells.
+        Raises FloatingPointError where the loss or its gradient is not finite.
         """
-        return [lambda batch=batch: self._loss(batch, anew) for batch in self._batches]
+        losses = [partial(self._loss, batch) for batch in self._batches]
+        self._building = True
+        try:
+            hessian = Hessian(losses, self.parameters)
+        finally:
+            self._building = False
+        self._hessian = hessian
+        try:
+            finite = all(map(math.isfinite, hessian.losses))
+            if not (finite and bool(torch.isfinite(hessian.gradient).all())):
+                raise FloatingPointError("the loss or its gradient is not finite")
+            yield hessian
+        finally:
+            self.by_differences = hessian.method == "difference"
+            self._hessian = None
+            hessian.close()
 
     def loss(self) -> float:
         """Return the mean loss over the batches at the weights as they are; forward passes only."""
-        found = [float(loss().detach()) for loss in self.losses(anew=True)]
+        found = [float(self._loss(batch).detach()) for batch in self._batches]
         return sum(found) / len(found)
 
     def update(self) -> Tensor | None:
@@ -88,12 +114,17 @@ class Pool:
             for parameter, weight in zip(self.parameters, weights, strict=True):
                 parameter.copy_(weight)
 
-    def _loss(self, batch: Any, anew: bool) -> Tensor:
+    def _loss(self, batch: Any) -> Tensor:
+        """Return the loss of a batch: with the same draws, buffers, counters and lists every time.
+
+        While graphs are kept for exact products only the draws begin anew: a graph may hold a buffer.
+        """
         model = self._training.model
-        if anew:
-            self._look.rewind(keep=self.parameters)
-        else:
+        exact = self._hessian is not None and self._hessian.method != "difference"
+        if self._building or exact:
             self._look.redraw()
+        else:
+            self._look.rewind(keep=self.parameters)
         quieten(model)
         return self._loss_fn(model, batch)
 
@@ -201,6 +232,8 @@ class Running(Probe):
             with self._pooled(self._training) as pool:
                 measured = self.measure(pool, self._training)
                 measured["pool_samples"] = pool.samples
+            if pool.by_differences:
+                self._tell(f"{self.name}: {BY_DIFFERENCES}")
         except (CollectiveError, ProbeOffError) as error:
             raise ProbeOffError(str(error)) from error
         except Exception as error:  # the user's own loss runs in here: anything may come out
@@ -234,9 +267,13 @@ class Running(Probe):
         self._failures += 1
         if self._failures >= _FAILURES:
             raise ProbeOffError(f"failed {_FAILURES} times in a row, last with {failure}")
-        if failure not in self._told and self._training is not None:
-            self._told.add(failure)
-            self._training.note(f"{self.name} could not be measured: {failure}")
+        self._tell(f"{self.name} could not be measured: {failure}")
+
+    def _tell(self, text: str) -> None:
+        """Say something once in a run."""
+        if text not in self._told and self._training is not None:
+            self._told.add(text)
+            self._training.note(text)
 
     def _make_room(self, error: Exception) -> None:
         if is_out_of_memory(error):
