@@ -110,6 +110,15 @@ def _run() -> list[Any]:
             ],
             className="row",
         ),
+        html.Nav(id="run-tabs", **_named({"aria-label": "Pages of this run"})),
+        html.Div(_first_view(), className="view", id="view-run"),
+        html.Div(className="view", id="view-curvature"),
+        html.Div(className="view", id="view-noise"),
+    ]
+
+
+def _first_view() -> list[Any]:
+    return [
         html.Div(id="verdict", role="status", **_named({"aria-live": "polite"})),
         html.Div(
             [
@@ -131,6 +140,7 @@ def _run() -> list[Any]:
             className="columns",
         ),
         _card("Layer by layer", "strips", _strip_controls()),
+        html.Div(id="others"),
     ]
 
 

@@ -4,9 +4,9 @@
   o.colours = function () {
     return o.isDark()
       ? { text: "#c9c9c9", dim: "#9b9b9b", grid: "#3b3b3b", line: "#91a7ff", raw: "rgba(145,167,255,.30)",
-          second: "#63e6be", third: "#ffa94d", fourth: "#d0a2f7", mark: "#ff8787", fault: "rgba(250,82,82,.13)", panel: "#2e2e2e", event: "#868e96" }
+          second: "#63e6be", third: "#ffa94d", fourth: "#d0a2f7", shade: "rgba(99,230,190,.10)", mark: "#ff8787", fault: "rgba(250,82,82,.13)", panel: "#2e2e2e", event: "#868e96" }
       : { text: "#333", dim: "#6b7280", grid: "#e9ecef", line: "#3b5bdb", raw: "rgba(59,91,219,.25)",
-          second: "#087f5b", third: "#c2410c", fourth: "#7048e8", mark: "#c92a2a", fault: "rgba(224,49,49,.08)", panel: "#fff", event: "#868e96" };
+          second: "#087f5b", third: "#c2410c", fourth: "#7048e8", shade: "rgba(8,127,91,.08)", mark: "#c92a2a", fault: "rgba(224,49,49,.08)", panel: "#fff", event: "#868e96" };
   };
 
   /** Size a canvas to its box in device pixels; returns {context, width, height} in CSS pixels. */

@@ -38,7 +38,7 @@
     return /[",\r\n]/.test(safe) ? `"${safe.replace(/"/g, '""')}"` : safe;
   }
 
-  /** Two small buttons; `what` names the chart, `canvas` and `table` give it when asked. */
+  /** Two small buttons; `what` names the chart, `canvas` and `table` (or CSV as text) give it when asked. */
   o.exports = function (model, what, canvas, table) {
     const name = (kind) => `${model.id}-${what}.${kind}`;
     const button = (text, label, act) => o.h("button", { class: "plain dim", "aria-label": label, onclick: act }, text);
@@ -46,7 +46,7 @@
       button("PNG", `Save the ${what} chart as PNG`, () => o.asPng(canvas, name("png"))),
       button("CSV", `Save the numbers of the ${what} chart as CSV`, () => {
         const held = table();
-        if (held) save(new Blob([o.csvText(held)], { type: "text/csv" }), name("csv"));
+        if (held) save(new Blob([typeof held === "string" ? held : o.csvText(held)], { type: "text/csv" }), name("csv"));
       }));
   };
 })((window.otoscope = window.otoscope || {}));

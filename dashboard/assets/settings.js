@@ -3,13 +3,15 @@
   "use strict";
   const DEFAULTS = {
     x: "step", yscale: "linear", smoothing: "0.9", quantity: "gradient", colour: "relative",
-    "strip-scale": "own", filter: "", theme: "auto",
+    "strip-scale": "own", filter: "", theme: "auto", others: "", eigenvalues: "linear", scan: "",
   };
   const CHOICES = {
     x: ["step", "time", "samples"], yscale: ["linear", "log"], smoothing: ["0", "0.8", "0.9", "0.98"],
     quantity: ["gradient", "update", "saturated", "dead", "output"],
     colour: ["relative", "absolute"], "strip-scale": ["own", "one"], theme: ["auto", "light", "dark"],
+    eigenvalues: ["linear", "log"],
   };
+  const OWN = ["others", "eigenvalues", "scan"]; // controls of ours, which Dash does not know
   const THEME_KEY = "mantine-color-scheme-value";
   const listeners = [];
   o.settings = { ...DEFAULTS, range: null };
@@ -27,7 +29,7 @@
   /** Set a control of the layout from the script: a key, or the address. */
   o.setControl = function (name, value) {
     o.set(name, value);
-    window.dash_clientside.set_props(name, { value });
+    if (!OWN.includes(name)) window.dash_clientside.set_props(name, { value });
   };
 
   window.dash_clientside = Object.assign({}, window.dash_clientside, {

@@ -6,14 +6,14 @@
 
   function start() {
     const path = location.pathname.slice(o.prefix().length);
-    const run = /^run\/([^/]+)\/?$/.exec(path);
+    const run = /^run\/([^/]+)(?:\/(curvature|noise))?\/?$/.exec(path);
     o.readAddress();
     o.byId("help").addEventListener("click", showHelp);
     document.addEventListener("keydown", onKey);
     if (run) {
       document.body.dataset.page = "run";
       o.byId("crumbs").replaceChildren(o.h("a", { href: o.prefix() }, "Runs"), o.h("span", { class: "dim" }, "/ run"));
-      o.startRun(decodeURIComponent(run[1]));
+      o.startRun(decodeURIComponent(run[1]), run[2] || "run");
     } else if (path === "") {
       document.body.dataset.page = "runs";
       o.startRuns();

@@ -1,50 +1,6 @@
-// The three obstacles, and the small cards of numbers.
+// The small cards of numbers.
 (function (o) {
   "use strict";
-  const OBSTACLES = [
-    { key: "non_linearity", name: "Non-linearity", value: (v) => `${o.number(v, 2)} step${v === 1 ? "" : "s"} ahead`, share: (v) => 1 / (1 + v) },
-    { key: "conditioning", name: "Conditioning", value: (v) => o.number(v, 2) === "1" ? "1 step" : `${o.number(v, 2)} steps`, share: (v) => Math.min(1, Math.log10(Math.max(1, v)) / 2) },
-    // the value is 1 + B_noise/B, the steps that one noiseless step takes; shown as the wasted share
-    { key: "noise", name: "Noise", value: (v) => `${o.percent(1 - 1 / v)} of a step`, share: (v) => 1 - 1 / v },
-  ];
-
-  /** How large an obstacle is: {number, part 0..1, level}; null where it was not measured. */
-  function sized(found, share) {
-    const number = found ? o.toNumber(found.value) : NaN;
-    if (!found || !found.measured || !Number.isFinite(number)) return null;
-    const part = Math.max(0.02, Math.min(1, share(number)));
-    return { number, part, level: part > 0.6 ? "high" : part > 0.3 ? "middle" : "low" };
-  }
-
-  const bar = (size, title) => o.h("div", { class: `bar ${size ? size.level : "none"}`, title, "aria-hidden": "true" },
-    size ? o.h("span", { style: { width: 100 * size.part + "%" } }) : null);
-
-  /** The three obstacles as small bars, with their words for those who do not see them. */
-  o.obstacleBars = function (obstacles) {
-    return o.h("div", { class: "bars" }, OBSTACLES.map(({ key, name, value, share }) => {
-      const size = sized((obstacles || {})[key], share);
-      const words = `${name}: ${size ? value(size.number) : "not measured"}`;
-      return [bar(size, words), o.h("span", { class: "offscreen" }, words + "; ")];
-    }).flat());
-  };
-
-  o.obstacleCards = function (obstacles, ended) {
-    return OBSTACLES.map(({ key, name, value, share }) => {
-      const found = (obstacles || {})[key];
-      const size = sized(found, share);
-      if (!size) {
-        return o.h("section", { class: "card obstacle unknown" }, o.h("h2", {}, name), o.h("span", { class: "dim" }, ended ? "Not measured" : "Not yet measured"));
-      }
-      return o.h("section", { class: "card obstacle" },
-        o.h("div", { class: "row tight" }, o.h("h2", {}, name), o.h("span", { class: "space" }),
-          o.h("span", { class: "dim" }, found.trend || "")),
-        o.h("div", { class: "big" }, value(size.number)),
-        bar(size, null),
-        o.h("p", { class: "dim" }, o.capital(found.sentence || "")),
-        found.levers && found.levers.length ? o.h("p", { class: "dim" }, `Lowered by ${found.levers.join(", ")}`) : null);
-    });
-  };
-
   o.statCards = function (model) {
     const said = (note) => (note && model.ended() ? note.replace("not measured yet", "not measured") : note) || "\u00a0";
     return facts(model).map(([name, value, note]) =>
