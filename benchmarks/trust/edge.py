@@ -1,0 +1,191 @@
+"""Does the edge of stability tell at which learning rate training blows up?
+
+Known: the largest learning rate that 100 steps survive (their loss ends below the first one), and
+the largest at which the loss never stands 1.25 times over the first one on the way, both by
+bisection. Predicted: learning rate over `edge_ratio`, as the curvature probe records it, at the
+initialization and in a run at the learning rate that one who knows nothing begins with. `advice`: what
+what lr_too_high reads in a run at twice the largest: its rate over the highest `edge_ratio`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+from otoscope.callbacks.probes.curvature import Curvature
+from otoscope.callbacks.probes.gradients import Gradients
+from otoscope.store import Store
+
+from .ranking import ranking, spread
+from .subjects import HELD_OUT, Subject
+from .training import DEFAULT, OPTIMIZERS, curve, looked_into, median, recorded
+
+STEPS = 100
+FINE = 4
+"""Tries in a factor of two: learning rates are 2^(i/4)."""
+SEEDS = 2
+RISEN = 1.25
+WATCHED = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 80, 100)
+EARLY = (20, 10, 40)
+"""First sample, steps between two, steps in all, of the run at the default learning rate."""
+FOUND = ("survives", "calm")
+PREDICTORS = ("edge_at_start", "edge_early", "batch_early", "advice", "update_rule", "other_nets")
+BLOWN = (2, 4, 22)
+ADVISED = 0.9
+UPDATE_RULE = 0.02
+"""The step, in shares of the weights, over which the rule of thumb calls it too long."""
+
+
+def cells(quick: bool) -> list[tuple[Subject, str]]:
+    nets = HELD_OUT[:3] if quick else HELD_OUT
+    return list(product(nets, OPTIMIZERS))
+
+
+def survives(losses: np.ndarray) -> bool:
+    """Tell whether a run came through: not where it broke off, nor where it ended as dead as it began.
+
+    >>> survives(np.array([1.0, 2.0, 0.5])), survives(np.array([1.0, 9.0, 0.99]))
+    (True, False)
+    """
+    if not np.isfinite(losses[-1]) or losses[-1] >= losses[0]:
+        return False
+    return is_calm(losses) or bool(losses[-1] < 0.9 * losses[0])
+
+
+def is_calm(losses: np.ndarray) -> bool:
+    """Tell whether the loss never rose far over the first one."""
+    return bool(losses.max() <= RISEN * losses[0])
+
+
+def largest(holds: Callable[[int], bool], start: int, *, stride: int = 8, ends: int = 80) -> int:
+    """Return the largest index at which something holds, where it fails at the next one.
+
+    It is looked for from `start` in strides, then by bisection; ±`ends` where it always or never
+    holds.
+
+    >>> largest(lambda i: i <= 13, 0), largest(lambda i: i <= -21, 4), largest(lambda i: True, 0)
+    (13, -21, 80)
+    """
+    low = high = start
+    if holds(start):
+        while holds(high):
+            low, high = high, high + stride
+            if high > ends:
+                return ends
+    else:
+        while not holds(low):
+            low, high = low - stride, low
+            if low < -ends:
+                return -ends
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
+
+
+def blow_up(subject: Subject, kind: str, seed: int) -> dict[str, float]:
+    """Return the two largest learning rates, by bisection over the same runs."""
+    seen: dict[int, np.ndarray] = {}
+
+    def run(index: int) -> np.ndarray:
+        if index not in seen:
+            seen[index] = curve(subject, kind, 2 ** (index / FINE), WATCHED, seed)
+        return seen[index]
+
+    start = round(FINE * math.log2(4 * DEFAULT[kind]))
+    most = largest(lambda i: survives(run(i)), start)
+    calm = largest(lambda i: is_calm(run(i)) and survives(run(i)), most)
+    return {"survives": 2 ** (most / FINE), "calm": 2 ** (calm / FINE)}
+
+
+def geometric(rows: Sequence[float]) -> float:
+    return float(np.exp(np.mean(np.log(rows))))
+
+
+def measured(subject: Subject, kind: str) -> dict[str, Any]:
+    """Return what is known and what is predicted of one net under one optimizer."""
+    known = [blow_up(subject, kind, seed) for seed in range(SEEDS)]
+    row: dict[str, Any] = {"net": subject.name, "optimizer": kind}
+    row |= {name: geometric([one[name] for one in known]) for name in FOUND}
+    lr = DEFAULT[kind]
+    begin = 2 if kind == "adam" else 1  # Adam has no second moment before its first step
+    at_start = Curvature(first=begin, every=1)
+    with looked_into(subject, kind, lr, begin, [at_start, Gradients(every=1)]) as (store, run):
+        row["edge_at_start"] = lr / median(recorded(store, run, "curvature", "edge_ratio"))
+        row["update_rule"] = lr * UPDATE_RULE / update_ratio(store, run)
+    first, every, steps = EARLY
+    early = Curvature(first=first, every=every)
+    with looked_into(subject, kind, lr, steps, [early]) as (store, run):
+        ratios = recorded(store, run, "curvature", "edge_ratio")
+        row["samples"] = len(ratios)
+        row["edge_early"] = lr / median(ratios)
+        row["batch_early"] = _by_batches(store, run, kind)
+    lr = 2 * row["survives"]
+    first, every, steps = BLOWN
+    blown = Curvature(first=first, every=every)
+    with looked_into(subject, kind, lr, steps, [blown], may_fail=True) as (store, run):
+        ratios = recorded(store, run, "curvature", "edge_ratio")
+        row["advice"] = lr / float(ratios.max()) if len(ratios) else math.nan
+    return row
+
+
+def update_ratio(store: Store, run: str) -> float:
+    """Return the median over weight layers of the first step's size, as the rule takes it."""
+    series = store.read(run, "gradients", columns=["update_ratio"])
+    values = series.values[0]
+    return median(values[np.isfinite(values)])
+
+
+def _by_batches(store: Store, run: str, kind: str) -> float:
+    if kind == "adam":  # batch sharpness is that of the plain Hessian
+        return math.nan
+    times = 3.8 if kind == "momentum" else 2.0
+    return times / median(recorded(store, run, "curvature", "batch_sharpness"))
+
+
+def with_other_nets(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add what the other nets' known rates predict for each: their median, by optimizer."""
+    told = []
+    for row in rows:
+        others = [
+            math.log(one["survives"])
+            for one in rows
+            if one["optimizer"] == row["optimizer"] and one["net"] != row["net"]
+        ]
+        value = math.exp(float(np.median(others))) if others else math.nan
+        told.append({**row, "other_nets": value})
+    return told
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return one row for each optimizer, known rate and predictor."""
+    rows = with_other_nets(rows)
+    told = []
+    for kind, known, predictor in product(OPTIMIZERS, FOUND, PREDICTORS):
+        mine = [row for row in rows if row["optimizer"] == kind]
+        a, b = [row[predictor] for row in mine], [row[known] for row in mine]
+        if any(map(math.isfinite, a)):
+            told.append(
+                {
+                    "optimizer": kind,
+                    "found": known,
+                    "predictor": predictor,
+                    "safe": safe(a, b),
+                    **{f"ratio_{k}": v for k, v in vars(spread(a, b)).items()},
+                    **{f"rank_{k}": v for k, v in vars(ranking(a, b)).items()},
+                }
+            )
+    return told
+
+
+def safe(predicted: Sequence[float], found: Sequence[float]) -> float:
+    """Return the share of nets that survive 0.9 times what is predicted, as the rule proposes it.
+
+    >>> safe([1.0, 1.0, math.nan], [0.95, 0.5, 1.0])
+    0.5
+    """
+    known = [(a, b) for a, b in zip(predicted, found, strict=True) if math.isfinite(a)]
+    return float(np.mean([b >= ADVISED * a for a, b in known]))

@@ -1,0 +1,195 @@
+"""The tables, and docs/trust.md, which holds them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from .finished import FOLDER
+
+RESULT = FOLDER.parent / "results" / "trust.json"
+TEMPLATE, PAGE = FOLDER / "_trust.md", FOLDER.parent.parent / "docs" / "trust.md"
+HOLDS = 0.5
+"""Rank correlation over which the whole interval must lie, for a prediction to hold."""
+
+NAMES = {
+    "survives": "survives",
+    "calm": "stays calm",
+    "edge_at_start": "edge, at the initialization",
+    "edge_early": "edge, early at the default rate",
+    "batch_early": "batch sharpness, early",
+    "advice": "edge, as advised in a run at twice the rate",
+    "update_rule": "no curvature: steps of 2 % of the weights",
+    "other_nets": "no curvature: median rate of the other nets",
+    "adam_speed_up": "SGD's steps over Adam's",
+    "newton_speed_up": "gradient steps over Newton steps",
+    "gain_bought": "`newton_gain` / `preconditioned_newton_gain`, Adam's run",
+    "gain_both": "`newton_gain` of SGD's run / `preconditioned_newton_gain` of Adam's",
+    "gain_sgd": "`newton_gain`, SGD's run",
+    "gain_start": "`newton_gain`, at the initialization",
+    "full_gain": "Newton gain on all data, on the way",
+    "full_gain_start": "Newton gain on all data, at the initialization",
+    "step": "one step falls farther",
+    "branch": "fewer steps of a branch, both tuned",
+    "scaled": "fewer steps of a branch, rate scaled",
+    "predicted": "B_noise",
+    "predicted_weighted": "tr(HΣ)/GᵀHG, which B_noise simplifies",
+}
+
+
+def number(value: float | str | None) -> str:
+    """Return a figure with three digits, or a dash where there is none.
+
+    >>> number(0.12345), number(1234.5), number(None)
+    ('0.123', '1,230', '–')
+    """
+    if value is None or isinstance(value, str) or not math.isfinite(value):
+        return "–"  # an infinity is written as a word
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:,.0f}" if abs(rounded) >= 100 else f"{rounded:.3g}"
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.0f} %"
+
+
+def verdict(low: float | None, high: float | None) -> str:
+    """Return what an interval of a rank correlation says.
+
+    >>> verdict(0.6, 0.9), verdict(0.1, 0.8), verdict(-0.4, 0.2)
+    ('holds', 'weak', 'fails')
+    """
+    if low is None or high is None:
+        return "not known"
+    return "holds" if low > HOLDS else "weak" if low > 0 else "fails"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def ranked(row: dict[str, Any], prefix: str = "") -> list[str]:
+    rho, low, high = (row[f"{prefix}{name}"] for name in ("rho", "low", "high"))
+    return [f"{number(rho)} ({number(low)} to {number(high)})", verdict(low, high)]
+
+
+def ratios(row: dict[str, Any]) -> list[str]:
+    return [
+        number(row["ratio_mean"]),
+        f"{number(row['ratio_low'])} to {number(row['ratio_high'])}",
+        percent(row["ratio_within_two"]),
+        percent(row["ratio_within_two_calibrated"]),
+    ]
+
+
+RATIO_HEAD = ("found / predicted", "90 % of nets", "within 2×", "the same without the bias")
+SAFE = "nets for which 0.9 × it does"
+RANK_HEAD = ("rank correlation (90 %)", "so it")
+
+
+def edge_summary(rows: Sequence[dict[str, Any]]) -> str:
+    head = ("optimizer", "largest rate that", "predicted by", *RATIO_HEAD, SAFE, *RANK_HEAD)
+    return table(
+        head,
+        [
+            [
+                row["optimizer"],
+                NAMES[row["found"]],
+                NAMES[row["predictor"]],
+                *ratios(row),
+                percent(row["safe"]),
+                *ranked(row, "rank_"),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def edge_each(rows: Sequence[dict[str, Any]]) -> str:
+    keys = ("survives", "calm", "edge_at_start", "edge_early", "advice", "update_rule")
+    head = ("net", "optimizer", *(NAMES[key] for key in keys))
+    return table(
+        head,
+        [[row["net"], row["optimizer"], *(number(row[key]) for key in keys)] for row in rows],
+    )
+
+
+def gain_summary(rows: Sequence[dict[str, Any]]) -> str:
+    return table(
+        ("found", "predicted by", "nets", *RANK_HEAD),
+        [
+            [NAMES[row["found"]], NAMES[row["predictor"]], str(row["count"]), *ranked(row)]
+            for row in rows
+        ],
+    )
+
+
+def gain_each(rows: Sequence[dict[str, Any]]) -> str:
+    keys = {
+        "adam_speed_up": "SGD's steps over Adam's",
+        "gain_bought": "gain / gain left, Adam's run",
+        "gain_sgd": "gain, SGD's run",
+        "gain_left": "gain left, Adam's run",
+        "newton_speed_up": "gradient steps over Newton steps",
+        "full_gain": "gain on all data, on the way",
+        "full_gain_start": "at the initialization",
+    }
+    return table(
+        ("net", *keys.values()),
+        [[row["net"], *(number(row[key]) for key in keys)] for row in rows],
+    )
+
+
+def noise_summary(rows: Sequence[dict[str, Any]]) -> str:
+    return table(
+        ("found", "predicted by", "points", *RATIO_HEAD, *RANK_HEAD),
+        [
+            [
+                NAMES[row["found"]],
+                NAMES[row["predictor"]],
+                str(row["rank_count"]),
+                *ratios(row),
+                *ranked(row, "rank_"),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def noise_each(rows: Sequence[dict[str, Any]]) -> str:
+    sizes = [one["batch"] for one in rows[0]["each"]] if rows else []
+    head = ["net", "after steps", "B_noise", *(f"B = {size} to {2 * size}" for size in sizes)]
+    lines = []
+    for row in rows:
+        cells = [
+            f"{number(one['predicted'])}: {number(one['step'])}, {number(one['branch'])}"
+            for one in row["each"]
+        ]
+        lines.append([row["net"], str(row["steps"]), number(row["noise_scale"]), *cells])
+    return table(head, lines)
+
+
+TABLES: dict[str, tuple[str, str, Callable[[Sequence[dict[str, Any]]], str]]] = {
+    "edge_summary": ("edge", "summary", edge_summary),
+    "edge_each": ("edge", "each", edge_each),
+    "gain_summary": ("gain", "summary", gain_summary),
+    "gain_each": ("gain", "each", gain_each),
+    "noise_summary": ("noise", "summary", noise_summary),
+    "noise_each": ("noise", "each", noise_each),
+}
+
+
+def tables(result: dict[str, Any]) -> dict[str, str]:
+    """Return the tables of what was measured, by name."""
+    return {
+        name: made(result[experiment][part])
+        for name, (experiment, part, made) in TABLES.items()
+        if experiment in result
+    }
+
+
+def page(result: dict[str, Any]) -> str:
+    """Return docs/trust.md with the tables of a result."""
+    return TEMPLATE.read_text(encoding="utf-8").format(**tables(result))
