@@ -219,6 +219,7 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
             recorder.before_step()
             if self._scaler is not None:
                 self._scale = scale_now(self._scaler)  # it may change with the step
+        recorder.batch_ready(batch)
 
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: Any) -> None:
         if self.recorder is not None and not pl_module.automatic_optimization:
@@ -254,7 +255,7 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
         begun = time.perf_counter()
         with self._guard("recorder"):
             loss = self._loss(trainer, pl_module, outputs)
-            recorder.forward_done(loss, batch_size_of(batch) or 0, batch)
+            recorder.forward_done(loss, batch_size_of(batch) or 0)
         self._micro += 1
         if self._expected or recorder.stepped:
             if not pl_module.automatic_optimization:

@@ -21,6 +21,7 @@ from .probes.activations import Activations
 from .probes.gradients import Gradients
 from .probes.initialization import Initialization
 from .probes.inputs import Inputs
+from .probes.pool import copied
 from .probes.probe import AFTERMATH, Probe, ProbeOffError, Training, clock
 from .probes.system import System
 from .transfer import Pending
@@ -158,9 +159,9 @@ class Sampling:
         attached.arm_seconds = clock() - begun
 
     def keep_batch(self, batch: Any, step: int) -> None:
-        """Keep a reference to a batch while a probe that looks at batches is about to sample."""
+        """Keep the tensors of a batch while a probe that looks at batches is about to sample."""
         if self._wants_batch or self._budget.dear_from - POOL <= step:
-            self.batches.append(batch)
+            self.batches.append(copied(batch))
 
     def has_work(self, step: int) -> bool:
         """Tell whether anything is to be done at the end of a step: in most there is nothing."""
@@ -207,10 +208,13 @@ class Sampling:
         begun = now()
         with self._guard(attached.border):
             try:
+                if probe.watch_error is not None:
+                    raise probe.watch_error
                 frames.append(self._framed_sample(attached, probe.sample(step)))
             except ProbeOffError as error:
                 self._off(probe, str(error))
             finally:
+                probe.unwatch()
                 probe.disarm()
         if probe.dear:
             self.batches.clear()
@@ -252,6 +256,7 @@ class Sampling:
         """Remove every hook and let go of the batches."""
         for attached in self._attached.values():
             with self._guard(attached.border):
+                attached.probe.unwatch()
                 attached.probe.disarm()
                 attached.probe.detach()
         self.batches.clear()
@@ -272,6 +277,7 @@ class Sampling:
         if self._attached.pop(probe.name, None) is not None:
             self._budget.off(probe.name, why)
         with self._guard(f"detaching {probe.name}"):
+            probe.unwatch()
             probe.disarm()
             probe.detach()
         if not self.is_dear:

@@ -200,6 +200,13 @@ class Stepping:
             with self.guard("wait for other ranks"):
                 self._waiting.backward_ended()
 
+    def batch_ready(self, batch: Any) -> None:
+        """Take a micro-batch before its step, which may change it."""
+        begun = time.perf_counter()
+        with self._border:
+            self._sampling.keep_batch(batch, self.steps + 1)
+        self._spent += time.perf_counter() - begun
+
     def forward_done(self, loss: torch.Tensor | None, samples: int, batch: Any = None) -> None:
         """Take one micro-batch: its loss (undivided), its count of samples, the batch itself."""
         self._samples += samples

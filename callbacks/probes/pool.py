@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+import dataclasses
+from collections import UserDict
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -19,6 +22,8 @@ def batch_size(batch: Any) -> int | None:
         return len(batch) if batch.ndim else None
     if isinstance(batch, Mapping):
         batch = list(batch.values())
+    elif _is_record(batch):
+        batch = [getattr(batch, f.name, None) for f in dataclasses.fields(batch)]
     if isinstance(batch, (list, tuple)):
         for item in batch:
             size = batch_size(item)
@@ -28,11 +33,11 @@ def batch_size(batch: Any) -> int | None:
 
 
 def limited(batch: Any, most: int) -> Any:
-    """Return the first `most` samples of a batch made of tensors in lists, tuples and mappings.
+    """Return the first `most` samples of a batch made of tensors.
 
-    Tensors and lists whose length is that of the batch are cut (views, not copies), the rest is
-    kept. A batch that holds anything else (a graph, a packed sequence) is returned whole: how to
-    cut it is its own affair.
+    In lists, tuples (named ones too), dicts and dataclasses, tensors and lists whose length is that
+    of the batch are cut (views, not copies), the rest is kept. A batch that holds anything else (a
+    graph, a packed sequence) is returned whole: how to cut it is its own affair.
 
     >>> import torch
     >>> x, y = limited((torch.arange(6).view(3, 2), ["a", "b", "c"]), 2)
@@ -45,23 +50,66 @@ def limited(batch: Any, most: int) -> Any:
     return _cut(batch, size, most)
 
 
+def copied(batch: Any, of_tensor: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Any:
+    """Return a batch in containers of its own: what is popped from one stays in the other.
+
+    `of_tensor` makes its tensors; anything but tensors and containers is the same object.
+
+    >>> batch = {"x": 1, "more": [2]}
+    >>> other = copied(batch)
+    >>> batch.pop("x"), batch["more"].pop(), other
+    (1, 2, {'x': 1, 'more': [2]})
+    """
+    if isinstance(batch, Tensor):
+        return of_tensor(batch)
+    return _rebuilt(batch, lambda item: copied(item, of_tensor))
+
+
+def _rebuilt(value: Any, of_item: Callable[[Any], Any]) -> Any:
+    """Return a container of the same kind with other items; anything else as it is."""
+    if type(value) in (list, tuple):
+        return type(value)(map(of_item, value))
+    if isinstance(value, tuple) and hasattr(value, "_make"):
+        return type(value)._make(map(of_item, value))  # type: ignore[attr-defined]
+    if _is_mapping(value) or _is_record(value):
+        other = copy.copy(value)
+        held: Any = other if _is_mapping(value) else vars(other)
+        for key in list(held):
+            held[key] = of_item(held[key])
+        return other
+    return value
+
+
+def _is_mapping(value: Any) -> bool:
+    return type(value) is dict or isinstance(value, UserDict)
+
+
+def _is_record(value: Any) -> bool:
+    """Tell whether a value is a dataclass whose fields are plain attributes."""
+    return (
+        dataclasses.is_dataclass(value)
+        and not isinstance(value, type)
+        and hasattr(value, "__dict__")
+        and not isinstance(value, Mapping)
+    )
+
+
 def _is_plain(value: Any) -> bool:
     if value is None or isinstance(value, (str, bytes, bool, int, float)):
         return True
-    if type(value) in (list, tuple):
+    if type(value) in (list, tuple) or (isinstance(value, tuple) and hasattr(value, "_make")):
         return all(map(_is_plain, value))
-    if type(value) is dict:
-        return all(map(_is_plain, value.values()))
+    if isinstance(value, (dict, UserDict)):
+        return _is_mapping(value) and all(map(_is_plain, value.values()))
+    if _is_record(value):
+        return all(map(_is_plain, vars(value).values()))
     return type(value) is Tensor
 
 
 def _cut(value: Any, size: int, most: int) -> Any:
     if isinstance(value, Tensor):
         return value[:most] if value.ndim and len(value) == size else value
-    if isinstance(value, dict):
-        return {key: _cut(item, size, most) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        holds_samples = len(value) == size and not any(isinstance(v, Tensor) for v in value)
-        items = value[:most] if holds_samples else [_cut(item, size, most) for item in value]
-        return type(value)(items)
-    return value
+    holds_samples = type(value) in (list, tuple) and len(value) == size
+    if holds_samples and not any(isinstance(item, Tensor) for item in value):
+        return value[:most]
+    return _rebuilt(value, lambda item: _cut(item, size, most))

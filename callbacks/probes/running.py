@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ...store import Column, ConfigError
 from ..measures import Hessian
 from ..undisturbed import CollectiveError, Look, undisturbed
-from .pool import batch_size, limited
+from .pool import batch_size, copied, limited
 from .probe import Probe, ProbeOffError, Training
 
 _FAILURES = 3
@@ -126,7 +126,12 @@ class Pool:
         else:
             self._look.rewind(keep=self.parameters)
         quieten(model)
-        return self._loss_fn(model, batch)
+        # a step may pop from its batch, or write into it
+        return self._loss_fn(model, copied(batch, _cloned))
+
+
+def _cloned(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone()
 
 
 def quieten(model: nn.Module) -> None:

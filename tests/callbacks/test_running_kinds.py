@@ -46,7 +46,8 @@ def fit(kind: str, where: Path, *, watched: bool) -> tuple[dict[str, Any], Store
     return state, connect(where / str(otoscope.run_id)) if watched else None
 
 
-ALIKE = (
+ALIKE = ("spoiling", 
+    "spoiling",
     "compiled",
     "ownautocast",
     "reentrant",
