@@ -92,3 +92,58 @@ def test_a_start_that_points_nowhere_is_refused(start):
 def test_a_product_that_is_not_finite_is_an_error_not_a_value():
     with pytest.raises(FloatingPointError, match="product 1"):
         lanczos(lambda v: v * float("inf"), torch.ones(3))
+
+
+SPECTRA = {
+    "degenerate": [5.0, 5.0, 5.0, 2.0, 2.0, -1.0],
+    "negative": [-0.5, -1.0, -2.0, -4.0, -8.0, -16.0],
+    "mixed": [3.0, 1.0, 0.0, 0.0, -2.0, -7.0],
+    "tiny": [3e-12, 2e-12, 1e-12, 0.0, 0.0, -1e-12],
+}
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+def test_the_whole_of_a_small_spectrum_is_found_with_multiplicities(name):
+    spectrum = torch.tensor(SPECTRA[name], dtype=torch.float64)
+    size = float(spectrum.abs().max())
+
+    found = lanczos(operator(spectrum).mv, torch.ones(6).double(), k=6, max_products=6)
+
+    torch.testing.assert_close(found.values, spectrum, rtol=0, atol=1e-9 * size)
+    assert found.smallest == pytest.approx(float(spectrum.min()), abs=1e-9 * size)
+    assert found.ritz_weights.sum().item() == pytest.approx(1)
+
+
+def test_an_operator_of_zeros_has_eigenvalues_of_zero():
+    found = lanczos(torch.zeros_like, torch.ones(5), k=2)
+    assert found.values.tolist() == [0.0, 0.0]
+    assert found.bounds.tolist() == [0.0, 0.0]
+
+
+def test_one_dimension_has_one_eigenvalue_whatever_is_asked_for():
+    found = lanczos(lambda v: -4 * v, torch.tensor([2.0]), k=3, max_products=10)
+    assert found.values.tolist() == [-4.0]
+    assert (found.products, found.smallest, found.ritz_weights.tolist()) == (1, -4.0, [1.0])
+
+
+def test_more_values_than_dimensions_give_as_many_as_there_are():
+    diagonal = torch.tensor([1.0, 3.0, 2.0]).double()
+    found = lanczos(lambda v: diagonal * v, torch.ones(3).double(), k=8, max_products=20)
+    torch.testing.assert_close(found.values, torch.tensor([3.0, 2.0, 1.0]).double())
+    assert found.vectors.shape == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("start", "asked", "said"),
+    [
+        (torch.ones(2, 2), {}, r"vector of floating numbers, got \(2, 2\)"),
+        (torch.ones(3, dtype=torch.long), {}, "vector of floating numbers, got .* of torch.int64"),
+        (torch.ones(3), {"k": 0}, "got k=0"),
+        (torch.ones(3), {"k": 5, "max_products": 4}, "max_products at least k"),
+        (torch.ones(3), {"tol": -1.0}, "tol=-1.0"),
+        (torch.ones(0), {}, "start must be finite and not zero"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(start, asked, said):
+    with pytest.raises(ConfigError, match=said):
+        lanczos(lambda v: v, start, **asked)
