@@ -121,6 +121,8 @@ def print_run(run: dict[str, Any]) -> None:
         out.print()
         _print_finding(out, finding, titles)
     out.print()
+    for line in obstacle_lines(run.get("obstacles") or {}):
+        out.print(Text(line))
     judged, not_judged = run.get("judged", []), run.get("not_judged", {})
     out.print(Text("Judged: " + (", ".join(judged) or "nothing"), style="dim"))
     for rule, why in sorted(not_judged.items()):
@@ -129,6 +131,26 @@ def print_run(run: dict[str, Any]) -> None:
         steps = f"steps {gap['from']:,} to {gap['to']:,}"
         why = "their samples were lost, or are not kept any more"
         out.print(Text(f"Not judged: {steps} (attempt {gap['attempt']}): {why}", style="dim"))
+
+
+def obstacle_lines(obstacles: dict[str, Any]) -> list[str]:
+    """Return the three obstacles in words: those that were measured a line each, the others in one.
+
+    >>> obstacle_lines({"noise": {"measured": False, "sentence": "not yet measured"}})
+    ['Obstacles: nothing measured yet']
+    """
+    lines, missing = [], []
+    for key, item in obstacles.items():
+        name = key.replace("_", "-")
+        if not item.get("measured"):
+            missing.append((name, str(item.get("sentence") or "not yet measured")))
+            continue
+        trend = f" ({item['trend']})" if item.get("trend") else ""
+        levers = f"; lowered by {', '.join(item['levers'])}" if item.get("levers") else ""
+        lines.append(f"{name.capitalize()}: {item['sentence']}{trend}{levers}")
+    if missing and not lines and all(why == "not yet measured" for _, why in missing):
+        return ["Obstacles: nothing measured yet"]
+    return lines + [f"{name.capitalize()}: {why}" for name, why in missing]
 
 
 def _print_finding(out: Console, finding: dict[str, Any], titles: dict[str, str]) -> None:

@@ -16,7 +16,7 @@ from ..store import Event, Meta
 from ..store.schemas import Json
 from .noise import noise_rows, said_of_noise
 from .windows import History
-from .words import number
+from .words import number, percent
 
 KEPT = 15
 """Readings of a quantity that are kept: three times what a median is taken over."""
@@ -173,21 +173,31 @@ class Obstacles:
         return kept[:, 0], kept[:, 1]
 
 
-def measured_of(panel: Mapping[str, Json]) -> list[str]:
-    """Return what was measured of the obstacles, a few words each.
+def measured_of(panel: Mapping[str, Json], facts: Mapping[str, Json]) -> list[str]:
+    """Return what was measured of a run, a few words each; `facts` as the fold's state has them.
 
-    >>> measured_of({"conditioning": {"measured": True, "value": 28.0}})
-    ['conditioning 28']
+    >>> measured_of({"conditioning": {"measured": True, "value": 28.0}}, {"lambda_last": 12.0})
+    ['largest eigenvalue 12', 'conditioning 28']
     """
-    words = {"non_linearity": "horizon {} steps", "conditioning": "conditioning {}"}
     found = []
+    start, best = facts.get("loss_start"), facts.get("loss_best")
+    if isinstance(start, (int, float)):
+        lowest = (
+            f", lowest {number(best)}" if isinstance(best, (int, float)) and best < start else ""
+        )
+        found.append(f"loss {number(start)} at first{lowest}")
+    top = facts.get("lambda_last")
+    if isinstance(top, (int, float)):
+        found.append(f"largest eigenvalue {number(top)}")
     for key, item in panel.items():
         if not item.get("measured"):
             continue
         if key == "noise":
-            found.append(f"noise {100 * float(item['share']):.0f} % of a step")
+            found.append(f"noise {percent(float(item['share']))} of a step")
+        elif key == "conditioning":
+            found.append(f"conditioning {number(float(item['value']))}")
         else:
-            found.append(words[key].format(number(float(item["value"]))))
+            found.append(f"horizon {number(float(item['value']))} steps")
     return found
 
 

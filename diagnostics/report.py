@@ -11,7 +11,7 @@ from ..store.schemas import Json
 from .charts import Mark, heatmap, loss_chart
 from .report_style import STYLE
 from .verdict import name_of
-from .words import count, number
+from .words import count, number, percent
 
 STATES = {
     "needs_action": ("Needs action", "bad"),
@@ -176,14 +176,27 @@ def _judged(run_json: Mapping[str, Json], overhead: Mapping[str, Json]) -> str:
 def _obstacles(obstacles: Mapping[str, Json]) -> str:
     cells = []
     for key, name in OBSTACLES.items():
-        item = obstacles.get(key) or {"measured": False}
-        value = number(item["value"]) if item.get("measured") else "–"
+        item: Mapping[str, Json] = obstacles.get(key) or {}
         words = item.get("sentence") or "not yet measured"
+        levers = f" Lowered by {', '.join(item['levers'])}." if item.get("levers") else ""
+        trend = (
+            f' <span class="quiet">{escape(str(item["trend"]))}</span>' if item.get("trend") else ""
+        )
         cells.append(
-            f'<div><h3>{name}</h3><p class="big">{escape(value)}</p>'
-            f'<p class="quiet">{escape(str(words))}</p></div>'
+            f'<div><h3>{name}</h3><p class="big">{escape(_size(key, item))}{trend}</p>'
+            f'<p class="quiet">{escape(str(words))}.{escape(levers)}</p></div>'
         )
     return f'<section class="plain"><div class="three">{"".join(cells)}</div></section>'
+
+
+def _size(key: str, item: Mapping[str, Json]) -> str:
+    """Return an obstacle's size with its unit."""
+    if not item.get("measured"):
+        return "–"
+    if key == "noise":
+        return f"{percent(float(item['share']))} of a step"
+    steps = count(1, "step") if item["value"] == 1 else f"{number(item['value'])} steps"
+    return f"{steps} ahead" if key == "non_linearity" else steps
 
 
 def _legend() -> str:

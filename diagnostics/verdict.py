@@ -21,12 +21,12 @@ NAMES = {
 
 
 def name_of(rule: Json) -> str:
-    """Return what a check looks at, in words; its id where it is not known.
+    """Return what a check looks at, in words; those of its id where it is a reader's own.
 
     >>> name_of("lr_too_high")
     'learning rate'
     """
-    return NAMES.get(str(rule), str(rule))
+    return NAMES.get(str(rule), str(rule).replace("_", " "))
 
 
 def shown(findings: Sequence[Finding], step: int) -> list[Finding]:
@@ -88,16 +88,24 @@ def run_state(findings: Sequence[Finding], judged: Sequence[str], step: int) -> 
 
 
 def sentence(
-    findings: Sequence[Finding], judged: Sequence[str], not_judged: Mapping[str, str], step: int
+    findings: Sequence[Finding],
+    judged: Sequence[str],
+    not_judged: Mapping[str, str],
+    step: int,
+    measured: Sequence[str] = (),
 ) -> str:
-    """Return the verdict in one sentence: state, largest cost, one action, what is missing."""
+    """Return the verdict in one sentence: state, largest cost, one action, what is missing.
+
+    `measured`: what is known of a run that is too short to be judged, a few words each.
+    """
     state = run_state(findings, judged, step)
     if state == "needs_action":
         first = next(item for item in shown(findings, step) if item.severity != "info")
         return f"Needs action: {_lowered(first.title)}; {action(first)}."
     if state == "not_judged":
         why = next(iter(not_judged.values()), "no samples yet")
-        return f"Not judged yet (step {step:,}): {why}."
+        known = f" Measured: {', '.join(measured)}." if measured else ""
+        return f"Not judged yet (step {step:,}): {why}.{known}"
     aside = put_aside(findings, step)
     quiet = [rule for rule in judged if rule not in {finding.rule for finding in aside}]
     passed = f"{count(len(quiet), 'check')} passed{_missing(not_judged)}"
@@ -115,16 +123,18 @@ def run_json(
     obstacles: Mapping[str, Json],
     step: int,
     missed: Sequence[Sequence[int]] = (),
+    measured: Sequence[str] = (),
 ) -> dict[str, Json]:
     """Return the run as DESIGN.md writes it: state, verdict, obstacles, judged, findings.
 
-    `missed`: [attempt, first, last] of the steps whose samples could not be judged.
+    `missed`: [attempt, first, last] of the steps whose samples could not be judged; `measured`:
+    what is known of the run besides, a few words each.
     """
     return plain(
         {
             "run": run,
             "state": run_state(findings, judged, step),
-            "verdict": sentence(findings, judged, not_judged, step),
+            "verdict": sentence(findings, judged, not_judged, step, measured),
             "obstacles": obstacles,
             "judged": list(judged),
             "not_judged": dict(not_judged),

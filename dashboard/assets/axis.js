@@ -94,14 +94,15 @@
   }
 
   /** The ticks of a vertical scale with their lines; its `ends` are lowest and highest value. */
-  o.drawAxisY = function (context, scale, left, right, log) {
+  o.drawAxisY = function (context, scale, left, right, log, percent) {
     const colours = o.colours();
     context.strokeStyle = colours.grid;
     context.fillStyle = colours.dim;
     context.textAlign = "right";
     context.textBaseline = "middle";
     context.lineWidth = 1;
-    const ticks = log ? o.logTicks(...scale.ends) : o.ticks(...scale.ends, 5), texts = o.tickTexts(ticks);
+    const ticks = log ? o.logTicks(...scale.ends) : o.ticks(...scale.ends, 5);
+    const texts = percent ? o.tickTexts(ticks.map((tick) => 100 * tick)).map((text) => `${text} %`) : o.tickTexts(ticks);
     ticks.forEach((tick, i) => {
       const at = Math.round(scale(tick)) + 0.5;
       context.beginPath();

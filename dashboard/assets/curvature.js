@@ -55,13 +55,19 @@
     const ahead = recent(model, "landscape", "horizon", 5), alpha = recent(model, "landscape", "alpha", 5);
     const steps = (v) => `${o.number(v, 2)} step${v === 1 ? "" : "s"}`;
     return [
-      ["Largest eigenvalue", o.number(top.value), top.at < 0 ? "not measured yet" : `± ${o.number(bound ? bound[top.at] : NaN, 2)}, step ${o.step(top.step)}`],
+      ["Largest eigenvalue", o.number(top.value), top.at < 0 ? "not measured yet" : `${within(top.value, bound ? bound[top.at] : NaN)}step ${o.step(top.step)}`],
       ...edgeNumbers(model),
       ["Newton gain", o.number(plain.value, 2), Number.isFinite(own.value) ? `${o.number(own.value, 2)} with the scaling of ${optimizer(model)}` : "plain gradient steps"],
       model.tables.landscape ? ["Horizon", ahead.count ? steps(ahead.value) : "–", ahead.count ? `median of ${o.many(ahead.count, "scan")}` : "not measured yet"] : null,
-      model.tables.landscape ? ["Step position", alpha.count >= 5 ? o.number(alpha.value, 2) : "–", alpha.count >= 5 ? "median of 5 scans, 0 is the valley floor" : `${o.many(alpha.count, "scan")} of the 5 that it takes`] : null,
+      model.tables.landscape ? ["Step position", alpha.count >= 5 ? o.number(alpha.value, 2) : "–", alpha.count >= 5 ? "median of 5 scans" : `${o.many(alpha.count, "scan")} of the 5 that it takes`] : null,
       ["Measured on", o.step(pool.value), `samples; the batches are ${o.number(spread.value, 2)} apart`],
     ];
+  }
+
+  /** The error of an eigenvalue: beyond three digits nobody needs it. */
+  function within(value, bound) {
+    if (!(bound >= 0)) return "";
+    return bound < 1e-3 * Math.abs(value) ? "to 0.1 %, " : `± ${o.number(bound, 2)}, `;
   }
 
   function edgeNumbers(model) {
@@ -112,8 +118,10 @@
       return { name: tops.length === 1 ? "largest" : `${i + 1}`, values, gaps: false, colour: colours.line, width: i ? 1.1 : 2, dash: DASHES[Math.min(i, 4)],
         low: values.map((v, k) => v - (bound[k] || 0)), high: values.map((v, k) => v + (bound[k] || 0)) };
     });
-    lines.push({ name: "smallest", values: table.column("lambda_min"), gaps: false, colour: colours.fourth, width: 1.2, dash: [2, 3] });
+    lines.push({ name: "smallest", values: table.column("lambda_min"), gaps: false, colour: colours.fourth, width: 1.2, dash: [8, 3, 2, 3] });
     lines.push({ name: "batch sharpness", values: table.column("batch_sharpness"), gaps: false, colour: colours.second, width: 1.2, dash: [6, 3] });
+    // of another matrix and a thousand times larger: on a linear axis beside the others it says nothing
+    if (scaled && o.settings.eigenvalues !== "log") return lines;
     if (scaled) lines.push({ name: "scaled by the optimizer", values: own, gaps: false, colour: colours.third, width: 1.6, soft: true });
     if (ratio) {
       const of = scaled ? own : top;
@@ -187,7 +195,7 @@
     return card({ title: "Gradient in the top space", id: "share-card",
       caption: "Share of the gradient's energy along the steepest directions; near 1 the step mostly crosses the valley.",
       means: "Squared length of the gradient's part in the space of the top eigenvectors over that of the whole gradient (Gur-Ari, Roberts and Dyer 2018)." },
-    ({ box }) => new o.LineChart(box, model, { name: "top-space", label: "Gradient share in the top space", family: "curvature", zero: true, show: (v) => o.percent(v),
+    ({ box }) => new o.LineChart(box, model, { name: "top-space", label: "Gradient share in the top space", family: "curvature", zero: true, percent: true,
       lines: (table, colours) => [{ name: "share", values: table.column("top_space_share"), gaps: false, colour: colours.line, width: 1.8 }] }));
   }
 
@@ -196,7 +204,7 @@
       caption: "How far the curvature of single batches lies apart, against the largest eigenvalue: a wide spread asks for caution.",
       means: "Largest less smallest Rayleigh quotient of the top vector over the batches of the pool, over the largest eigenvalue. A proposed learning rate carries this spread as its range." },
     ({ box, note }) => {
-      const chart = new o.LineChart(box, model, { name: "spread", label: "Spread of the curvature over batches", family: "curvature", zero: true, show: (v) => o.percent(v),
+      const chart = new o.LineChart(box, model, { name: "spread", label: "Spread of the curvature over batches", family: "curvature", zero: true, percent: true,
         empty: "One batch in the pool so far: no spread.",
         lines: (table, colours) => {
           const top = table.column("lambda_1"), spread = table.column("lambda_spread");

@@ -123,7 +123,7 @@
       }).join("; ") + ". Arrow keys move over it.");
     }
 
-    show(value) { return (this.options.show || o.number)(value); }
+    show(value) { return (this.options.show || (this.options.percent ? o.percent : o.number))(value); }
 
     /** The vertical scale that holds every line in sight; a soft one only where it flattens no other. */
     scaleOf(lines, first, last) {
@@ -158,7 +158,7 @@
     }
 
     drawFrame(context, width, y, low, high, label, log) {
-      o.drawAxisY(context, y, LEFT, width - RIGHT, log);
+      o.drawAxisY(context, y, LEFT, width - RIGHT, log, this.options.percent);
       if (y.beyond > 1.2 * y.ends[1]) {
         context.textAlign = "left";
         context.fillText(`↑ up to ${o.number(y.beyond, 2)}`, LEFT + 4, TOP);

@@ -78,12 +78,13 @@
     return { ...made, chart, update: () => chart.update() };
   };
 
-  /** The batch at each sample of the noise. */
+  /** The batch at each sample of the noise: the usual one there, not an epoch's short last one. */
   function batches(model, table) {
     const train = model.tables.train, samples = train && train.column("samples");
     const big = table.column("big") || [];
     return table.steps.map((step, i) => {
-      const size = samples && train.steps.length ? samples[o.nearest(train.steps, step)] : NaN;
+      const at = samples && train.steps.length ? o.nearest(train.steps, step) : -1;
+      const size = at < 0 ? NaN : o.median(samples.slice(Math.max(0, at - 5), at + 6).filter((n) => n > 0));
       return size > 0 ? size : big[i];
     });
   }

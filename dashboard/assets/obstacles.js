@@ -45,6 +45,9 @@
   /** What is left of an obstacle: conditioning as the optimizer's own scaling leaves it. */
   const left = (key, found) => (key === "conditioning" && Number.isFinite(o.toNumber(found.preconditioned)) ? o.toNumber(found.preconditioned) : NaN);
 
+  /** An obstacle's name, which leads to its page. */
+  const heading = (key, name) => o.h("h2", {}, o.h("a", { class: "quiet-link", href: `${location.pathname.replace(/\/$/, "")}/${key === "noise" ? "noise" : "curvature"}` }, name));
+
   o.obstacleCards = function (obstacles, ended) {
     const known = OBSTACLES.filter(({ key, share }) => sized((obstacles || {})[key], share, key));
     if (ended && !known.length) {
@@ -55,10 +58,10 @@
       const found = (obstacles || {})[key];
       const size = sized(found, share, key);
       if (!size) {
-        return o.h("section", { class: "card obstacle unknown" }, o.h("h2", {}, name), o.h("span", { class: "dim" }, unknown(found, ended)));
+        return o.h("section", { class: "card obstacle unknown" }, heading(key, name), o.h("span", { class: "dim" }, unknown(found, ended)));
       }
       return o.h("section", { class: "card obstacle" },
-        o.h("div", { class: "row tight" }, o.h("h2", {}, name), o.h("span", { class: "space" }),
+        o.h("div", { class: "row tight" }, heading(key, name), o.h("span", { class: "space" }),
           o.h("span", { class: "dim" }, found.trend || "")),
         o.h("div", { class: "big" }, value(size.number), beside(key, found)),
         bar(size, null),

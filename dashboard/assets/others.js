@@ -1,7 +1,7 @@
 // Quantities that no page knows: of a probe of the reader's own, or sampled once at the beginning.
 (function (o) {
   "use strict";
-  const SHOWN = 24, FEW = 3; // samples up to which a table reads better than a chart
+  const SHOWN = 24, FEW = 10; // samples up to which a table reads better than a chart
   const KNOWN = ["train", "gradients", "activations", "noise", "curvature", "landscape", "validation", "system"];
 
   o.Others = class Others {

@@ -12,7 +12,7 @@
     constructor(box, model, options) {
       this.model = model;
       this.options = options;
-      this.height = options.height || 260;
+      this.height = options.height || 230;
       this.canvas = o.h("canvas", { tabindex: 0, role: "img", class: "chart", "aria-label": options.label });
       this.cursor = o.h("div", { class: "cursor", hidden: true });
       this.empty = o.h("p", { class: "empty-chart dim", hidden: true }, options.empty || "No sample yet.");
