@@ -102,9 +102,10 @@ def sentence(
     if state == "needs_action":
         first = next(item for item in shown(findings, step) if item.severity != "info")
         return f"Needs action: {_lowered(first.title)}; {action(first)}."
+    told = measured and len(not_judged) >= len(judged)
+    known = f" Measured: {', '.join(measured)}." if told else ""
     if state == "not_judged":
         why = next(iter(not_judged.values()), "no samples yet")
-        known = f" Measured: {', '.join(measured)}." if measured else ""
         return f"Not judged yet (step {step:,}): {why}.{known}"
     aside = put_aside(findings, step)
     quiet = [rule for rule in judged if rule not in {finding.rule for finding in aside}]
@@ -112,7 +113,7 @@ def sentence(
     if aside:
         names = "; ".join(_lowered(finding.title) for finding in aside)
         return f"Nothing new (step {step:,}): {passed}. Put aside: {names}."
-    return f"Healthy so far (step {step:,}): {passed}."
+    return f"Healthy so far (step {step:,}): {passed}.{known}"
 
 
 def run_json(
