@@ -23,6 +23,14 @@ from .errors import (
 )
 from .home import Home, Judgement, Sink
 from .memory import MemoryHome
+from .noise import (
+    NoiseEstimate,
+    NoiseScale,
+    NoiseScaleEstimator,
+    NoiseSeries,
+    noise_scale,
+    noise_series,
+)
 from .reading import Store
 from .schemas import (
     Column,
@@ -55,6 +63,10 @@ __all__ = [
     "MemoryHome",
     "Meta",
     "MissingExtraError",
+    "NoiseEstimate",
+    "NoiseScale",
+    "NoiseScaleEstimator",
+    "NoiseSeries",
     "OtoscopeError",
     "OutOfOrderError",
     "ReadOnlyStoreError",
@@ -74,4 +86,6 @@ __all__ = [
     "TlsError",
     "UnknownRunError",
     "connect",
+    "noise_scale",
+    "noise_series",
 ]

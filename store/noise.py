@@ -1,0 +1,258 @@
+"""The gradient noise scale, from squared gradient norms at two batch sizes.
+
+McCandlish et al. 2018, "An Empirical Model of Large-Batch Training", appendix A. With |g_b|² the squared
+norm of a gradient over b samples and |g_B|² over B > b of them, |G|² = (B|g_B|² - b|g_b|²)/(B - b) and
+tr Σ = (|g_b|² - |g_B|²)/(1/b - 1/B) are free of bias, and the simple noise scale is tr Σ / |G|²: the
+batch at which noise and signal are equal. Both are averaged apart and divided last: the mean of the
+ratios is 40 to 50 % off.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .errors import ConfigError
+
+DECAY = 0.99
+"""How much a sample still counts when the next one has come: about the last 200 make the answer."""
+
+LEAST_SAMPLES = 5
+"""Fewer tell too little of their own spread for an interval."""
+
+LEAST_DECAY = 0.9
+"""Rows that stand for hundreds of samples are remembered for some twenty rows, so that their spread tells
+how sure the answer is."""
+
+
+class NoiseScale(NamedTuple):
+    """One sample's answer: squared norm of the true gradient, trace of the noise, their ratio.
+
+    Numbers, or arrays of one shape. `scale` is nan where `gradient_sq` is not above zero.
+    """
+
+    gradient_sq: Any
+    trace: Any
+    scale: Any
+
+
+class NoiseEstimate(NamedTuple):
+    """What many samples say: the noise scale in samples with its 95 % interval, and its two parts.
+
+    `scale`, `low` and `high` are nan where `gradient_sq` is not above zero with confidence: then
+    the noise scale is undetermined. All are nan before the first sample.
+    """
+
+    scale: float
+    low: float
+    high: float
+    gradient_sq: float
+    trace: float
+
+
+UNKNOWN = NoiseEstimate(math.nan, math.nan, math.nan, math.nan, math.nan)
+
+
+class NoiseSeries(NamedTuple):
+    """What is known at each row of a series, by it and those before: float64[n] each."""
+
+    scale: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    gradient_sq: np.ndarray
+    trace: np.ndarray
+
+
+def noise_scale(
+    small_sq: ArrayLike, big_sq: ArrayLike, small: ArrayLike, big: ArrayLike
+) -> NoiseScale:
+    """Return |G|², tr Σ and the noise scale of single samples.
+
+    Args:
+        small_sq: squared norm of the gradient over `small` samples (mean over such groups).
+        big_sq: squared norm of the gradient over `big` samples.
+        small: samples in a group, above 0.
+        big: samples in the batch, above `small`.
+
+    Scalars give floats, arrays are broadcast. One sample says little: average `gradient_sq` and
+    `trace` apart and divide last, as `NoiseScaleEstimator` does. What cannot be used (a NaN, sizes
+    that are not 0 < small < big) gives nan. Source: McCandlish et al. 2018, appendix A.
+
+    >>> noise_scale(small_sq=4.0, big_sq=2.5, small=8, big=32)
+    NoiseScale(gradient_sq=2.0, trace=16.0, scale=8.0)
+    """
+    s, g, b, n = np.broadcast_arrays(
+        *(np.asarray(x, np.float64) for x in (small_sq, big_sq, small, big))
+    )
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        usable = np.isfinite(s) & np.isfinite(g) & (b > 0) & (n > b) & np.isfinite(n)
+        gradient = np.where(usable, (n * g - b * s) / (n - b), np.nan)
+        trace = np.where(usable, (s - g) / (1 / b - 1 / n), np.nan)
+        scale = np.where(gradient > 0, trace / gradient, np.nan)
+    if gradient.ndim == 0:
+        return NoiseScale(float(gradient), float(trace), float(scale))
+    return NoiseScale(gradient, trace, scale)
+
+
+class NoiseScaleEstimator:
+    """The noise scale over many samples, which may be of different batch sizes.
+
+    Means of |G|² and tr Σ in which each sample weighs as much as its batch, and `decay` times as
+    much when the next one has come (1.0 forgets nothing). The interval is Fieller's, from the
+    samples' own spread and the covariance of both parts, with Student's t for the samples that count.
+    It takes samples as independent; where the run is changing it is wider than that, as the change
+    counts as spread. In a linear regression with a known answer it covers the truth in 93 to 96 % of
+    1,000 seeds (tests/store/test_noise.py).
+
+    >>> estimator = NoiseScaleEstimator()
+    >>> for small_sq in (3.9, 4.1, 4.0, 4.2, 3.8, 4.0):
+    ...     estimator.update(small_sq, 2.5, small=8, big=32)
+    >>> estimate = estimator.estimate()
+    >>> round(estimate.scale, 1), estimate.low < 8 < estimate.high
+    (8.0, True)
+
+    Raises ConfigError where `decay` is not in (0, 1].
+    """
+
+    def __init__(self, decay: float = DECAY) -> None:
+        if not 0 < decay <= 1:
+            raise ConfigError(
+                f"decay must be in (0, 1], got {decay!r}; 0.99 remembers about the last 200 samples"
+            )
+        self.decay = float(decay)
+        self._samples = 0
+        self._sums = np.zeros(3)
+        self._squares = np.zeros(7)
+
+    @property
+    def samples(self) -> int:
+        """Samples that counted so far."""
+        return self._samples
+
+    def update(
+        self,
+        small_sq: float,
+        big_sq: float,
+        small: float,
+        big: float,
+        *,
+        count: float = 1.0,
+        decay: float | None = None,
+    ) -> None:
+        """Take one sample, or the mean of `count` of them; what cannot be used is left out."""
+        one = noise_scale(small_sq, big_sq, small, big)
+        if math.isfinite(one.trace) and math.isfinite(one.gradient_sq) and count > 0:
+            self._add(one.gradient_sq, one.trace, float(big) * count, decay or self.decay)
+
+    def _add(self, gradient: float, trace: float, weight: float, decay: float) -> None:
+        g, s, w = gradient, trace, weight
+        self._samples += 1
+        self._sums = self._sums * decay + np.array([w, w * g, w * s])
+        # squared weights: a mean's variance is the sum of w²(x - mean)², however weights and spreads
+        # differ (White 1980); their squares tell how many samples that spread is of
+        fading = np.array([decay**2] * 6 + [decay**4])
+        self._squares *= fading
+        self._squares += w * w * np.array([1, g, s, g * g, s * s, g * s, w * w])
+
+    def estimate(self) -> NoiseEstimate:
+        """Return what the samples say by now."""
+        if not self._samples:
+            return UNKNOWN
+        total = self._sums[0]
+        gradient, trace = float(self._sums[1] / total), float(self._sums[2] / total)
+        found = self._interval(gradient, trace)
+        scale, low, high = found or (math.nan,) * 3
+        return NoiseEstimate(scale, low, high, gradient, trace)
+
+    def _interval(self, gradient: float, trace: float) -> tuple[float, float, float] | None:
+        if self._samples < LEAST_SAMPLES or not gradient > 0:
+            return None
+        w2, wg, ws, wgg, wss, wgs, w4 = self._squares.tolist()
+        total = float(self._sums[0])
+        left = 1 - w2 / total**2  # what the mean has taken out of the spread about it
+        freedom = w2 * w2 / w4 - 1
+        if left <= 0 or freedom < 1:
+            return None
+        # 1e-12: rounding of samples that are all alike
+        of_g = max(wgg - 2 * gradient * wg + gradient**2 * w2, 1e-12 * wgg) / total**2 / left
+        of_s = max(wss - 2 * trace * ws + trace**2 * w2, 1e-12 * wss) / total**2 / left
+        both = (wgs - gradient * ws - trace * wg + gradient * trace * w2) / total**2 / left
+        limits = fieller(trace, gradient, of_s, of_g, both, student(freedom))
+        return None if limits is None else (trace / gradient, *limits)
+
+
+def noise_series(
+    small_sq: ArrayLike,
+    big_sq: ArrayLike,
+    small: ArrayLike,
+    big: ArrayLike,
+    *,
+    counts: ArrayLike = 1,
+    decay: float = DECAY,
+) -> NoiseSeries:
+    """Return the estimate at each row of a series from it and the rows before.
+
+    `counts` is how many samples each row is the mean of: such a row weighs as much and makes older
+    ones fade as much, but is one observation of the spread. It is remembered for some twenty rows
+    at least.
+
+    >>> series = noise_series([4.0] * 9, [2.5] * 9, 8, 32)
+    >>> series.scale.round(2)
+    array([nan, nan, nan, nan,  8.,  8.,  8.,  8.,  8.])
+    """
+    rows = np.broadcast_arrays(
+        *(np.asarray(x, np.float64) for x in (small_sq, big_sq, small, big, counts))
+    )
+    estimator = NoiseScaleEstimator(decay)
+    found = np.full((len(rows[0]), 5), np.nan)
+    last = UNKNOWN
+    for place, (s, g, b, n, count) in enumerate(zip(*(row.tolist() for row in rows), strict=True)):
+        before = estimator.samples
+        fading = max(decay**count, LEAST_DECAY) if count > 1 else decay
+        estimator.update(s, g, b, n, count=count, decay=fading)
+        if estimator.samples > before:
+            last = estimator.estimate()
+        found[place] = last
+    return NoiseSeries(*found.T)
+
+
+def fieller(
+    top: float, bottom: float, top_variance: float, bottom_variance: float, both: float, t: float
+) -> tuple[float, float] | None:
+    """Return the confidence limits of a ratio of two means, after Fieller 1954.
+
+    `both` is the covariance of the means, `t` the quantile. None where the denominator is not
+    different from zero at that confidence, so that the ratio has no limits.
+
+    >>> fieller(8.0, 2.0, 0.0, 0.0, 0.0, 1.96)
+    (4.0, 4.0)
+    """
+    a = bottom**2 - t * t * bottom_variance
+    b = top * bottom - t * t * both
+    c = top**2 - t * t * top_variance
+    if not a > 0:
+        return None
+    root = math.sqrt(max(b * b - a * c, 0.0))
+    return (b - root) / a, (b + root) / a
+
+
+def student(freedom: float) -> float:
+    """Return the 97.5 % quantile of Student's t, by its series around the normal one's.
+
+    Within 0.1 % from 4 degrees of freedom on (Abramowitz and Stegun 26.7.5).
+
+    >>> round(student(4), 3), round(student(20), 3), round(student(1e9), 3)
+    (2.776, 2.086, 1.96)
+    """
+    z, v = 1.959963985, freedom
+    terms = (
+        z,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return sum(term / v**power for power, term in enumerate(terms))
