@@ -7,6 +7,7 @@
 True
 """
 
+from ...store import NoiseEstimate, NoiseScale, NoiseScaleEstimator, noise_scale
 from .activations import KINDS, activation_kind, dead_units, saturated_share, unit_dimension
 from .attention import Attention, attention_entropy
 from .batches import BatchParts, batch_parts, input_statistics, label_counts, label_order
@@ -30,6 +31,9 @@ __all__ = [
     "Density",
     "Hessian",
     "LayerInit",
+    "NoiseEstimate",
+    "NoiseScale",
+    "NoiseScaleEstimator",
     "Spectrum",
     "activation_kind",
     "attention_entropy",
@@ -47,6 +51,7 @@ __all__ = [
     "lanczos",
     "lanczos_density",
     "newton_gain",
+    "noise_scale",
     "per_example_squares",
     "sampled_rows",
     "saturated_share",
