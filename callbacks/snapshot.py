@@ -28,8 +28,10 @@ class Snapshot:
 
     Per module, at any depth: the train/eval mode, parameters, buffers, and plain attributes
     (counters, lists that a step appends to, the states of torchmetrics, generators), also those of
-    modules that hide in a list or an attribute. `restore` puts back the same objects with the same
-    contents. Objects of other classes are put back as references, but not looked into.
+    modules that hide in a list or an attribute, of records (a running mean, an EMA: objects whose
+    attributes are all plain), and of the lists and dicts that a forward hook's closure fills.
+    `restore` puts back the same objects with the same contents. Objects of other classes (a data
+    set, a thread that fetches batches) are put back as references, but not looked into.
 
     >>> layer = nn.BatchNorm1d(2)
     >>> snapshot = Snapshot(layer)
@@ -43,6 +45,7 @@ class Snapshot:
         self._restores: list[Restore] = []
         self._parameters: list[tuple[int, Restore]] = []
         self._seen: set[int] = set()
+        self._kept: list[Any] = []  # so that no `id` is given out again
         self._add_module(module)
 
     def restore(self, keep: Collection[int] = ()) -> None:
@@ -66,6 +69,9 @@ class Snapshot:
                         self._seen.add(id(tensor))
                         self._add_tensor(tensor)
             self._add_attributes(module)
+            for hook in _hooks(module):
+                for value in _reached(hook):
+                    self._add(value, 0)
 
     def _add_tensor(self, tensor: Tensor) -> None:
         if isinstance(tensor, nn.Parameter):
@@ -75,16 +81,10 @@ class Snapshot:
 
     def _add_attributes(self, module: nn.Module) -> None:
         held = vars(module)
-        saved = {key: value for key, value in held.items() if key not in _INTERNAL}
-
-        def restore() -> None:
-            for key in [key for key in held if key not in saved and key not in _INTERNAL]:
-                del held[key]
-            held.update(saved)
-
-        self._restores.append(restore)
-        for value in saved.values():
-            self._add(value, 0)
+        self._restores.append(_attributes(held))
+        for key, value in list(held.items()):
+            if key not in _INTERNAL:
+                self._add(value, 0)
 
     def _add(self, value: Any, depth: int) -> None:
         if isinstance(value, nn.Module):
@@ -100,9 +100,58 @@ class Snapshot:
         if restore is None:
             return
         self._seen.add(id(value))
+        self._kept.append(value)
         self._restores.append(restore)
         for item in _items(value):
             self._add(item, depth + 1)
+
+
+def _hooks(module: nn.Module) -> Iterator[Any]:
+    for held in (module._forward_hooks, module._forward_pre_hooks):
+        yield from held.values()
+
+
+def _reached(hook: Any) -> Iterator[Any]:
+    """Yield what a hook can write to: what its closure holds, and the object that it is a method of."""
+    yield from (
+        cell.cell_contents for cell in getattr(hook, "__closure__", None) or () if _is_full(cell)
+    )
+    owner = getattr(hook, "__self__", None)
+    if owner is not None:
+        yield owner
+
+
+def _is_full(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True
+
+
+_PLAIN = (
+    *(str, bytes, int, float, complex, torch.dtype, torch.device),
+    *(nn.Module, Tensor, np.ndarray, list, tuple, dict, set, deque),
+)
+
+
+def _is_record(value: Any) -> bool:
+    """Tell whether an object's attributes are all plain: it does nothing behind our back."""
+    held = getattr(value, "__dict__", None)
+    if type(held) is not dict or isinstance(value, type):
+        return False
+    return all(item is None or isinstance(item, _PLAIN) for item in held.values())
+
+
+def _attributes(held: dict[str, Any]) -> Restore:
+    saved = {key: value for key, value in held.items() if key not in _INTERNAL}
+
+    def restore() -> None:
+        for key in [key for key in held if key not in saved and key not in _INTERNAL]:
+            del held[key]
+        held.update(saved)
+
+    return restore
 
 
 def _mode(module: nn.Module) -> Restore:
@@ -130,6 +179,8 @@ def _items(value: Any) -> Iterator[Any]:
         yield from value.values()
     elif isinstance(value, (list, tuple, deque)):
         yield from value
+    elif _is_record(value):
+        yield from vars(value).values()
 
 
 def _content(value: Any) -> Restore | None:
@@ -148,6 +199,8 @@ def _content(value: Any) -> Restore | None:
         return _members(value)
     if isinstance(value, tuple):
         return _nothing  # itself fixed; what it holds may not be
+    if _is_record(value):
+        return _attributes(vars(value))
     return _generator(value)
 
 
@@ -170,14 +223,16 @@ def _refill(held: Any, items: list[Any]) -> None:
 def _tensor(tensor: Tensor) -> Restore:
     if tensor.layout != torch.strided:
         return _nothing  # sparse: no copy_ between patterns, and rarely written to
-    parameter = isinstance(tensor, nn.Parameter)
-    saved, version = tensor.detach().clone(), tensor._version
+    saved, storage, grad = tensor.detach().clone(), tensor.data, tensor.grad
 
     def restore() -> None:
-        # BatchNorm writes without raising the version: buffers are always put back. `.data` raises
-        # none either, so a graph that holds the tensor stays usable.
-        if not parameter or tensor._version != version:
-            tensor.data.copy_(saved)
+        # `.data` raises no version: a graph that holds the tensor stays usable. Nor does BatchNorm
+        # when it writes, or an EMA that assigns `.data`.
+        if tensor.data_ptr() != storage.data_ptr():
+            tensor.data = storage
+        tensor.data.copy_(saved)
+        if tensor.is_leaf and tensor.grad is not grad:
+            tensor.grad = grad
 
     return restore
 

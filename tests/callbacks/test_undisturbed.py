@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,24 @@ Batch = tuple[Tensor, Tensor]
 BATCH = (torch.randn(8, 4), torch.randint(0, 3, (8,)))
 
 
+class Average:
+    """The meter of many a training script."""
+
+    def __init__(self) -> None:
+        self.sum, self.count, self.shadow = 0.0, 0, {"w": torch.zeros(2)}
+
+    def update(self, value: float) -> None:
+        self.sum, self.count = self.sum + value, self.count + 1
+        self.shadow["w"] += value
+
+
+class Busy:
+    """An object with a thread of its own: what it holds changes whether we look or not."""
+
+    def __init__(self) -> None:
+        self.lock, self.fetched = threading.Lock(), 0
+
+
 class Restless(nn.Module):
     """A module that leaves no state of its own alone."""
 
@@ -34,6 +53,7 @@ class Restless(nn.Module):
         self.head = nn.Linear(4, 3)
         self.drop = nn.Dropout(0.5)
         self.teacher = nn.Linear(4, 3).requires_grad_(False)
+        self.slow = nn.Linear(4, 3).requires_grad_(False)
         self.metric = Accuracy(task="multiclass", num_classes=3)
         self.outputs: list[Tensor] = []
         self.history: dict[str, Any] = {"seen": 0, "means": [torch.zeros(2)]}
@@ -42,6 +62,10 @@ class Restless(nn.Module):
         self.table = np.zeros(2)
         self.count = 0
         self._hidden = [nn.BatchNorm1d(4)]
+        self.average, self.busy = Average(), Busy()
+        features: list[Tensor] = []
+        self.features = lambda: features
+        self.head.register_forward_hook(lambda m, i, o: features.append(o.detach()))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.drop(self._hidden[0](self.norm(x))))
@@ -58,10 +82,14 @@ class Restless(nn.Module):
         torch.rand(1, generator=self.draws)
         self.table += 1
         self.count += 1
+        self.average.update(1.5)
+        self.busy.fetched += 1
         self.fresh = "attribute"
         self.norm.eval()
         with torch.no_grad():
             self.teacher.weight.lerp_(self.head.weight, 0.1)
+        self.teacher.bias.data.add_(0.1)
+        self.slow.weight.data = 0.9 * self.slow.weight.data + 0.1 * self.head.weight.data
         self.spent = random.random() + np.random.rand() + torch.rand(1).item()
         return nn.functional.cross_entropy(logits, y)
 
@@ -79,6 +107,8 @@ def everything(module: Restless) -> dict[str, Any]:
         "draws": module.draws.get_state(),
         "table": module.table.copy(),
         "count": module.count,
+        "average": (module.average.sum, module.average.count, module.average.shadow["w"].tolist()),
+        "features": len(module.features()),
         "attributes": sorted(vars(module)),
         "python": random.getstate(),
         "numpy": np.random.get_state()[1].copy(),  # type: ignore[union-attr, index]
@@ -111,6 +141,41 @@ def test_a_loss_that_changes_everything_leaves_nothing_changed():
         assert len(changed(module, before)) > 15  # the test would see it
 
     assert changed(module, before) == []
+
+
+def test_a_loss_that_clears_the_gradients_gives_them_back():
+    module = nn.Linear(4, 3)
+    module(BATCH[0]).sum().backward()
+    held = module.weight.grad
+    with undisturbed(module):
+        module.zero_grad()
+    assert module.weight.grad is held
+
+
+def test_an_object_that_may_work_by_itself_is_not_wound_back():
+    module = Restless()
+    with undisturbed(module):
+        module.loss(BATCH)
+    assert module.busy.fetched == 1
+
+
+def test_within_a_look_a_rewound_loss_is_a_function_of_the_weights_alone():
+    module = Restless()
+    with undisturbed(module) as look:
+        losses, counts = [], []
+        for _ in range(3):
+            look.rewind(keep=[module.head.weight])
+            module.norm.train()
+            losses.append(module.loss(BATCH).item())
+            counts.append(module.count)
+            module.head.bias.data.add_(1)
+        assert counts == [1, 1, 1]
+        assert losses[0] == losses[1] == losses[2]
+        with torch.no_grad():
+            module.head.weight.zero_()
+        look.rewind(keep=[module.head.weight])
+        assert not module.head.weight.any()
+    assert module.head.weight.any()
 
 
 def test_everything_is_put_back_after_an_error_too():
