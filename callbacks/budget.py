@@ -20,9 +20,10 @@ LOAN_STEPS = 60
 """So much may be taken on credit in the first steps: a run shall have a beginning, on a loaded machine
 too. Then nothing is sampled until it is paid back."""
 
+DEAR_PART = 4 / 9
 DEAR_WEIGHT = 4.0
-"""What all dear probes weigh together at most, beside the cheap ones' sum of about five: more of
-them shall not starve the measuring of layers."""
+"""All dear probes together get at most this part of the budget, those that weigh less than this
+together less of it: more of them shall not starve the measuring of layers."""
 
 POOL = 4
 """Batches that a dear probe may look at; so many steps lie between two of them."""
@@ -332,16 +333,15 @@ class Budget:
 
     def _nominal(self, claim: Claim) -> float:
         """Return a probe's part of the budget by weight alone; 0 where it is off."""
-        if not claim.open:
-            return 0.0
-        return self.share * self._weight(claim) / sum(map(self._weight, self._asking()))
+        return self.share * self._weight(claim) if claim.open else 0.0
 
     def _weight(self, claim: Claim) -> float:
-        """Return a probe's weight, where all dear ones together weigh no more than they may."""
-        if not claim.dear:
-            return claim.weight
-        dear = sum(other.weight for other in self.claims.values() if other.dear and other.open)
-        return claim.weight * min(1.0, DEAR_WEIGHT / dear) if dear > 0 else claim.weight
+        """Return a probe's part of what is shared out; those of all that are on add up to 1."""
+        asking = self._asking()
+        dear = sum(other.weight for other in asking if other.dear)
+        cheap = sum(other.weight for other in asking if not other.dear)
+        part = DEAR_PART * min(1.0, dear / DEAR_WEIGHT) if cheap else 1.0
+        return claim.weight * (part / dear if claim.dear else (1 - part) / cheap)
 
     def _asking(self) -> list[Claim]:
         return [claim for claim in self.claims.values() if claim.open]

@@ -139,7 +139,7 @@ def test_a_run_too_short_for_a_dear_probe_switches_it_off_with_the_budget_that_w
     sampled = replay(budget, 1000, step=0.01, fixed=0.0, costs=MLP)
     assert sampled["curvature"] == []
     why = budget.claims["curvature"].off
-    assert why is not None and "1000 steps of 10 ms" in why and "budget=0.13 would pay it" in why
+    assert why is not None and "1000 steps of 10 ms" in why and "budget=0.14 would pay it" in why
 
 
 def test_two_dear_probes_never_share_a_step() -> None:

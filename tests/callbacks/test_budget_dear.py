@@ -118,4 +118,4 @@ def test_what_the_start_has_cost_is_paid_back_bit_by_bit(known: bool) -> None:
     assert budget.overhead <= 0.02
     early = [step for step in sampled["gradients"] if step <= 1000]
     free = replay(of_all(0.02, 10_000), 1000, step=STEP, fixed=0.0, costs=COSTS)
-    assert len(early) >= 0.6 * len(free["gradients"])
+    assert len(early) >= 0.5 * len(free["gradients"])
