@@ -1,10 +1,11 @@
 """Does the edge of stability tell at which learning rate training blows up?
 
-Known: the largest learning rate that 100 steps survive (their loss ends below the first one), and
-the largest at which the loss never stands 1.25 times over the first one on the way, both by
-bisection. Predicted: learning rate over `edge_ratio`, as the curvature probe records it, at the
-initialization and in a run at the learning rate that one who knows nothing begins with. `advice`: what
-what lr_too_high reads in a run at twice the largest: its rate over the highest `edge_ratio`.
+Known, by bisection: the largest learning rate that 100 steps from the initialization survive (the
+loss over all data ends below the first one), the largest at which it stays calm on the way (never
+over 1.25 times the first), and the largest that one can go on with after 40 steps at the default
+rate (it never stands over 1.25 times what it was there, for 30 steps). Predicted: learning rate over
+`edge_ratio`, as the curvature probe records it, at the initialization, in those 40 steps, and
+(`advice`) in a run at twice the largest rate, from its highest ratio, as lr_too_high reads it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from otoscope.callbacks.probes.curvature import Curvature
 from otoscope.callbacks.probes.gradients import Gradients
 from otoscope.store import Store
 
-from .ranking import ranking, spread
+from .ranking import NOT_RANKED, ranking, spread
 from .subjects import HELD_OUT, Subject
 from .training import DEFAULT, OPTIMIZERS, curve, looked_into, median, recorded
 
@@ -31,8 +32,18 @@ RISEN = 1.25
 WATCHED = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 80, 100)
 EARLY = (20, 10, 40)
 """First sample, steps between two, steps in all, of the run at the default learning rate."""
-FOUND = ("survives", "calm")
-PREDICTORS = ("edge_at_start", "edge_early", "batch_early", "advice", "update_rule", "other_nets")
+GOES_ON = 30
+FOUND = ("survives", "calm", "goes_on")
+PREDICTORS = (
+    "edge_at_start", "edge_early", "batch_early", "advice", "update_rule", "update_early",
+    "other_nets",
+)  # fmt: skip
+LEFT_OUT = {
+    "survives": {"update_early"},
+    "calm": {"update_early"},
+    "goes_on": {"edge_at_start", "advice", "update_rule"},
+}
+"""Predictions that are left out, as they were not made for that question."""
 BLOWN = (2, 4, 22)
 ADVISED = 0.9
 UPDATE_RULE = 0.02
@@ -98,7 +109,19 @@ def blow_up(subject: Subject, kind: str, seed: int) -> dict[str, float]:
     start = round(FINE * math.log2(4 * DEFAULT[kind]))
     most = largest(lambda i: survives(run(i)), start)
     calm = largest(lambda i: is_calm(run(i)) and survives(run(i)), most)
-    return {"survives": 2 ** (most / FINE), "calm": 2 ** (calm / FINE)}
+    jump = largest(lambda i: is_calm(continued(subject, kind, 2 ** (i / FINE), seed)), start)
+    return {
+        "survives": 2 ** (most / FINE),
+        "calm": 2 ** (calm / FINE),
+        "goes_on": 2 ** (jump / FINE),
+    }
+
+
+def continued(subject: Subject, kind: str, lr: float, seed: int) -> np.ndarray:
+    """Return the loss over all data after 40 steps at the default rate, and on from there."""
+    begun = EARLY[-1]
+    asked = [begun + step for step in (0, 1, 2, 3, 4, 5, 6, 8, 11, 15, 20, 25, GOES_ON)]
+    return curve(subject, kind, DEFAULT[kind], asked, seed, then=(begun, lr))[1:]
 
 
 def geometric(rows: Sequence[float]) -> float:
@@ -111,17 +134,17 @@ def measured(subject: Subject, kind: str) -> dict[str, Any]:
     row: dict[str, Any] = {"net": subject.name, "optimizer": kind}
     row |= {name: geometric([one[name] for one in known]) for name in FOUND}
     lr = DEFAULT[kind]
-    begin = 2 if kind == "adam" else 1  # Adam has no second moment before its first step
-    at_start = Curvature(first=begin, every=1)
-    with looked_into(subject, kind, lr, begin, [at_start, Gradients(every=1)]) as (store, run):
+    at_start = Curvature(first=1, every=1)  # of Adam's it is not known before its tenth step
+    with looked_into(subject, kind, lr, 1, [at_start, Gradients(every=1)]) as (store, run):
         row["edge_at_start"] = lr / median(recorded(store, run, "curvature", "edge_ratio"))
         row["update_rule"] = lr * UPDATE_RULE / update_ratio(store, run)
     first, every, steps = EARLY
-    early = Curvature(first=first, every=every)
-    with looked_into(subject, kind, lr, steps, [early]) as (store, run):
+    early = [Curvature(first=first, every=every), Gradients(every=1)]
+    with looked_into(subject, kind, lr, steps, early) as (store, run):
         ratios = recorded(store, run, "curvature", "edge_ratio")
         row["samples"] = len(ratios)
         row["edge_early"] = lr / median(ratios)
+        row["update_early"] = lr * UPDATE_RULE / update_ratio(store, run)
         row["batch_early"] = _by_batches(store, run, kind)
     lr = 2 * row["survives"]
     first, every, steps = BLOWN
@@ -133,9 +156,9 @@ def measured(subject: Subject, kind: str) -> dict[str, Any]:
 
 
 def update_ratio(store: Store, run: str) -> float:
-    """Return the median over weight layers of the first step's size, as the rule takes it."""
+    """Return the median over weight layers of the last step's size, as the rule takes it."""
     series = store.read(run, "gradients", columns=["update_ratio"])
-    values = series.values[0]
+    values = series.values[-1]
     return median(values[np.isfinite(values)])
 
 
@@ -146,38 +169,37 @@ def _by_batches(store: Store, run: str, kind: str) -> float:
     return times / median(recorded(store, run, "curvature", "batch_sharpness"))
 
 
-def with_other_nets(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add what the other nets' known rates predict for each: their median, by optimizer."""
-    told = []
-    for row in rows:
-        others = [
-            math.log(one["survives"])
-            for one in rows
-            if one["optimizer"] == row["optimizer"] and one["net"] != row["net"]
-        ]
-        value = math.exp(float(np.median(others))) if others else math.nan
-        told.append({**row, "other_nets": value})
-    return told
+def of_other_nets(rows: Sequence[dict[str, Any]], known: str) -> list[float]:
+    """Return the median of what is known of the other nets, for each."""
+    logs = np.log([row[known] for row in rows])
+    return [math.exp(float(np.median(np.delete(logs, i)))) for i in range(len(rows))]
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return one row for each optimizer, known rate and predictor."""
-    rows = with_other_nets(rows)
+    """Return one row for each known rate, optimizer and predictor."""
     told = []
-    for kind, known, predictor in product(OPTIMIZERS, FOUND, PREDICTORS):
+    for known, kind, predictor in product(FOUND, OPTIMIZERS, PREDICTORS):
         mine = [row for row in rows if row["optimizer"] == kind]
-        a, b = [row[predictor] for row in mine], [row[known] for row in mine]
-        if any(map(math.isfinite, a)):
-            told.append(
-                {
-                    "optimizer": kind,
-                    "found": known,
-                    "predictor": predictor,
-                    "safe": safe(a, b),
-                    **{f"ratio_{k}": v for k, v in vars(spread(a, b)).items()},
-                    **{f"rank_{k}": v for k, v in vars(ranking(a, b)).items()},
-                }
-            )
+        found = [row[known] for row in mine]
+        if predictor == "other_nets":
+            predicted = of_other_nets(mine, known)
+        else:
+            predicted = [row[predictor] for row in mine]
+        if predictor in LEFT_OUT[known] or not any(map(math.isfinite, predicted)):
+            continue
+        # neither ranks: the highest net has the lowest others, and the advice begins at the answer
+        ranks = predictor not in ("other_nets", "advice")
+        order = ranking(predicted, found) if ranks else NOT_RANKED
+        told.append(
+            {
+                "optimizer": kind,
+                "found": known,
+                "predictor": predictor,
+                "safe": safe(predicted, found),
+                **{f"ratio_{k}": v for k, v in vars(spread(predicted, found)).items()},
+                **{f"rank_{k}": v for k, v in vars(order).items()},
+            }
+        )
     return told
 
 

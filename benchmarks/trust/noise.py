@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from otoscope.callbacks.measures import Hessian
+from otoscope.callbacks.measures import Hessian, NoiseEstimate, NoiseScaleEstimator
 
 from . import subjects as nets
 from .branching import Checkpoint, flat, moved
@@ -41,17 +41,16 @@ def cells(quick: bool) -> list[tuple[Subject, int]]:
     return list(product(SUBJECTS[:2] if quick else SUBJECTS, POINTS[:1] if quick else POINTS))
 
 
-def estimated(here: Checkpoint) -> float:
-    """Return B_noise as in training: from half batches and their mean, over so many steps."""
+def estimated(here: Checkpoint) -> NoiseEstimate:
+    """Return B_noise as in training, from half batches and their mean, over so many steps."""
+    estimator = NoiseScaleEstimator(decay=1.0)
     generator = torch.Generator().manual_seed(7)
-    sums = np.zeros(2)
-    weights = here.copies(2)
+    weights, half = here.copies(2), here.subject.batch // 2
     for _ in range(ESTIMATES):
-        halves = flat(here.gradients(weights, here.drawn(2, SMALL, generator))).double()
+        halves = flat(here.gradients(weights, here.drawn(2, half, generator))).double()
         small = float(halves.square().sum(1).mean())
-        big = float(halves.mean(0).square().sum())
-        sums += 2 * big - small, 2 * SMALL * (small - big)
-    return float(sums[1] / sums[0]) if sums[0] > 0 else math.nan
+        estimator.update(small, float(halves.mean(0).square().sum()), half, 2 * half)
+    return estimator.estimate()
 
 
 def weighted(here: Checkpoint) -> tuple[float, float]:
@@ -110,10 +109,11 @@ def speed_up(scale: float, size: int) -> float:
 def measured(subject: Subject, steps: int) -> dict[str, Any]:
     """Return B_noise at one checkpoint, and what doubling each batch size bought there."""
     here = Checkpoint(subject, steps)
-    scale = estimated(here)
+    estimate = estimated(here)
+    scale = estimate.scale
     exact, best = weighted(here)
     row: dict[str, Any] = {"net": subject.name, "steps": steps, "noise_scale": scale}
-    row["weighted"] = exact
+    row |= {"low": estimate.low, "high": estimate.high, "weighted": exact}
     falls = {
         size: fall(here, size, best) for size in sorted({k * b for b in BATCHES for k in (1, 2)})
     }

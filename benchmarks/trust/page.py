@@ -16,11 +16,13 @@ HOLDS = 0.5
 NAMES = {
     "survives": "survives",
     "calm": "stays calm",
+    "goes_on": "one can go on with",
     "edge_at_start": "edge, at the initialization",
     "edge_early": "edge, early at the default rate",
     "batch_early": "batch sharpness, early",
     "advice": "edge, as advised in a run at twice the rate",
     "update_rule": "no curvature: steps of 2 % of the weights",
+    "update_early": "no curvature: steps of 2 % of the weights, early",
     "other_nets": "no curvature: median rate of the other nets",
     "adam_speed_up": "SGD's steps over Adam's",
     "newton_speed_up": "gradient steps over Newton steps",
@@ -72,7 +74,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def ranked(row: dict[str, Any], prefix: str = "") -> list[str]:
     rho, low, high = (row[f"{prefix}{name}"] for name in ("rho", "low", "high"))
-    return [f"{number(rho)} ({number(low)} to {number(high)})", verdict(low, high)]
+    return [
+        "–" if rho is None else f"{number(rho)} ({number(low)} to {number(high)})",
+        "–" if rho is None else verdict(low, high),
+    ]
 
 
 def ratios(row: dict[str, Any]) -> list[str]:
@@ -108,7 +113,7 @@ def edge_summary(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def edge_each(rows: Sequence[dict[str, Any]]) -> str:
-    keys = ("survives", "calm", "edge_at_start", "edge_early", "advice", "update_rule")
+    keys = ("survives", "calm", "goes_on", "edge_at_start", "edge_early", "advice", "update_rule")
     head = ("net", "optimizer", *(NAMES[key] for key in keys))
     return table(
         head,
@@ -160,14 +165,22 @@ def noise_summary(rows: Sequence[dict[str, Any]]) -> str:
 
 def noise_each(rows: Sequence[dict[str, Any]]) -> str:
     sizes = [one["batch"] for one in rows[0]["each"]] if rows else []
-    head = ["net", "after steps", "B_noise", *(f"B = {size} to {2 * size}" for size in sizes)]
+    head = [
+        "net",
+        "after steps",
+        "B_noise (95 %)",
+        *(f"B = {size} to {2 * size}" for size in sizes),
+    ]
     lines = []
     for row in rows:
         cells = [
             f"{number(one['predicted'])}: {number(one['step'])}, {number(one['branch'])}"
             for one in row["each"]
         ]
-        lines.append([row["net"], str(row["steps"]), number(row["noise_scale"]), *cells])
+        scale = number(row["noise_scale"])
+        if row["noise_scale"] is not None:
+            scale += f" ({number(row['low'])} to {number(row['high'])})"
+        lines.append([row["net"], str(row["steps"]), scale, *cells])
     return table(head, lines)
 
 

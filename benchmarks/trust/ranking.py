@@ -22,6 +22,9 @@ class Ranking:
     count: int
 
 
+NOT_RANKED = Ranking(math.nan, math.nan, math.nan, 0)
+
+
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
     """Return the correlation of the ranks; nan where one of them does not vary.
 

@@ -46,6 +46,26 @@ def run(name: str, quick: bool, kept: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def summarised(experiment: ModuleType, rows: Any) -> Any:
+    """Return the summary of rows as they are written: what is not known is null there."""
+    return plain(experiment.summary(known(rows)))
+
+
+def known(value: Any) -> Any:
+    """Return rows with numbers in the place of null and of infinities in words.
+
+    >>> known({"a": None, "b": ["Infinity", 1.0]})
+    {'a': nan, 'b': [inf, 1.0]}
+    """
+    if isinstance(value, dict):
+        return {key: known(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [known(item) for item in value]
+    if value is None or value in ("Infinity", "-Infinity"):
+        return float("nan" if value is None else value)
+    return value
+
+
 def _progress(text: str) -> None:
     if sys.stderr.isatty():
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
@@ -68,7 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, experiment in EXPERIMENTS.items():
             if options.only in (None, name):
                 rows = run(name, options.quick, kept)
-                result[name] = plain({"summary": experiment.summary(rows), "each": rows})
+                rows = plain(rows)
+                result[name] = {"summary": summarised(experiment, rows), "each": rows}
     for name, table in tables(result).items():
         print(f"trust: {name}\n{table}\n")
     print(f"  ({time.time() - begun:.0f} s)")

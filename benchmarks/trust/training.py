@@ -56,11 +56,17 @@ def _unmoved(net: nn.Module) -> Iterator[None]:
 
 
 def curve(
-    subject: Subject, kind: str, lr: float, steps: Sequence[int], seed: int = 0
+    subject: Subject,
+    kind: str,
+    lr: float,
+    steps: Sequence[int],
+    seed: int = 0,
+    *,
+    then: tuple[int, float] | None = None,
 ) -> np.ndarray:
     """Return the loss over all data before the first step and after each of `steps` (ascending).
 
-    inf from where the loss is not finite or a million times the first.
+    `then`: a number of steps after which the learning rate is another one, and that. inf from where the loss is not finite or a million times the first.
     """
     net, data = made(subject, seed), subject.data()
     optimizer = optimizer_of(kind, net, lr)
@@ -69,6 +75,9 @@ def curve(
     found[0] = over_all(subject, net, data)
     asked = {step: place for place, step in enumerate(steps, 1)}
     for step in range(1, steps[-1] + 1):
+        if then is not None and step == then[0] + 1:
+            for group in optimizer.param_groups:
+                group["lr"] = then[1]
         optimizer.zero_grad()
         subject.value(net, next(stream)).backward()
         optimizer.step()
