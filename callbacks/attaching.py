@@ -166,7 +166,7 @@ def attach(
     run: str | None = None,
     url: str | None = None,
     budget: float = 0.02,
-    probes: str | Sequence[Probe] = "default",
+    probes: str | Sequence[Probe | str] = "default",
     tags: Sequence[str] = (),
     notes: str = "",
     spool: str | os.PathLike[str] | None = None,

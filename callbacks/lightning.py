@@ -40,7 +40,7 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
         url: address of a Redis server; None takes `$OTOSCOPE_URL`, else the server that
             `otoscope up` started, else the run is recorded to disk.
         budget: largest share of the wall time that everything here may cost, in (0, 1].
-        probes: "default", "all", or a list of probe objects.
+        probes: "default", "all", or a list of probe objects, in which "default" may stand too.
         tags: words to find the run by.
         notes: free text.
         spool: folder for what waits on disk; None is `./.otoscope`.

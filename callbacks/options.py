@@ -25,7 +25,7 @@ class Options:
     run: str | None = None
     url: str | None = field(default=None, repr=False)  # it may hold a password
     budget: float = 0.02
-    probes: str | Sequence[Probe] = "default"
+    probes: str | Sequence[Probe | str] = "default"
     tags: Sequence[str] = ()
     notes: str = ""
     spool: str | os.PathLike[str] | None = None
@@ -77,9 +77,9 @@ class Options:
                 "write probes=[Gradients(), Activations()]"
             )
         for probe in self.probes:
-            if not isinstance(probe, Probe):
+            if not isinstance(probe, Probe) and probe not in PROBE_SETS:
                 hint = "; call the class" if isinstance(probe, type) else ""
                 raise ConfigError(f"every probe must be a Probe object, got {probe!r}{hint}")
-        names = [probe.name for probe in self.probes]
+        names = [probe if isinstance(probe, str) else probe.name for probe in self.probes]
         if len(set(names)) != len(names):
             raise ConfigError(f"each probe may be given once, got {', '.join(names)}")

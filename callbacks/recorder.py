@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 import os
@@ -22,7 +21,7 @@ from .norms import all_finite
 from .pace import linger_of
 from .probes.probe import clock
 from .ranks import FirstRank, OtherRank, job_of_this_fit
-from .sampling import default_probes
+from .sampling import chosen_probes
 from .schedule import Schedule
 from .sender import Sender
 from .stepping import Stepping
@@ -59,9 +58,7 @@ class Recorder(Stepping):
             columns = self._throughput.attach(self._training)
             self._journal.follow(self._throughput.schema(columns), self._throughput.fill)
             self._schedules = [Schedule() for _ in self._throughput.lrs()]
-            asked = self.options.probes
-            probes = default_probes(asked) if isinstance(asked, str) else copy.deepcopy(list(asked))
-            self._sampling.attach(probes, self.steps)
+            self._sampling.attach(chosen_probes(self.options.probes), self.steps)
             if self._listen:
                 self._tap.listen()
             for optimizer in self._optimizers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import logging
 import time
@@ -31,6 +32,18 @@ log = logging.getLogger("otoscope")
 NORM = "norm"
 """Name in the budget of the gradient norm of `train`."""
 NORM_BORDER = "gradient norm"
+
+
+def chosen_probes(asked: str | Sequence[Probe | str]) -> list[Probe]:
+    """Return the probes that were asked for: a set by its name, or a list of probes and sets.
+
+    A probe of a list takes the place of one of the same name in a set; it is copied, so that it
+    can be given to another run as well.
+    """
+    items = [asked] if isinstance(asked, str) else list(asked)
+    sets = [probe for item in items if isinstance(item, str) for probe in default_probes(item)]
+    own = [copy.deepcopy(item) for item in items if isinstance(item, Probe)]
+    return list({probe.name: probe for probe in [*sets, *own]}.values())
 
 
 def default_probes(which: str) -> list[Probe]:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..store import Home, Store, connect
+from ..store import ConfigError, Home, Store, connect
 from ..store.places import read_address
 from ..store.recording import RecordingSink
 from ..store.recording_sink import read_json
@@ -31,7 +31,8 @@ def print_verdict(recorder: Recorder) -> None:
 
 def verdict_of(recorder: Recorder) -> list[str]:
     """Return the three lines; empty where nothing was recorded that could be judged."""
-    from ..diagnostics import judge, summary, verdict_lines
+    from ..diagnostics import active_rules, judge, summary, verdict_lines
+    from ..diagnostics.rules import RULES
 
     if recorder.steps == 0:
         return []
@@ -39,9 +40,18 @@ def verdict_of(recorder: Recorder) -> list[str]:
         return _of_a_torn_run(recorder)
     _wait_for_other_ranks(recorder)
     store, where = _store(recorder)
+    told: list[str] = []
+    rules = None
     try:
-        judged = (judge if recorder.steps <= LONGEST else summary)(store, recorder.run_id)
-        return verdict_lines(judged, where=where, overhead=recorder.overhead)
+        try:
+            rules = active_rules()
+        except ConfigError as error:
+            told.append(f"Your own rules were left out: {error}")
+        if recorder.steps <= LONGEST:
+            judged = judge(store, recorder.run_id, rules=rules or RULES)
+        else:
+            judged = summary(store, recorder.run_id)
+        return [*verdict_lines(judged, where=where, overhead=recorder.overhead), *told]
     finally:
         store.close()
 

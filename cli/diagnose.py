@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from .address import open_run, url_option
+from .own_rules import rules_option
 from .printing import print_json, print_run
 from .progress import progress_bar
 
@@ -22,6 +23,7 @@ NOTHING_JUDGED = 4
 )
 @click.argument("run", metavar="RUN|DIR")
 @url_option
+@rules_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
     "--fail-on",

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from .address import open_run, url_option
+from .own_rules import rules_option
 from .printing import print_json
 from .progress import progress_bar
 
@@ -22,6 +23,7 @@ from .progress import progress_bar
     help="File to write [default: <run id>.html].",
 )
 @url_option
+@rules_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def report(run: str, output: Path | None, url: str | None, as_json: bool) -> None:
     """Write a run's verdict, findings and charts as one self-contained HTML page."""

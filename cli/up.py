@@ -10,6 +10,7 @@ import click
 
 from ..store.addresses import redacted
 from .address import url_option
+from .own_rules import rules_option
 from .signals import ending_signals
 from .stack import AlreadyUpError, Stack
 
@@ -24,15 +25,18 @@ PASTE = """\
 )
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the page [default: 8050].")
 @url_option
+@rules_option
 @click.option("--no-browser", is_flag=True, help="Do not open the page.")
 def up(port: int | None, url: str | None, no_browser: bool) -> None:
     """Start server, diagnosis daemon and page; Ctrl-C ends them all.
 
     Without --url (or $OTOSCOPE_URL) a private Redis is started, and what it holds is kept.
     """
+    from ..diagnostics import active_rules
     from ..diagnostics.janitor import ttl_of
 
     ttl_of(os.environ)  # a wrong one is refused here, not in the daemon's log
+    active_rules()  # and so is a rule that cannot be used
     url = url or os.environ.get("OTOSCOPE_URL") or None
     with ending_signals() as stop:
         stack = Stack(port=port or DEFAULT_PORT, url=url, stop=stop, say=click.echo)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..store.schemas import Json, plain
 from .inhibition import CAUSES
+from .own_rules import active_rules
+from .rule import Rule
 from .rules import RULES
 from .thresholds import numbers, profiles, switched_off
-from .verdict import NAMES
+from .verdict import name_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +41,18 @@ class RuleInfo:
         return plain(asdict(self))
 
 
-def catalogue() -> list[RuleInfo]:
-    """Return every rule that this version judges by, root causes first.
+def catalogue(rules: Sequence[Rule] | None = None) -> list[RuleInfo]:
+    """Return every rule, root causes first, then a reader's own ones; None: those that judge now.
 
     >>> catalogue()[0].id
     'non_finite'
     """
-    sections = numbers()
+    rules = active_rules() if rules is None else rules
+    sections = numbers() | {rule.id: dict(rule.numbers) for rule in rules if rule.numbers}
     return [
         RuleInfo(
             id=rule.id,
-            name=NAMES[rule.id],
+            name=name_of(rule.id),
             severity=sections[rule.id]["severity"],
             family=rule.family,
             thresholds=sections[rule.id],
@@ -56,7 +60,7 @@ def catalogue() -> list[RuleInfo]:
             off_in=tuple(name for name in profiles() if rule.id in switched_off(name)),
             **_parts(rule.document),
         )
-        for rule in RULES
+        for rule in rules
     ]
 
 
@@ -83,7 +87,7 @@ def as_markdown() -> str:
         "overridden for one run, by the name in the tables: `plateau.fire`.",
         "",
     ]
-    for info in catalogue():
+    for info in catalogue(RULES):
         rows += [f"## {info.id}", "", info.title, "", f"**What.** {info.what}", ""]
         rows += [f"**Why.** {info.why}", "", f"**Source.** {info.source}", ""]
         if info.causes:

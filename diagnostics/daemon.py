@@ -8,7 +8,7 @@ import math
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +26,9 @@ from ..store.schemas import plain
 from .fold import Fold
 from .janitor import Janitor
 from .judging import report_of, resumed
+from .own_rules import active_rules
 from .reader import Reader
+from .rule import Rule
 from .silence import Silence
 
 LEASE_MS = 10_000
@@ -75,6 +77,8 @@ class Daemon:
             `daemon.heartbeat` in Otoscope's home folder.
         keep: the share of a sender's cap of raw frames that is kept once it was judged.
         ttl: seconds after which finished runs are deleted; None keeps them.
+        rules: those to judge by; None takes the catalogue's and a reader's own, and raises
+            ConfigError where one of these cannot be used.
     """
 
     def __init__(
@@ -87,7 +91,9 @@ class Daemon:
         heartbeat: Path | None = None,
         keep: float = SOFT_SHARE,
         ttl: float | None = None,
+        rules: Sequence[Rule] | None = None,
     ) -> None:
+        self.rules = active_rules() if rules is None else tuple(rules)
         self.home, self.poll, self.keep = home, poll, keep
         self.token = token or f"daemon-{uuid.uuid4().hex}"
         self.heartbeat = heartbeat or places.home_folder() / BEAT
@@ -238,7 +244,7 @@ class Daemon:
         return bool(excluded)
 
     def _begin(self, run: str) -> _Watched:
-        fold, cursor = resumed(self.home, run)
+        fold, cursor = resumed(self.home, run, self.rules)
         reader = Reader(self.home, fold, Retention(self.keep))
         watched = _Watched(fold, reader, cursor)
         self._runs[run] = watched

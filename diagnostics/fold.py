@@ -62,6 +62,7 @@ class Fold:
         self.history = History()
         self.log = Log(world_size=meta.world_size)
         self._thresholds: dict[str, Thresholds] = {}
+        self._own = {rule.id: rule.numbers for rule in rules if rule.numbers is not None}
 
     # ---- state -----------------------------------------------------------------------------
 
@@ -100,6 +101,10 @@ class Fold:
         self.facts = Facts.from_json(state["facts"])
         self.obstacles = Obstacles.from_json(state.get("obstacles", {}))
         self.engine = Engine.restore(self.run, state["rules"], list(findings))
+        known = {rule.id for rule in self.rules}
+        for finding in self.engine.findings:
+            if finding.state == "firing" and finding.rule not in known:
+                finding.stale = True  # a reader's own rule that is not judged by any more
         self.log = Log(world_size=self.meta.world_size, late=state["late"])
         for number, body in state["ranks"].items():
             attempt = self.log.attempt(int(number))
@@ -190,7 +195,7 @@ class Fold:
     def thresholds(self, rule: str) -> Thresholds:
         """Return a rule's numbers, with what was overridden."""
         if rule not in self._thresholds:
-            self._thresholds[rule] = self.settings.thresholds(rule)
+            self._thresholds[rule] = self.settings.thresholds(rule, self._own.get(rule))
         return self._thresholds[rule]
 
     def marks(self) -> dict[int, int]:
@@ -304,7 +309,7 @@ class Fold:
         elif event.kind == "profile":
             self.settings.profile = str(event.body.get("task", self.settings.profile))
         elif event.kind == "override":
-            self.settings.override(str(event.body.get("key")), event.body.get("value"))
+            self.settings.override(str(event.body.get("key")), event.body.get("value"), self._own)
             self._thresholds.clear()
 
     def _miss(self, event: Event) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..store import Home, Store
 from ..store.ranks import has_ended
 from ..store.schemas import Json
 from .fold import Fold
+from .obstacles import measured_of
+from .own_rules import active_rules
 from .reader import Reader, lacks_a_beginning
+from .rule import Rule
+from .rules import RULES
 from .silence import exclusion
 from .verdict import run_json
 
@@ -22,6 +26,7 @@ def judge(
     *,
     until: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    rules: Sequence[Rule] | None = None,
 ) -> dict[str, Json]:
     """Fold a recorded run from its start and return the run JSON; nothing is written.
 
@@ -33,11 +38,14 @@ def judge(
         run: its id.
         until: judge steps up to this one only.
         progress: called with (steps done, steps in all) from time to time.
+        rules: those to judge by; None takes the catalogue's and a reader's own (`active_rules`).
 
     Raises:
         UnknownRunError: there is no such run.
+        ConfigError: a rule of the reader's own cannot be used.
     """
-    return report_of(fold_run(store.home, run, until=until, progress=progress))
+    fold = fold_run(store.home, run, until=until, progress=progress, rules=rules)
+    return report_of(fold)
 
 
 def summary(store: Store, run: str) -> dict[str, Json]:
@@ -54,6 +62,7 @@ def summary(store: Store, run: str) -> dict[str, Json]:
         judgement.obstacles,
         int(place.get("step", 0)),
         place.get("missed", []),
+        measured_of(judgement.obstacles, state.get("facts") or {}),
     )
 
 
@@ -61,8 +70,11 @@ def report_of(fold: Fold) -> dict[str, Json]:
     """Return the run JSON of a fold."""
     judged, missing = fold.coverage()
     step = fold.place.step
-    panel = fold.obstacles.panel(fold.meta, fold.history, step)
-    return run_json(fold.run, fold.findings(), judged, missing, panel, step, fold.place.missed)
+    panel = fold.obstacles.panel(fold.meta)
+    measured = measured_of(panel, fold.facts.to_json())
+    return run_json(
+        fold.run, fold.findings(), judged, missing, panel, step, fold.place.missed, measured
+    )
 
 
 def fold_run(
@@ -71,10 +83,14 @@ def fold_run(
     *,
     until: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    rules: Sequence[Rule] | None = None,
 ) -> Fold:
     """Return the fold of a whole recorded run, as far as it is kept or was judged before."""
-    go_on = until is None and lacks_a_beginning(home, run)
-    fold = resumed(home, run)[0] if go_on else Fold(run, home.meta(run), home.schemas(run))
+    rules = active_rules() if rules is None else rules
+    if until is None and lacks_a_beginning(home, run):
+        fold = resumed(home, run, rules)[0]
+    else:
+        fold = Fold(run, home.meta(run), home.schemas(run), rules=rules)
     reader = Reader(home, fold)
     reader.rebuild()
     total = max(int(fold.meta.progress.get("step") or 0), 1)
@@ -87,17 +103,17 @@ def fold_run(
     return fold
 
 
-def resumed(home: Home, run: str) -> tuple[Fold, str | None]:
+def resumed(home: Home, run: str, rules: Sequence[Rule] = RULES) -> tuple[Fold, str | None]:
     """Return the fold as a daemon committed it last, and the cursor that it stood at."""
     judgement = home.judgement(run)
     meta, schemas = home.meta(run), home.schemas(run)
-    fold = Fold(run, meta, schemas)
+    fold = Fold(run, meta, schemas, rules=rules)
     if judgement.cursor is not None:
         try:
             fold.restore(judgement.state, judgement.findings)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             _log.warning("run %s is judged anew, its state cannot be read: %r", run, error)
-            fold = Fold(run, meta, schemas)
+            fold = Fold(run, meta, schemas, rules=rules)
     return fold, judgement.cursor
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from ..store import Evidence, Meta, Recommendation
 from ..store.schemas import Severity
@@ -96,13 +96,18 @@ class Context:
         return [rule for rule in rules if self.states.get(rule) in ("pending", "firing")]
 
 
+Judge = Callable[[Window, Context], Verdict]
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """A rule of the catalogue: `family` is the one whose new samples it waits for."""
 
     id: str
     family: str
-    judge: Callable[[Window, Context], Verdict]
+    judge: Judge
     document: str = ""
     from_start: bool = False
     """Whether it compares with how the run began, and cannot judge where that was not kept."""
+    numbers: Mapping[str, Any] | None = None
+    """Its section of numbers, where it brings them itself; else they stand in rules.toml."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..store import ConfigError, Event, Finding
 from ..store.schemas import Json
@@ -23,9 +24,9 @@ class Settings:
     normal: list[str] = field(default_factory=list)
     snoozed: dict[str, int] = field(default_factory=dict)
 
-    def thresholds(self, rule: str) -> Thresholds:
-        """Return a rule's numbers, with what was overridden."""
-        return load(rule, self.overrides)
+    def thresholds(self, rule: str, own: Mapping[str, Any] | None = None) -> Thresholds:
+        """Return a rule's numbers, its own or those of rules.toml, with what was overridden."""
+        return load(rule, self.overrides, own)
 
     def heed(self, event: Event) -> None:
         """Take in an answer to a finding."""
@@ -37,15 +38,18 @@ class Settings:
         if event.kind == "normal":
             self.normal.append(finding)
 
-    def override(self, key: str, value: Json) -> None:
+    def override(
+        self, key: str, value: Json, own: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
         """Lay a number over a rule's own; None takes it back, what is no number is let be."""
-        if not known_key(key):
+        if not known_key(key, own):
             return
         overrides = {name: item for name, item in self.overrides.items() if name != key}
         if value is not None:
             overrides[key] = value
         try:
-            load(key.partition(".")[0], overrides)
+            rule = key.partition(".")[0]
+            load(rule, overrides, (own or {}).get(rule))
         except ConfigError:
             return
         self.overrides = overrides

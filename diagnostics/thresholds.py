@@ -76,13 +76,19 @@ def profiles() -> list[str]:
     return list(_file()["profiles"])
 
 
-def load(rule: str, overrides: Mapping[str, Any] | None = None) -> Thresholds:
+def load(
+    rule: str,
+    overrides: Mapping[str, Any] | None = None,
+    own: Mapping[str, Any] | None = None,
+) -> Thresholds:
     """Return a rule's numbers with the overrides `<rule>.<field>` laid over them.
+
+    `own` are the numbers of a rule that does not stand in rules.toml.
 
     >>> load("non_finite").severity
     'critical'
     """
-    body = numbers()[rule]
+    body = numbers()[rule] if own is None else dict(own)
     for key, value in (overrides or {}).items():
         owner, _, name = key.partition(".")
         if owner == rule and name in body:
@@ -92,14 +98,14 @@ def load(rule: str, overrides: Mapping[str, Any] | None = None) -> Thresholds:
     return Thresholds(**cast(Any, shared), own=own)
 
 
-def known_key(key: str) -> bool:
-    """Tell whether `<rule>.<field>` names a number that can be overridden.
+def known_key(key: str, own: Mapping[str, Mapping[str, Any]] | None = None) -> bool:
+    """Tell whether `<rule>.<field>` names a number that can be overridden; `own`: see `load`.
 
     >>> known_key("plateau.fire"), known_key("plateau.nonsense")
     (True, False)
     """
     rule, _, name = key.partition(".")
-    return name in numbers().get(rule, {})
+    return name in {**numbers(), **(own or {})}.get(rule, {})
 
 
 def _like(default: Any, value: Any, key: str) -> Any:

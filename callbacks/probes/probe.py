@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ...store import Column, Schema
+from .hooks import StayingHook
 
 if TYPE_CHECKING:
     import torch
@@ -105,6 +106,9 @@ class Probe:
     """Its part of the budget, against the other probes'."""
     hook_seconds: float = field(default=0.0, init=False)
     """Time that its hooks took inside the step; the recorder reads it and sets it back."""
+    watch_error: Exception | None = field(default=None, init=False, repr=False)
+    """What went wrong in a hook of `watch`; the recorder asks before it samples."""
+    _watches: list[Any] = field(default_factory=list, init=False, repr=False)
 
     def on_every_rank(self, training: Training) -> bool:
         """Tell whether every rank samples, at the same steps, so that the ranks add up.
@@ -136,6 +140,36 @@ class Probe:
     def changed(self) -> Sequence[Column] | None:
         """Return the columns where a sample has others than the one before, else None."""
         return None
+
+    def watch(self, module: torch.nn.Module, look: Callable[..., object]) -> None:
+        """Call `look(module, inputs, output)` after each forward pass of a module, from `arm` on.
+
+        Until the sample is taken; then the hook is removed. Without gradients, and never in the
+        recomputation of a checkpointed block. What `look` raises never reaches the training: it
+        counts as an error of the sample. In a compiled model it is not called.
+        """
+        from .forwards import is_real  # which reads our clock
+
+        def looking(*told: object) -> None:
+            begun = clock()
+            try:
+                if is_real():
+                    with torch.no_grad():
+                        look(*told)
+            except Exception as error:  # a hook must not raise into the user's forward pass
+                self.watch_error = self.watch_error or error
+            self.hook_seconds += clock() - begun
+
+        import torch
+
+        self._watches.append(module.register_forward_hook(StayingHook(looking)))
+
+    def unwatch(self) -> None:
+        """Remove the hooks of `watch`; the recorder does so after every sample."""
+        for handle in self._watches:
+            handle.remove()
+        self._watches.clear()
+        self.watch_error = None
 
     def hungry(self) -> bool:
         """Tell whether the very next step should be sampled too, where the budget allows."""
