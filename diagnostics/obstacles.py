@@ -6,24 +6,20 @@ thousand steps would else be forgotten between two of them.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..store import Event, Meta
 from ..store.schemas import Json
-from .noise import noise_rows, said_of_noise
+from .noise import Noise
+from .readings import RECENT, measured, not_measured
 from .windows import History
 from .words import number, percent
 
 KEPT = 15
 """Readings of a quantity that are kept: three times what a median is taken over."""
-RECENT = 5
-"""Readings behind a value: single scans run wild (MEASURES: judged by medians over five)."""
-KEPT_ROWS = 64
-"""Samples of the noise scale that outlive the windows."""
 LARGEST_HORIZON = 16
 """Steps ahead that the longest scan looks."""
 
@@ -38,44 +34,29 @@ TOLD_OFF = {"non_linearity": "landscape", "conditioning": "curvature", "noise": 
 """What the probe of each obstacle is called where it is switched off."""
 
 
-def not_measured(sentence: str = "not yet measured", samples: int = 0) -> dict[str, Json]:
-    """Return an obstacle of which nothing is known, with the reason."""
-    return {
-        "value": None,
-        "low": None,
-        "high": None,
-        "trend": None,
-        "sentence": sentence,
-        "levers": [],
-        "measured": False,
-        "step": None,
-        "samples": samples,
-    }
-
-
 @dataclass(slots=True)
 class Obstacles:
     """What was read of the three obstacles, as scalars of the fold's state.
 
-    `readings`: [step, value] by quantity, the last ones. `rows`: [step, small_sq, big_sq, small,
-    big] of the noise. `tries`: samples of each family, also those that told nothing. `off`: why a
-    probe was switched off. `batch`: samples in a step.
+    `readings`: [step, value] by quantity, the last ones. `noise`: see there. `tries`: samples of
+    each family, also those that told nothing. `off`: why a probe was switched off.
     """
 
     readings: dict[str, list[list[float]]] = field(default_factory=dict)
-    rows: list[list[float]] = field(default_factory=list)
+    noise: Noise = field(default_factory=Noise)
     tries: dict[str, int] = field(default_factory=dict)
     off: dict[str, str] = field(default_factory=dict)
-    batch: float | None = None
 
     def to_json(self) -> dict[str, Json]:
         """Return the readings as a JSON object."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        held = {name: getattr(self, name) for name in ("readings", "tries", "off")}
+        return {**held, "noise": self.noise.to_json()}
 
     @classmethod
     def from_json(cls, body: Mapping[str, Json]) -> Obstacles:
         """Read what `to_json` wrote; an older state has less of it."""
-        return cls(**{name: body[name] for name in cls.__slots__ if name in body})
+        held = {name: body[name] for name in ("readings", "tries", "off") if name in body}
+        return cls(noise=Noise.from_json(body.get("noise") or {}), **held)
 
     def begin_attempt(self, first_step: int) -> None:
         """Let go of what the new attempt does again."""
@@ -84,7 +65,7 @@ class Obstacles:
             name: [reading for reading in kept if reading[0] < first_step]
             for name, kept in self.readings.items()
         }
-        self.rows = [row for row in self.rows if row[0] < first_step]
+        self.noise = Noise(batch=self.noise.batch)
 
     def heed(self, event: Event) -> None:
         """Note why a probe was switched off."""
@@ -100,20 +81,14 @@ class Obstacles:
             del kept[:-KEPT]
         for family in FAMILIES.values():
             self.tries[family] = self.tries.get(family, 0) + history.count(family, before, step)
-        rows = noise_rows(history, before, step)
-        self.rows = [*self.rows, *rows.tolist()][-KEPT_ROWS:]
-        samples = history.column("train", "samples", before, step).finite.values
-        if len(samples) and np.median(samples) > 0:
-            self.batch = float(np.median(samples))
+        self.noise.learn(history, before, step)
 
-    def panel(self, meta: Meta, history: History, step: int) -> dict[str, Json]:
+    def panel(self, meta: Meta) -> dict[str, Json]:
         """Return the panel's JSON: each obstacle with value, trend, a sentence and its levers."""
-        recent = noise_rows(history, 0, step)
-        rows = recent if len(recent) > len(self.rows) else np.array(self.rows).reshape(-1, 5)
         found = {
             "non_linearity": self._horizon(),
             "conditioning": self._conditioning(meta),
-            "noise": said_of_noise(rows, self.batch, meta),
+            "noise": self.noise.said(meta),
         }
         return {key: item or self._unknown(key) for key, item in found.items()}
 
@@ -143,7 +118,7 @@ class Obstacles:
             ahead = "1 step" if value == 1 else f"{number(value)} steps"
             sentence = f"slope and curvature foretell the loss {ahead} ahead"
         levers = ["a smaller learning rate", "a longer warm-up", "gradient clipping"]
-        return _measured(value, values, steps, sentence, levers if value < 4 else [])
+        return measured(value, values, steps, sentence, levers if value < 4 else [])
 
     def _conditioning(self, meta: Meta) -> dict[str, Json] | None:
         steps, plain = self._of("newton_gain")
@@ -165,7 +140,7 @@ class Obstacles:
             way = "leaves" if left <= value else "makes it"
             sentence += f"; the scaling of {optimizer or 'the optimizer'} {way} {number(left)}"
         worst = left if left is not None else value
-        found = _measured(value, plain, steps, sentence, levers if worst > 2 else [])
+        found = measured(value, plain, steps, sentence, levers if worst > 2 else [])
         return {**found, "preconditioned": left}
 
     def _of(self, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -205,39 +180,3 @@ def _steps(value: float) -> str:
     return (
         "1 plain gradient step" if number(value) == "1" else f"{number(value)} plain gradient steps"
     )
-
-
-def _measured(
-    value: float,
-    values: np.ndarray,
-    steps: np.ndarray,
-    sentence: str,
-    levers: Sequence[str],
-) -> dict[str, Json]:
-    recent = values[-RECENT:]
-    return {
-        "value": value,
-        "low": float(recent.min()),
-        "high": float(recent.max()),
-        "trend": trend(values),
-        "sentence": sentence,
-        "levers": list(levers),
-        "measured": True,
-        "step": int(steps[-1]),
-        "samples": len(values),
-    }
-
-
-def trend(values: np.ndarray) -> str | None:
-    """Return `rising`, `falling` or `steady`: the last third of the readings against the first.
-
-    >>> trend(np.array([1.0, 1, 1, 2, 2, 2])), trend(np.array([1.0, 2.0]))
-    ('rising', None)
-    """
-    if len(values) < 6:
-        return None
-    third = len(values) // 3
-    old, new = np.median(values[:third]), np.median(values[-third:])
-    if old <= 0 or not math.isfinite(new / old):
-        return None
-    return "rising" if new > 1.25 * old else "falling" if new < 0.8 * old else "steady"

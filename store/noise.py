@@ -10,6 +10,7 @@ ratios is 40 to 50 % off.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -131,6 +132,18 @@ class NoiseScaleEstimator:
     def samples(self) -> int:
         """Samples that counted so far."""
         return self._samples
+
+    def state(self) -> list[float]:
+        """Return what the estimator holds, as numbers that `restored` goes on from."""
+        return [self.decay, float(self._samples), *self._sums.tolist(), *self._squares.tolist()]
+
+    @classmethod
+    def restored(cls, state: Sequence[float]) -> NoiseScaleEstimator:
+        """Return the estimator that `state` was asked of."""
+        made = cls(state[0])
+        made._samples = int(state[1])
+        made._sums, made._squares = np.array(state[2:5]), np.array(state[5:])
+        return made
 
     def update(
         self,

@@ -141,3 +141,36 @@ def test_the_verdict_of_a_run_too_short_to_judge_says_what_was_measured() -> Non
     assert none == ("Not judged yet (step 10): judged from step 210 on. Measured: loss 1 at first.")
     enough = sentence([], ["plateau", "dead_units"], {"non_finite": "no"}, 900, ["loss 1 at first"])
     assert "Measured" not in enough
+
+
+def noisy(gradient: float, trace: float, count: int = 200) -> list[Frame]:
+    """Return samples of halves of 64 whose expectation is that noise, 10 % of spread each."""
+    draw = np.random.default_rng(1)
+    small, big = gradient + trace / 32, gradient + trace / 64
+    spread = 1 + 0.1 * draw.normal(size=(count, 2))
+    return [
+        frame(NOISE, 2 * (i + 1), small * a, big * b, 32, 64) for i, (a, b) in enumerate(spread)
+    ]
+
+
+def test_noise_is_a_share_of_a_step_and_a_factor_of_steps() -> None:
+    found = panel([*trained(410), *noisy(gradient=1.0, trace=64.0)])["noise"]
+    # noise scale 64 at a batch of 64: half of a step, two steps for one
+    assert found["low"] < 2.0 < found["high"]
+    assert found["value"] == pytest.approx(2.0, rel=0.1)
+    assert found["share"] == pytest.approx(1 - 1 / found["value"])
+    assert found["value"] == pytest.approx(1 + found["scale"] / found["batch"])
+    assert (found["batch"], found["samples"], found["step"]) == (64.0, 200, 400)
+    assert "64 samples in a batch" in found["sentence"]
+
+
+def test_little_noise_says_that_the_batch_is_larger_than_needed() -> None:
+    found = panel([*trained(410), *noisy(gradient=10.0, trace=20.0)])["noise"]
+    assert found["share"] < 0.1 and found["levers"] == []
+    assert "larger than needed" in found["sentence"]
+
+
+def test_noise_that_drowns_the_gradient_is_undetermined_and_no_number() -> None:
+    found = panel([*trained(410), *noisy(gradient=0.0, trace=64.0)])["noise"]
+    assert found["value"] is None and not found["measured"] and found["samples"] == 200
+    assert found["sentence"].startswith("undetermined after 200 samples: the ")
