@@ -75,6 +75,7 @@ class Budget:
         self._start = 0
         self._next = 0
         self._apart = 0
+        self._known_parts: dict[str, float] = {}
 
     def begin(self, step: int, max_steps: int | None = None) -> None:
         """Begin at a step, with the length of the run where it is known.
@@ -110,12 +111,14 @@ class Budget:
         self.claims[name] = Claim(
             name, weight, dear, first, every, least, aligned, guess, next_step=first
         )
+        self._known_parts.clear()
         self._next = 0
         self._look_ahead()
 
     def off(self, name: str, why: str) -> None:
         """Take a probe out of the budget."""
         self.claims[name].off = why
+        self._known_parts.clear()
         self._look_ahead()
 
     def _look_ahead(self) -> None:
@@ -333,22 +336,25 @@ class Budget:
 
     def _nominal(self, claim: Claim) -> float:
         """Return a probe's part of the budget by weight alone; 0 where it is off."""
-        return self.share * self._weight(claim) if claim.open else 0.0
+        return self.share * self._parts().get(claim.name, 0.0)
 
-    def _weight(self, claim: Claim) -> float:
-        """Return a probe's part of what is shared out; those of all that are on add up to 1."""
-        asking = self._asking()
-        dear = sum(other.weight for other in asking if other.dear)
-        cheap = sum(other.weight for other in asking if not other.dear)
-        part = DEAR_PART * min(1.0, dear / DEAR_WEIGHT) if cheap else 1.0
-        return claim.weight * (part / dear if claim.dear else (1 - part) / cheap)
-
-    def _asking(self) -> list[Claim]:
-        return [claim for claim in self.claims.values() if claim.open]
+    def _parts(self) -> dict[str, float]:
+        """Return the part of each probe that is on, by weight; they add up to 1."""
+        if not self._known_parts:
+            asking = [claim for claim in self.claims.values() if claim.open]
+            dear = sum(claim.weight for claim in asking if claim.dear)
+            cheap = sum(claim.weight for claim in asking if not claim.dear)
+            part = DEAR_PART * min(1.0, dear / DEAR_WEIGHT) if cheap else 1.0
+            for claim in asking:
+                share = part / dear if claim.dear else (1 - part) / cheap
+                self._known_parts[claim.name] = claim.weight * share
+        return self._known_parts
 
     def allowances(self) -> dict[str, float]:
         """Return each probe's share of the wall time: by weight, what one leaves to the others."""
-        asking = self._asking()
+        parts = self._parts()
+        asking = [self.claims[name] for name in parts]
+        most = {claim.name: self._most(claim) for claim in asking}
         fixed = self._fixed / self.step_seconds if self.step_seconds > 0 else 0.0
         left = self.share - fixed
         if self._start_owed() < self.start_seconds:
@@ -356,11 +362,10 @@ class Budget:
         left = max(0.0, left)
         shares: dict[str, float] = {}
         while asking:
-            total = sum(map(self._weight, asking))
-            most = {claim.name: self._most(claim) for claim in asking}
-            sated = [c for c in asking if most[c.name] <= left * self._weight(c) / total + 1e-12]
+            total = sum(parts[claim.name] for claim in asking)
+            sated = [c for c in asking if most[c.name] <= left * parts[c.name] / total + 1e-12]
             if not sated:
-                return shares | {c.name: left * self._weight(c) / total for c in asking}
+                return shares | {c.name: left * parts[c.name] / total for c in asking}
             for claim in sated:
                 shares[claim.name] = most[claim.name]
                 left -= most[claim.name]
