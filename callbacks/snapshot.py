@@ -223,7 +223,8 @@ def _refill(held: Any, items: list[Any]) -> None:
 def _tensor(tensor: Tensor) -> Restore:
     if tensor.layout != torch.strided:
         return _nothing  # sparse: no copy_ between patterns, and rarely written to
-    saved, storage, grad = tensor.detach().clone(), tensor.data, tensor.grad
+    saved, storage = tensor.detach().clone(), tensor.data
+    grad = tensor.grad if tensor.is_leaf else None
 
     def restore() -> None:
         # `.data` raises no version: a graph that holds the tensor stays usable. Nor does BatchNorm

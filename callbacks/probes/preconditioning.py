@@ -95,7 +95,8 @@ def _roots(
     for i, p in enumerate(parameters):
         scale = torch.full_like(p, shares[i], requires_grad=False)
         second = None if seconds is None else seconds[i]
-        parts.append((scale if second is None else scale / second).reshape(-1).sqrt())
+        root = (scale if second is None else scale / second).sqrt()
+        parts.append(root.to(p.dtype).reshape(-1))
     return torch.cat(parts)
 
 

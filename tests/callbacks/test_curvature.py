@@ -1,90 +1,16 @@
-"""The curvature probe, driven by hand: its numbers against dense references, and what it leaves alone."""
+"""The curvature probe, driven by hand: its numbers against dense references."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from otoscope.callbacks.probes.curvature import Curvature
-from otoscope.callbacks.probes.probe import ProbeOffError, Training
-from otoscope.callbacks.undisturbed import CollectiveError
-from otoscope.store import ConfigError
-from torch import Tensor, nn
-from torch.nn import functional as F
+from otoscope.callbacks.probes.probe import Training
+from torch import nn
 
-Batch = tuple[Tensor, Tensor]
-
-
-def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
-    x, y = batch
-    return F.cross_entropy(model(x), y)
-
-
-class Net(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.norm = nn.Linear(6, 8), nn.BatchNorm1d(8)
-        self.dropout, self.last = nn.Dropout(0.5), nn.Linear(8, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.dropout(torch.tanh(self.norm(self.first(x)))))
-
-
-class Fit:
-    """A small real training, with its last four batches at hand."""
-
-    def __init__(
-        self,
-        optimizer: Callable[[Any], torch.optim.Optimizer] = lambda p: torch.optim.SGD(p, lr=0.1),
-        size: int = 32,
-        steps: int = 30,
-    ):
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            self.model = Net().double()
-            self.optimizer = optimizer(self.model.parameters())
-            self.batches: list[Batch] = []
-            for _ in range(steps):
-                batch = (torch.randn(size, 6).double(), torch.randint(0, 3, (size,)))
-                self.optimizer.zero_grad()
-                cross_entropy(self.model, batch).backward()
-                self.optimizer.step()
-                self.batches = [*self.batches, batch][-4:]
-
-    def training(self, loss_fn: Callable[..., Tensor] | None = cross_entropy, **more) -> Training:
-        return Training(
-            self.model, [self.optimizer], loss_fn=loss_fn, batches=lambda: self.batches, **more
-        )
-
-    def sample(self, probe: Curvature, training: Training | None = None) -> dict[str, float]:
-        columns = probe.attach(training or self.training())
-        return dict(zip([c.name for c in columns], probe.sample(20), strict=True))
-
-    def dense(self, batches: list[Batch]) -> tuple[Tensor, Tensor]:
-        """Gradient and Hessian of the pool's mean loss by central differences, dropout off."""
-        self.model.dropout.eval()
-        parameters = list(self.model.parameters())
-
-        def gradient() -> Tensor:
-            loss = torch.stack([cross_entropy(self.model, b) for b in batches]).mean()
-            return torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, parameters)])
-
-        columns = []
-        for p in parameters:
-            flat = p.detach().view(-1)
-            for i in range(p.numel()):
-                value = flat[i].item()
-                flat[i] = value + 1e-5
-                above = gradient()
-                flat[i] = value - 1e-5
-                columns.append((above - gradient()) / 2e-5)
-                flat[i] = value
-        matrix, here = torch.stack(columns), gradient()
-        self.model.dropout.train()
-        return here, (matrix + matrix.T) / 2
+from tests.callbacks.by_hand import Fit
 
 
 def test_the_eigenvalues_are_those_of_the_dense_hessian_of_the_same_pool():
@@ -214,83 +140,64 @@ def test_the_weights_that_the_step_began_with_are_measured_and_those_behind_it_k
     assert again["lambda_1"] != expected["lambda_1"]
 
 
-def test_sampling_changes_nothing_of_the_run():
-    fit = Fit()
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+def test_pyhessian_finds_the_same_eigenvalues_and_leaves_model_and_gradients_alone(kind):
+    fit = Fit(lambda p: kind(p, lr=0.01))
+    fit.model.float()
+    fit.batches = [(x.float(), y) for x, y in fit.batches]
+    own = fit.sample(Curvature(k=2, products=40))
     for p in fit.model.parameters():
         p.grad = torch.ones_like(p)
-    before = {k: v.clone() for k, v in fit.model.state_dict().items()}
-    states = torch.get_rng_state()
-    modes = [m.training for m in fit.model.modules()]
+    states, probe = torch.get_rng_state(), Curvature(k=2, engine="pyhessian", products=400)
 
-    fit.sample(Curvature(k=2))
+    theirs = fit.sample(probe)
 
-    assert all(torch.equal(before[k], v) for k, v in fit.model.state_dict().items())
     assert torch.equal(states, torch.get_rng_state())
-    assert modes == [m.training for m in fit.model.modules()]
-    assert all(p.grad is not None and bool((p.grad == 1).all()) for p in fit.model.parameters())
+    assert all(bool((p.grad == 1).all()) for p in fit.model.parameters() if p.grad is not None)
+    assert all(m.training for m in fit.model.modules())
+    for name in ("lambda_1", "lambda_2", "edge_ratio"):
+        assert theirs[name] == pytest.approx(own[name], rel=0.02), name
+    assert 0 < theirs["lambda_spread"] < own["lambda_1"]
+    assert theirs["batch_sharpness"] == own["batch_sharpness"]
+    assert abs(theirs["lambda_1"] - own["lambda_1"]) <= theirs["bound_1"] + 1e-6
+    assert math.isnan(theirs["newton_gain"])
+    assert theirs["products"] > own["products"] / 3
 
 
-def test_a_loss_that_fails_gives_nan_and_the_third_time_switches_the_probe_off():
+@pytest.mark.parametrize("engine", ["lanczos", "pyhessian"])
+def test_one_batch_has_no_spread(engine):
     fit = Fit()
-
-    def broken(model, batch):
-        raise RuntimeError("no second derivative here")
-
-    probe = Curvature()
-    probe.attach(fit.training(broken))
-    assert math.isnan(probe.sample(20)[0])
-    assert math.isnan(probe.sample(40)[0])
-    with pytest.raises(ProbeOffError, match=r"3 times in a row.*no second derivative here"):
-        probe.sample(60)
+    fit.batches = fit.batches[-1:]
+    measured = fit.sample(Curvature(engine=engine))
+    assert math.isnan(measured["lambda_spread"])
+    g, h = fit.dense(fit.batches)
+    assert measured["batch_sharpness"] == pytest.approx((g @ h @ g / (g @ g)).item(), rel=1e-3)
 
 
-def test_a_success_between_starts_the_count_of_failures_anew():
+def test_each_of_several_optimizers_is_held_against_the_edge_of_its_own_block():
     fit = Fit()
-    fail = [True, True, False, True, True, True]
+    first, last = fit.model.first.parameters(), fit.model.last.parameters()
+    optimizers = [
+        torch.optim.SGD(first, lr=0.1),
+        torch.optim.SGD(last, lr=0.3, momentum=0.5),
+        torch.optim.RMSprop(fit.model.norm.parameters(), lr=0.1),
+    ]
+    training = fit.training()
+    training.optimizers = optimizers
+    measured = fit.sample(Curvature(products=60), training)
 
-    def sometimes(model, batch):
-        if fail[0]:
-            raise RuntimeError("out of memory")
-        return cross_entropy(model, batch)
-
-    probe = Curvature()
-    probe.attach(fit.training(sometimes))
-    for expected in (True, True, False, True, True):
-        assert math.isnan(probe.sample(20)[0]) == expected
-        fail.pop(0)
-    with pytest.raises(ProbeOffError):
-        probe.sample(20)
-
-
-def test_weights_that_are_not_finite_give_nan():
-    fit = Fit()
-    next(iter(fit.model.parameters())).data.fill_(math.nan)
-    assert math.isnan(fit.sample(Curvature())["lambda_1"])
+    _, h = fit.dense(fit.batches)  # in the model's order: first 56, norm 16, last 27
+    tops = [torch.linalg.eigvalsh(h[i:j, i:j])[-1].item() for i, j in ((0, 56), (72, 99))]
+    assert measured["edge_ratio/0"] == pytest.approx(tops[0] * 0.1 / 2, rel=1e-3)
+    assert measured["edge_ratio/1"] == pytest.approx(tops[1] * 0.3 / 3, rel=1e-3)
+    assert math.isnan(measured["edge_ratio/2"])
+    assert "edge_ratio" not in measured
 
 
-def test_a_collective_within_the_loss_switches_the_probe_off_at_once():
-    def gathering(model, batch):
-        raise CollectiveError("the loss calls torch.distributed.all_gather")
-
-    probe = Curvature()
-    probe.attach(Fit().training(gathering))
-    with pytest.raises(ProbeOffError, match="all_gather"):
-        probe.sample(20)
-
-
-def test_where_it_cannot_work_it_says_why_from_the_start():
-    fit = Fit()
-    with pytest.raises(ProbeOffError, match="manual"):
-        Curvature().attach(fit.training(None, why_no_loss="manual optimization"))
-    with pytest.raises(ProbeOffError, match="sharded"):
-        Curvature().attach(fit.training(sharded=True))
-    fit.model.bfloat16()
-    probe = Curvature()
-    probe.attach(fit.training())
-    with pytest.raises(ProbeOffError, match="bfloat16"):
-        probe.sample(20)
-
-
-def test_impossible_options_are_refused():
-    with pytest.raises(ConfigError, match="k=0"):
-        Curvature(k=0)
+def test_adam_has_an_edge_from_its_tenth_step_and_moves_nothing_without_gradients():
+    few, enough = (Fit(lambda p: torch.optim.Adam(p, lr=0.01), steps=n) for n in (9, 10))
+    assert math.isnan(few.sample(Curvature())["edge_ratio"])
+    before = enough.sample(Curvature())["edge_ratio"]
+    assert before > 0
+    enough.optimizer.add_param_group({"params": [nn.Parameter(torch.ones(3).double())]})
+    assert enough.sample(Curvature())["edge_ratio"] == pytest.approx(before, rel=1e-6)
