@@ -123,3 +123,18 @@ UNNAMED = """() => [...document.querySelectorAll("button, a, input, select, text
   .filter((e) => !(e.innerText || "").trim() && !e.getAttribute("aria-label") && !(e.labels && e.labels.length))
   .map((e) => e.outerHTML.slice(0, 120))"""
 """Controls and pictures without a name that a screen reader could say."""
+
+
+def wait_for_paint(page: Page, selector: str) -> None:
+    """Wait until a canvas holds anything at all."""
+    page.locator(selector).first.scroll_into_view_if_needed()
+    page.wait_for_function(
+        """selector => {
+          const canvas = document.querySelector(selector);
+          if (!canvas || !canvas.width) return false;
+          const blank = document.createElement("canvas");
+          Object.assign(blank, { width: canvas.width, height: canvas.height });
+          return canvas.toDataURL() !== blank.toDataURL();
+        }""",
+        arg=selector,
+    )

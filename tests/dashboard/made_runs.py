@@ -19,6 +19,9 @@ from otoscope.store import (
     Schema,
 )
 
+RUN = "resnet-cifar-01"
+HOSTILE = "<img src=x onerror=alert(1)> \"&'"
+
 LAYERS = ("stem", "stage1.conv1", "stage1.conv2", "stage2.conv1", "stage2.conv2", "head")
 TRAIN = Schema(
     "train",
@@ -198,3 +201,9 @@ def dead(run: str, step: int = 600) -> Finding:
         title="Dead units: 93 of 128 in stage2.conv1 never fire",
         layers=["stage2.conv1"],
     )
+
+
+def live_run(home: MemoryHome, name: str = "resnet-cifar") -> MadeRun:
+    run = MadeRun(home, RUN, name=name, faulty_from=600).train(400)
+    run.event("lr", optimizer=0, group=0, **{"from": 0.05, "to": 0.1, "phase": "warm restart"})
+    return run.train(500).judged(too_high(RUN), dead(RUN))

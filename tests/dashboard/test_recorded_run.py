@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -14,23 +13,13 @@ import numpy as np
 import pytest
 from otoscope.diagnostics import Daemon
 from otoscope.store import Finding, Store, connect
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import expect
 
-from tests.conftest import RedisProcess, missing
-from tests.dashboard.browser import Watched, launch, served
+from tests.conftest import RedisProcess
+from tests.dashboard.browser import Watched, served
 
 pytestmark = pytest.mark.browser
 STEPS = 400
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if shutil.which("chromium") is None:
-        missing("browser", "there is no chromium on PATH")
-    with sync_playwright() as playwright:
-        chromium = launch(playwright)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
