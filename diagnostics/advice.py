@@ -108,10 +108,13 @@ def _by_curvature(context: Context, rate: float) -> Rate | None:
     value = min(rate / 2, stable)
     if value < rate * context.rates["lowest"]:
         return None
+    single = (
+        len(context.meta.optimizers) <= 1
+    )  # else the eigenvalue is that of all their parameters
     plain = context.optimizer_name.lower() == "sgd" and not context.optimizer.get("momentum")
     formula = (
         f"1.8 / largest eigenvalue = 1.8 / {number(facts.edge_lambda)}"
-        if plain and value < rate / 2
+        if plain and single and value < rate / 2
         else f"smaller of half the rate and 0.9 × {number(at)} / {number(facts.edge_peak)} "
         "(largest eigenvalue over the edge of stability)"
     )

@@ -184,7 +184,8 @@ class Facts:
 
     def _learn_curvature(self, history: History, before: int, window: Window, torn: float) -> None:
         values = history.column("curvature", "lambda_1", before, window.step)
-        edges = history.column("curvature", "edge_ratio", before, window.step)
+        ratio = history.written("curvature", "edge_ratio")  # of several optimizers the first's
+        edges = history.column("curvature", ratio, before, window.step)
         spread = history.column("curvature", "lambda_spread", before, window.step)
         for i in range(len(values)):
             top = float(values.values[i])

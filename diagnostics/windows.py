@@ -144,6 +144,13 @@ class History:
         low, high = np.searchsorted(table.steps[: table.count], [after, upto], side="right")
         return int(high - low)
 
+    def written(self, family: str, column: str) -> str:
+        """Return a written name as it is, and for a quantity alone that of its first column."""
+        table = self.tables.get(family)
+        if table is not None and column in table.schema.index:
+            return column
+        return self.first_column(family, column) or column
+
     def first_column(self, family: str, quantity: str) -> str | None:
         """Return the written name of a quantity's first column: `lr` is `lr/0.0`."""
         table = self.tables.get(family)
@@ -203,9 +210,7 @@ class Window:
             count: the most samples; None takes all within the span.
             span: the most steps back; None takes KEPT_STEPS.
         """
-        name = self.history.first_column(family, column) if column == "lr" else column
-        if name is None:
-            return NO_SAMPLES
+        name = self.history.written(family, column)
         found = self.history.column(family, name, self._after(span), self.step)
         if count is None or len(found) <= count:
             return found

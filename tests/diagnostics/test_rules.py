@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from otoscope.diagnostics import judge
-from otoscope.store import Event
+from otoscope.store import Column, Event, Schema
 from torch import nn
 
 from .lab import RUN, Lab, mlp
@@ -130,6 +130,23 @@ def test_a_rate_that_was_raised_goes_back_to_the_one_at_which_the_loss_fell() ->
     advice = root(judged)["recommendation"]
     assert root(judged)["rule"] == "lr_too_high"
     assert (advice["proposed"], advice["basis"]) == (0.1, "from your run")
+
+
+def test_the_edge_of_the_first_of_several_optimizers_says_how_far_its_rate_is_over_it() -> None:
+    def judged(curvature_columns: list[Column]) -> dict[str, Any]:
+        torch.manual_seed(0)
+        model = mlp()
+        lab = Lab(model, SGD(model.parameters(), 1.5), steps=120, curvature=10)
+        lab.schemas["curvature"] = Schema("curvature", tuple(curvature_columns))
+        return judge(lab.train(), RUN)
+
+    edge = Column("edge_ratio/0", "edge_ratio", optimizer=0)
+    several = judged([Column.of("lambda_1"), Column.of("lambda_spread"), edge])
+    one = judged([Column.of(q) for q in ("lambda_1", "lambda_spread", "edge_ratio")])
+    assert root(one)["rule"] == root(several)["rule"] == "lr_too_high"
+    proposed = [root(judged)["recommendation"] for judged in (one, several)]
+    assert proposed[0]["basis"] == "derived"
+    assert proposed[0]["proposed"] == proposed[1]["proposed"]
 
 
 def test_a_loss_that_breaks_off_at_once_is_laid_to_the_rate() -> None:
