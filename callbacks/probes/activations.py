@@ -9,10 +9,13 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
-from ...store import Column, ConfigError
-from ..layers import PARAMETRIZED, owner_of
+from ...store import Column, ConfigError, schemas
+from ..layers import PARAMETRIZED, ROOT, owner_of
 from ..measures.activations import activation_kind, saturated_share
+from .attended import Attended, attended
+from .collapse import Ranks
 from .forwards import Forwards, is_real, seconds_of_a_pass
 from .functional import Call, FunctionalCalls, seconds_of_a_call
 from .hooks import Look
@@ -28,6 +31,15 @@ PLACES |= {"saturated": 2, "samples": 5, "units": 6, "dead": 7}
 """Where a quantity stands in a row of the table that a sample is read from."""
 
 
+TOGETHER: dict[str, schemas.Ranks] = {
+    "absmax": "max",
+    "max_logit": "max",
+    "entropy": "mean",
+    "effective_rank": "mean",
+}
+"""How ranks combine, where they are not added up."""
+
+
 class Activations(Probe):
     """Saturated shares and dead units of activations, moments of every layer's output.
 
@@ -38,6 +50,11 @@ class Activations(Probe):
     of sampled steps that holds at least 512 samples; until then they are NaN. For ReLU and its
     kin `samples` is the count over that window. A forward pass in eval mode without gradients, a
     validation, does not count.
+
+    Attention (`nn.MultiheadAttention`, `scaled_dot_product_attention`): `entropy` of what 16 queries
+    of the batch's first example look at, over the logarithm of the keys that they may look at, and
+    their `max_logit`. `effective_rank` of a layer's output, of 64 to 512 rows by the size of the
+    model: of a few layers in every eighth sample, NaN in between.
 
     `ranks`: "first" looks at rank 0's part of each batch alone, "all" at every rank's, at the same
     steps; reading adds them up.
@@ -73,7 +90,9 @@ class Activations(Probe):
         device = next((p.device for p in training.model.parameters()), torch.device("cpu"))
         self._sums = torch.zeros(len(self._watched), 4, dtype=torch.float32, device=device)
         self._absmax = torch.zeros(len(self._watched), dtype=torch.float32, device=device)
-        self._functions = FunctionalCalls(self._innermost, self._called, self._failed)
+        self._ranks = Ranks(sum(p.numel() for p in training.model.parameters() if not is_lazy(p)))
+        self._attended: dict[str, Attended] = {}
+        self._functions = FunctionalCalls(self._innermost, self._called, self._failed, self._attend)
         # here, for measuring them takes as long as some samples
         self._call_seconds, self._pass_seconds = seconds_of_a_call(), seconds_of_a_pass()
         self._forwards = Forwards(training.model, looks, self._functions, self._failed)
@@ -88,12 +107,13 @@ class Activations(Probe):
         self._rows = torch.tensor([row for row, _ in columns], device=device)
         places = [PLACES[column.quantity] for _, column in columns]
         self._places = torch.tensor(places, device=device)
+        self._outputs = [w.row for w in self._watched if w.kind is None]
+        found = [column for _, column in columns]
+        found += [Column.of("effective_rank", layer=self._watched[i].path) for i in self._outputs]
+        found += [column for site in self._attended.values() for column in site.columns]
         if not self._all:
-            return [column for _, column in columns]
-        return [
-            replace(column, ranks="max" if column.quantity == "absmax" else "sum")
-            for _, column in columns
-        ]
+            return found
+        return [replace(column, ranks=TOGETHER.get(column.quantity, "sum")) for column in found]
 
     def _watch(self, path: str, kind: str | None) -> Watched:
         watched = Watched(path, len(self._watched), kind)
@@ -127,6 +147,7 @@ class Activations(Probe):
         if x is not None:
             self._channels_first = _channels_first(module, self._channels_first)
             self._add_output(watched, x)
+            self._ranks.see(watched.row, x, self._channels_first)
 
     def _activation_look(self, watched: Watched) -> Look:
         def look(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -155,6 +176,19 @@ class Activations(Probe):
         running = self._innermost()
         if self._on and running is not None:
             self._guarded(running[1], self._add_call, call)
+
+    def _attend(self, running: tuple[str, nn.Module], *call: Any) -> None:
+        if self._on:
+            self._guarded(running[1], self._add_attention, running[0] or ROOT, *call)
+
+    def _add_attention(self, path: str, func: Any, args: Any, kwargs: Any) -> None:
+        found = attended(func, args, kwargs)
+        if found is None:
+            return
+        if path not in self._attended:
+            self._attended[path] = Attended(path)
+            self._new = True
+        self._attended[path].calls.append(found)
 
     def _add_call(self, call: Call) -> None:
         x, y = _tensor(call.inputs), _tensor(call.output)
@@ -228,6 +262,9 @@ class Activations(Probe):
         self._absmax.zero_()
         for watched in self._watched:
             watched.clear()
+        for site in self._attended.values():
+            site.calls.clear()
+        self._ranks.begin()
         self._error = None
         self._on = True
         assert self._forwards is not None
@@ -257,7 +294,11 @@ class Activations(Probe):
             table[:, 5] = torch.where(table[:, 5].isnan(), table[:, 1], table[:, 5])
             for row, dead in late:
                 table[row, 7] = dead
-            return table[self._rows, self._places]
+            known = self._ranks.found()
+            ranks = torch.tensor([known.get(row, math.nan) for row in self._outputs])
+            sites = [number for site in self._attended.values() for number in site.tell()]
+            rest = [ranks, *(number.reshape(1) for number in sites)]
+            return torch.cat([table[self._rows, self._places], *(n.to(device) for n in rest)])
 
     def _fired(self) -> tuple[torch.Tensor, list[tuple[int, torch.Tensor]]]:
         """Return float32[watched, (samples, units, dead)], and what of it is on the device."""

@@ -1,4 +1,4 @@
-"""Functional activations: calls of F.relu, x.tanh() and their kin inside a module's forward pass."""
+"""Functional activations and attention: calls of F.relu, x.tanh() and their kin in a forward pass."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from torch.overrides import (
 )
 
 from ..measures.activations import activation_kind
+from .attended import ATTENTIONS
 from .forwards import extra_seconds
 
 _SPELLINGS: dict[str, tuple[Any, ...]] = {
@@ -67,6 +68,10 @@ class Call:
     high: float | None = None
 
 
+Attend = Callable[[tuple[str, nn.Module], Any, tuple[Any, ...], dict[str, Any]], None]
+"""Called with path and module of the innermost forward pass, function, arguments and keywords."""
+
+
 class FunctionalCalls(TorchFunctionMode):
     """Tells of activations that are called as functions, named by the innermost running module.
 
@@ -78,6 +83,7 @@ class FunctionalCalls(TorchFunctionMode):
         running: returns path and module of the innermost forward pass, or None.
         tell: called with every activation.
         failed: told of an error of ours.
+        attend: called with every call of attention, before it is known what can be read of it.
     """
 
     def __init__(
@@ -85,12 +91,14 @@ class FunctionalCalls(TorchFunctionMode):
         running: Callable[[], tuple[str, nn.Module] | None],
         tell: Callable[[Call], None],
         failed: Callable[[Exception], None] = lambda error: None,
+        attend: Attend = lambda running, func, args, kwargs: None,
     ) -> None:
         super().__init__()
         self.calls = 0
         """Calls of torch functions that went through here."""
         self._running = running
         self._tell = tell
+        self._attend = attend
         self._failed = failed
         self._sites: dict[tuple[str, str, CodeType, int], str] = {}
         self._names: set[str] = set()
@@ -113,12 +121,15 @@ class FunctionalCalls(TorchFunctionMode):
         output = func(*args, **kwargs)
         self.calls += 1
         kind = KINDS.get(func)
-        if kind is not None:
+        if kind is not None or func in ATTENTIONS:
             running = self._running()
-            if running is not None and args:
+            if running is not None and (args or kind is None):
                 try:
                     with torch._C.DisableTorchFunction():  # modes of the user's need not see us
-                        self._look(kind, running, args, kwargs, output)
+                        if kind is None:
+                            self._attend(running, func, args, kwargs)
+                        else:
+                            self._look(kind, running, args, kwargs, output)
                 except Exception as error:  # must not reach the user's forward pass
                     self._failed(error)
         return output
