@@ -24,6 +24,9 @@ QUANTITIES = {
     "saturated": ("activations", "saturated"),
     "dead": ("activations", "dead"),
     "output": ("activations", "rms"),
+    "entropy": ("activations", "entropy"),
+    "rank": ("activations", "effective_rank"),
+    "cosine": ("gradients", "grad_cosine"),
 }
 """What the heatmap and the strips can show of each layer: family and quantity."""
 

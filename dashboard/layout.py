@@ -17,6 +17,9 @@ QUANTITY_NAMES = {
     "saturated": "Saturated",
     "dead": "Dead",
     "output": "Output",
+    "entropy": "Entropy",
+    "rank": "Rank",
+    "cosine": "Cosine",
 }
 SETTINGS = ("x", "yscale", "smoothing", "quantity", "colour", "strip-scale", "filter", "theme")
 """Ids of the controls whose value the script is told of; `assets/settings.js` knows their names."""

@@ -60,7 +60,7 @@
     const horizon = of("horizon"), alpha = of("alpha"), start = losses[0];
     const fine = Array.from({ length: 65 }, (_, i) => Math.pow((i / 64) * 4, 2)); // 0 to 16, as the root axis spaces them
     const model2 = (c) => start + c * slope + 0.5 * c * c * bend;
-    const near = MULTIPLES.map((c, i) => [c, losses[i]]).filter(([c, v]) => Number.isFinite(v) && c <= Math.max(2, 2 * (horizon || 0)));
+    const near = MULTIPLES.map((c, i) => [c, losses[i]]).filter(([c, v]) => Number.isFinite(v) && c <= Math.max(2, Math.min(4, horizon || 0)));
     const seen = [...near.map((pair) => pair[1]), ...near.map((pair) => model2(pair[0]))].filter(Number.isFinite);
     let low = Math.min(...seen), high = Math.max(...seen);
     if (!(high > low)) { low -= 0.5 * Math.abs(low) || 0.5; high += 0.5 * Math.abs(high) || 0.5; }

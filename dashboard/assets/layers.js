@@ -7,6 +7,9 @@
     saturated: { family: "activations", title: "share of saturated outputs", share: true },
     dead: { family: "activations", title: "share of dead units", share: true },
     output: { family: "activations", title: "output size", share: false },
+    entropy: { family: "activations", title: "attention entropy", share: true },
+    rank: { family: "activations", title: "effective rank of the output", share: true },
+    cosine: { family: "gradients", title: "cosine of consecutive gradients", share: true },
   };
 
   o.Layers = class Layers {

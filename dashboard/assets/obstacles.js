@@ -51,8 +51,9 @@
   o.obstacleCards = function (obstacles, ended) {
     const known = OBSTACLES.filter(({ key, share }) => sized((obstacles || {})[key], share, key));
     if (ended && !known.length) {
-      return o.h("section", { class: "card obstacle unknown wide" }, o.h("h2", {}, "Obstacles"),
-        o.h("span", { class: "dim" }, ...OBSTACLES.map(({ key, name }, i) => `${i ? "; " : ""}${name.toLowerCase()}: ${unknown((obstacles || {})[key], true).replace(/^N/, "n")}`)));
+      const told = OBSTACLES.map(({ key, name }) => [name, unknown((obstacles || {})[key], true)]).filter(([, why]) => why !== "Not measured");
+      return o.h("section", { class: "card obstacle unknown wide" }, o.h("h2", {}, "Non-linearity, conditioning, noise"),
+        o.h("span", { class: "dim" }, told.length ? told.map(([name, why]) => `${name}: ${why}`).join(". ") : "Not measured: the run ended before their first samples."));
     }
     return OBSTACLES.map(({ key, name, value, share }) => {
       const found = (obstacles || {})[key];

@@ -75,7 +75,7 @@
         const value = (layer, quantity) => { const item = found.find(({ name }) => name === `${quantity}/${layer}`); return o.number(item ? item.value : NaN); };
         return o.h("div", { class: "once" },
           o.h("h3", {}, o.capital(o.words(family)), o.h("span", { class: "dim" }, ` step ${o.step(table.steps[last])}`)),
-          plain.length ? o.h("div", { class: "stats" }, o.numberRow(plain.map(({ name, value: number }) => [o.words(name), o.number(number), ""]))) : null,
+          plain.length ? o.h("div", { class: "stats" }, o.numberRow(plain.map(({ name, value: number }) => [o.words(name), o.number(number), null]))) : null,
           layers.length ? o.h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": `${o.words(family)} of the layers` }, o.h("table", {},
             o.h("thead", {}, o.h("tr", {}, o.h("th", { scope: "col" }, "Layer"), quantities.map((name) => o.h("th", { scope: "col" }, o.words(name))))),
             o.h("tbody", {}, layers.map((layer) => o.h("tr", {}, o.h("th", { scope: "row" }, layer), quantities.map((name) => o.h("td", {}, value(layer, name)))))))) : null);

@@ -180,5 +180,5 @@
 
   /** The numbers over the charts: [name, value, note]. */
   o.numberRow = (rows) => rows.filter(Boolean).map(([name, value, note]) =>
-    o.h("div", { class: "stat" }, o.h("span", { class: "dim" }, name), o.h("strong", {}, value), o.h("span", { class: "dim" }, note || "\u00a0")));
+    o.h("div", { class: "stat" }, o.h("span", { class: "dim" }, name), o.h("strong", {}, value), note === null ? null : o.h("span", { class: "dim" }, note || "\u00a0")));
 })((window.otoscope = window.otoscope || {}));
