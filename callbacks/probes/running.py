@@ -204,7 +204,9 @@ class Running(Probe):
     def attach(self, training: Training) -> Sequence[Column]:
         """Return the columns; raise ProbeOffError where the loss cannot be run here."""
         if training.sharded:
-            raise ProbeOffError("the parameters are sharded over ranks: no rank holds the Hessian")
+            raise ProbeOffError(
+                "the parameters are sharded over ranks: none can run the model alone"
+            )
         if training.loss_fn is None:
             raise ProbeOffError(training.why_no_loss)
         self._training = training

@@ -84,7 +84,7 @@ def test_otoscope_asks_for_no_collective_and_changes_nothing(
 def test_what_ranks_hold_alike_comes_from_rank_0_alone(elastic: Path, phase: str) -> None:
     store, run = store_of(elastic, phase)
     families = {(s.rank, s.family) for s in store.home.streams(run)}
-    alike = {(0, "gradients"), (0, "curvature")}
+    alike = {(0, "gradients"), (0, "curvature"), (0, "landscape")}
     assert families == {(r, f) for r in (0, 1) for f in ("train", "system")} | alike
     assert {event.rank for event in store.events(run)} == {0}
 
@@ -127,8 +127,8 @@ def test_shards_add_up_to_the_norms_of_the_whole_net(elastic: Path) -> None:
 
 def test_curvature_is_off_where_parameters_are_sharded(elastic: Path) -> None:
     found = [e.body for e in events(elastic, "sharded") if e.kind == "probe_off"]
-    assert [body["probe"] for body in found] == ["curvature"]
-    assert "sharded" in found[0]["why"]
+    assert [body["probe"] for body in found] == ["curvature", "landscape"]
+    assert all("sharded" in body["why"] for body in found)
 
 
 @pytest.mark.parametrize("phase", ["all_gather", "synchronized_norm"])
@@ -136,16 +136,20 @@ def test_a_loss_with_a_collective_switches_curvature_off_and_the_run_goes_on(
     elastic: Path, phase: str
 ) -> None:
     found = [e.body for e in events(elastic, phase) if e.kind == "probe_off"]
-    assert [body["probe"] for body in found] == ["curvature"]
-    assert "all_gather" in found[0]["why"]
-    assert "only this rank" in found[0]["why"]
+    assert [body["probe"] for body in found] == ["curvature", "landscape"]
+    assert all("all_gather" in body["why"] for body in found)
+    assert all("only this rank" in body["why"] for body in found)
     assert len(read(elastic, phase, "train", ["loss"])) == STEPS
 
 
 def test_a_log_over_all_ranks_keeps_no_curvature_from_being_measured(elastic: Path) -> None:
-    found = read(elastic, "sync_dist", "curvature", ["lambda_1"])
-    assert found.steps.tolist() == [5, 11, 17, 23]
-    assert np.isfinite(found.values).all()
+    for family, column, steps in (
+        ("curvature", "lambda_1", [5, 11, 17, 23]),
+        ("landscape", "horizon", [8, 14, 20]),
+    ):
+        found = read(elastic, "sync_dist", family, [column])
+        assert found.steps.tolist() == steps
+        assert np.isfinite(found.values).all()
     assert not [e for e in events(elastic, "sync_dist") if e.kind == "probe_off"]
 
 
