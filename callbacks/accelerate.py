@@ -27,6 +27,11 @@ class AcceleratedLoop:
         """Whether the micro-batch just done was the last of its window."""
         return bool(self._optimizer.gradient_state.sync_gradients)
 
+    @property
+    def accumulates(self) -> bool:
+        """Whether steps have several micro-batches."""
+        return int(self._optimizer.gradient_state.num_steps) > 1
+
     def scale(self) -> Scale:
         """Return the loss scale of the coming step."""
         return scale_now(self.scaler)

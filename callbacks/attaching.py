@@ -25,6 +25,7 @@ class PlainLoop:
     """The steps of a loop that tells of itself by calling `recorder.step`, and of its scaler."""
 
     complete = True
+    accumulates = False
 
     def __init__(self, scaler: Any = None) -> None:
         self.scaler = scaler
@@ -243,7 +244,15 @@ def attach(
         )
     place = _place()
     sharded = any(hasattr(parameter, "placements") for parameter in model.parameters())
-    recorder = LoopRecorder(model, optimizers, options, loss_fn=loss_fn, sharded=sharded, **place)
+    recorder = LoopRecorder(
+        model,
+        optimizers,
+        options,
+        loss_fn=loss_fn,
+        sharded=sharded,
+        accumulates=loop.accumulates,
+        **place,
+    )
     recorder.loop = loop
     recorder.hook()
     recorder.begin(Origin(), max_steps=max_steps, meta={"config": {"loop": "own"}})

@@ -122,6 +122,7 @@ class OtoscopeCallback(TrainerCallback):
                 one_node=int(args.world_size) <= max(1, torch.cuda.device_count()),
                 sharded=bool(getattr(args, "fsdp", None) or getattr(args, "deepspeed", None)),
                 precision=precision_of(args),
+                accumulates=int(args.gradient_accumulation_steps) > 1,
                 guard=self._guard,
                 sink=self.sink,
             )

@@ -18,6 +18,7 @@ from .ranks import leave_token
 from .recorder import Origin, Recorder
 from .scaling import Scale, has_shrunk, scale_now, shown_scale
 from .trainer import (
+    accumulates,
     checkpoint_paths,
     clip_norm_of,
     clips_in_its_own_way,
@@ -157,6 +158,7 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
                 precision=str(trainer.precision),
                 # a manual loop clips before it tells us of its step, or never tells
                 listen=not pl_module.automatic_optimization,
+                accumulates=accumulates(trainer, pl_module),
                 guard=self._guard,
                 sink=self.sink,
             )
@@ -243,6 +245,7 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
                 recorder.gradients_ready(
                     optimizer,
                     factor=whole / scale_left(trainer, optimizer),
+                    arriving=whole / self._scale,
                     clip=clip_norm_of(trainer, pl_module),
                 )
 

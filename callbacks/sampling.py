@@ -22,6 +22,7 @@ from .probes.activations import Activations
 from .probes.gradients import Gradients
 from .probes.initialization import Initialization
 from .probes.inputs import Inputs
+from .probes.noise import Noise
 from .probes.pool import copied
 from .probes.probe import AFTERMATH, Probe, ProbeOffError, Training, clock
 from .probes.system import System
@@ -48,7 +49,8 @@ def chosen_probes(asked: str | Sequence[Probe | str]) -> list[Probe]:
 
 def default_probes(which: str) -> list[Probe]:
     """Return the probes of "default" or "all"; curvature and landscape where they can be imported."""
-    probes: list[Probe] = [Gradients(), Activations(), Inputs(), Initialization(), System()]
+    probes: list[Probe] = [Gradients(), Activations(), Noise(), Inputs(), Initialization()]
+    probes.append(System())
     try:
         module = importlib.import_module(".probes.curvature", __package__)
     except ImportError as error:
@@ -194,6 +196,8 @@ class Sampling:
             if self._budget.dear_from - POOL > step:
                 self.batches.clear()
         if step % 10 == 0:
+            if self._training.tap is not None:
+                self._training.tap.pairs.let_go(step)
             for name, why in self._budget.hopeless(step):
                 self._off(self._attached[name].probe, why)
         return frames, seconds

@@ -63,6 +63,7 @@ class Stepping:
         sharded: bool = False,
         precision: str = "32-true",
         listen: bool = True,
+        accumulates: bool = False,
         guard: Guard | None = None,
         sink: Callable[[], Sink] | None = None,
     ) -> None:
@@ -96,6 +97,9 @@ class Stepping:
             loss_fn=loss_fn,
             why_no_loss=why_no_loss,
             precision=precision,
+            task=options.task,
+            accumulates=accumulates,
+            parts=lambda: self._parts_done,
             batches=lambda: list(self._sampling.batches),
             tap=self._tap,
             counters=lambda: {name: getattr(self.sender, name) for name in COUNTERS},
@@ -121,6 +125,8 @@ class Stepping:
         self._handles: list[Any] = []
         self._losses: list[float | torch.Tensor] = []
         self._samples = 0
+        self._sizes: list[int] = []
+        self._parts_done: list[int] = []
         self._lrs: list[float] = []
         self._stepped = False
         self._spent = 0.0
@@ -173,23 +179,25 @@ class Stepping:
     @property
     def measures_gradients(self) -> bool:
         """Whether this step's gradients are to be measured."""
-        return self._tap.armed
+        return self._tap.armed or self._tap.exact
 
     def gradients_ready(
         self,
         optimizer: torch.optim.Optimizer,
         *,
         factor: float | torch.Tensor = 1.0,
+        arriving: float | torch.Tensor | None = None,
         clip: float | None = None,
     ) -> None:
         """Take an optimizer's gradients: complete, and not yet clipped.
 
         `factor` undoes a loss scale and a partial accumulation window; `clip` is the largest norm
-        that the clipping lets pass.
+        that the clipping lets pass. `arriving` is the factor of gradients as they came out of the
+        backward passes, where a loss scale has been taken out since.
         """
+        self._tap.factor, self._tap.arriving = factor, arriving
         if self._tap.armed:
             parameters = trained_parameters([optimizer])
-            self._tap.factor = factor
             self._tap.collect(parameters)
             if clip is not None:
                 self._tap.clip(clip, parameters)
@@ -210,6 +218,7 @@ class Stepping:
     def forward_done(self, loss: torch.Tensor | None, samples: int, batch: Any = None) -> None:
         """Take one micro-batch: its loss (undivided), its count of samples, the batch itself."""
         self._samples += samples
+        self._sizes.append(samples)
         if batch is not None:
             self._sampling.keep_batch(batch, self.steps + 1)
         if loss is not None:
@@ -262,6 +271,7 @@ class Stepping:
         with self._border:
             losses, samples = self._losses, self._samples
             self._losses, self._samples, self._stepped = [], 0, False
+            self._parts_done, self._sizes = self._sizes, []
             self._training.losses = losses
             self._journal.step += 1
             step = Step(

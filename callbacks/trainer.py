@@ -30,6 +30,13 @@ def is_sharded(trainer: Any) -> bool:
     return any(word in name for word in ("FSDP", "DeepSpeed", "ModelParallel"))
 
 
+def accumulates(trainer: Any, pl_module: Any) -> bool:
+    """Tell whether every step of the fit has several micro-batches, but for a partial window."""
+    scheduled = any("AccumulationScheduler" in type(c).__name__ for c in trainer.callbacks)
+    automatic = pl_module.automatic_optimization
+    return bool(automatic and not scheduled and int(trainer.accumulate_grad_batches) > 1)
+
+
 def meta_of(trainer: Any, pl_module: Any) -> dict[str, Any]:
     """Return the fields of Meta that the Trainer knows."""
     loader = getattr(trainer, "train_dataloader", None)

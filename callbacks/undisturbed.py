@@ -28,9 +28,9 @@ class Look:
     def __init__(self, module: nn.Module):
         self._states, self._snapshot = RandomStates(module), Snapshot(module)
 
-    def redraw(self) -> None:
+    def redraw(self, seed: int = 0) -> None:
         """Let python, numpy and torch draw the same numbers again from here."""
-        self._states.seed(0)
+        self._states.seed(seed)
 
     def rewind(self, keep: Iterable[Tensor] = ()) -> None:
         """Put everything back but the parameters to keep, and draw the same numbers again.

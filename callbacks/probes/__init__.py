@@ -6,6 +6,7 @@ from .gradients import Gradients
 from .initialization import Initialization
 from .inputs import Inputs
 from .landscape import Landscape
+from .noise import Noise
 from .probe import Probe, ProbeOffError, Training
 from .system import System
 from .tap import GradientTap
@@ -19,6 +20,7 @@ __all__ = [
     "Initialization",
     "Inputs",
     "Landscape",
+    "Noise",
     "Probe",
     "ProbeOffError",
     "System",

@@ -47,7 +47,24 @@ def limited(batch: Any, most: int) -> Any:
     size = batch_size(batch)
     if size is None or size <= most or not _is_plain(batch):
         return batch
-    return _cut(batch, size, most)
+    return _cut(batch, size, slice(most))
+
+
+def halves(batch: Any) -> tuple[Any, Any, int] | None:
+    """Return two parts of a batch, and how many samples each has; None where it cannot be cut.
+
+    Of an odd number of samples the last is left out. What can be cut is told by `limited`.
+
+    >>> import torch
+    >>> halves({"x": torch.arange(5), "of": "text"})
+    ({'x': tensor([0, 1]), 'of': 'text'}, {'x': tensor([2, 3]), 'of': 'text'}, 2)
+    """
+    size = batch_size(batch)
+    if size is None or size < 2 or not _is_plain(batch):
+        return None
+    half = size // 2
+    parts = (slice(half), slice(half, 2 * half))
+    return _cut(batch, size, parts[0]), _cut(batch, size, parts[1]), half
 
 
 def copied(batch: Any, of_tensor: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Any:
@@ -106,10 +123,10 @@ def _is_plain(value: Any) -> bool:
     return type(value) is Tensor
 
 
-def _cut(value: Any, size: int, most: int) -> Any:
+def _cut(value: Any, size: int, part: slice) -> Any:
     if isinstance(value, Tensor):
-        return value[:most] if value.ndim and len(value) == size else value
+        return value[part] if value.ndim and len(value) == size else value
     holds_samples = type(value) in (list, tuple) and len(value) == size
     if holds_samples and not any(isinstance(item, Tensor) for item in value):
-        return value[:most]
-    return _rebuilt(value, lambda item: _cut(item, size, most))
+        return value[part]
+    return _rebuilt(value, lambda item: _cut(item, size, part))

@@ -49,6 +49,12 @@ class Training:
     why_no_loss: str = "no loss_fn was given"
     batches: Callable[[], list[Any]] = lambda: []
     precision: str = "32-true"
+    task: str = "supervised"
+    """The profile that the user named."""
+    accumulates: bool = False
+    """Whether it is known that a step has several micro-batches."""
+    parts: Callable[[], list[int]] = list
+    """Samples in each micro-batch of the step that is being sampled; 0 where it is not known."""
     tap: GradientTap | None = None
     """Squared gradient norms of the step, where it is measured."""
     counters: Callable[[], dict[str, int]] = lambda: dict.fromkeys(COUNTERS, 0)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..norms import squared_norms, stacked
+from .pairs import GradientPairs
 from .probe import clock
 
 if TYPE_CHECKING:
@@ -36,6 +37,11 @@ class GradientTap:
         self.shares: Sequence[float] | None = None
         """How much of each parameter's square counts where the ranks hold shards and are added up."""
         self.averaged = False
+        self.exact = False
+        """Whether the coming step's squares are taken exactly, for a difference; who asks unasks."""
+        self.arriving: float | torch.Tensor | None = None
+        """What a gradient must be multiplied by as it arrives, where that is not `factor`."""
+        self.pairs = GradientPairs()
         self._came: list[int] = []
         self.seconds = 0.0
         """Time spent in the armed step."""
@@ -52,6 +58,7 @@ class GradientTap:
         """Begin a step that is measured."""
         self.armed = True
         self.factor = 1.0
+        self.arriving = None
         self.seconds = 0.0
         self.clip_factor = math.nan
         self._squares = [None] * len(self.parameters)
@@ -70,10 +77,18 @@ class GradientTap:
         begun = clock()
         self._meet(parameters)
         with_grad = [p for p in parameters if p.grad is not None and id(p) in self._place]
-        squares = squared_norms([p.grad for p in with_grad if p.grad is not None])
+        grads = [p.grad for p in with_grad if p.grad is not None]
+        squares = squared_norms(grads, exact=self.exact)
         for parameter, square in zip(with_grad, squares, strict=True):
             self._squares[self._place[id(parameter)]] = square
+        for parameter, gradient in zip(with_grad, grads, strict=True):
+            self._pair(self._place[id(parameter)], gradient)
         self.seconds += clock() - begun
+
+    def _pair(self, place: int, gradient: torch.Tensor) -> None:
+        # behind its optimizer's step a gradient is another loss's
+        if self._used is None or self._used[place] is None:
+            self.pairs.see(place, gradient)
 
     def _meet(self, parameters: Sequence[nn.Parameter]) -> None:
         """Take in parameters of a group that was added in the middle of the run."""
@@ -151,7 +166,7 @@ class GradientTap:
         if first:
             # called back at the end of the backward pass; called back again from there, it comes
             # behind DDP, which asks for the same once all gradients are there
-            _at_the_end(lambda: _at_the_end(self._take_averages))
+            at_the_end(lambda: at_the_end(self._take_averages))
 
     def _take_averages(self) -> None:
         places, self._came = self._came, []
@@ -163,7 +178,8 @@ class GradientTap:
 
     def _take(self, place: int, gradient: torch.Tensor) -> None:
         try:
-            self._squares[place] = squared_norms([gradient])[0]
+            self._squares[place] = squared_norms([gradient], exact=self.exact)[0]
+            self._pair(place, gradient)
         except Exception as error:  # a hook must not raise into the user's backward pass
             self.armed = False
             self.error = error
@@ -205,7 +221,7 @@ class GradientTap:
         return None if place is None else self._seen[place]
 
 
-def _at_the_end(call: Callable[[], None]) -> None:
+def at_the_end(call: Callable[[], None]) -> None:
     """Have something called when the backward pass that is under way has ended."""
     engine: Any = torch.autograd.Variable._execution_engine  # type: ignore[attr-defined]
     engine.queue_callback(call)

@@ -1,0 +1,140 @@
+"""Halves: gradients of two half batches, where a run itself has gradients at one batch size alone."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...store import Column
+from ..norms import BLOCK, squared_norms
+from ..undisturbed import Look, undisturbed
+from .pool import copied, halves
+from .probe import ProbeOffError, Training
+from .running import Pool, Running, trained_parameters
+
+
+class Pair(Pool):
+    """The loss on two halves of a batch, as the training has it: dropout too draws anew for each."""
+
+    look: Look
+    parts: Sequence[Any] = ()
+    training: Training
+
+    def gradients(self, step: int) -> Iterator[list[Tensor | None]]:
+        """Give the gradient of each half at the weights as they are, parameter by parameter."""
+        for place, part in enumerate(self.parts):
+            self.look.rewind(keep=self.parameters)
+            self.look.redraw(2 * step + place)
+            assert self.training.loss_fn is not None
+            loss = self.training.loss_fn(self.training.model, copied(part, _cloned))
+            yield list(torch.autograd.grad(loss, self.parameters, allow_unused=True))
+
+
+def _cloned(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone()
+
+
+@dataclass(kw_only=True)
+class Halves(Running):
+    """Squared gradient norms of two half batches, and of their mean as the whole.
+
+    The last batch, at the weights that its step began with; one backward pass in all, and two
+    copies of the gradients. The whole batch's own gradient would not do: with batch norm its loss is
+    another function than that of the halves (-31 to -701 where 600 is true).
+    """
+
+    first: int = 10
+    """Step of the first sample."""
+    _step: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.family, self.guess = "noise", 2.0
+
+    @property
+    def name(self) -> str:
+        return "noise"
+
+    def columns(self) -> list[Column]:
+        """Return the squared norms, and the samples that each is of."""
+        return columns()
+
+    def attach(self, training: Training) -> Sequence[Column]:
+        found = super().attach(training)
+        trained_parameters(training)
+        return found
+
+    def sample(self, step: int) -> list[float]:
+        """Return the squared norms of the halves' gradients and of their mean."""
+        self._step = step
+        return super().sample(step)
+
+    def measure(self, pool: Pool, training: Training) -> dict[str, float]:
+        """Return the numbers of a sample; nan where a gradient is not finite."""
+        assert isinstance(pool, Pair)
+        pool.begin()
+        first, second = pool.gradients(self._step)
+        if all(gradient is None for gradient in [*first, *second]):
+            raise RuntimeError("the loss depends on none of the parameters")
+        squares = [_total(part) for part in (first, second)]
+        cross = sum(
+            _dot(a, b)
+            for a, b in zip(first, second, strict=True)
+            if a is not None and b is not None
+        )
+        small, big = sum(squares) / 2, (sum(squares) + 2 * cross) / 4
+        if not (math.isfinite(small) and math.isfinite(big)):
+            return {}
+        return {"small_sq": small, "big_sq": big, "small": pool.samples / 2, "big": pool.samples}
+
+    @contextlib.contextmanager
+    def _pooled(self, training: Training) -> Iterator[Pool]:
+        batches = training.batches()[-1:]
+        if not batches:
+            raise RuntimeError("no batch at hand")
+        pair = halves(batches[0])
+        if pair is None:
+            raise ProbeOffError(
+                f"a batch of kind {type(batches[0]).__name__} cannot be cut into halves: either it "
+                "has fewer than two samples, or it is not made of tensors in lists, tuples, "
+                "dicts and dataclasses; accumulate_grad_batches=2 would tell the noise for free"
+            )
+        parameters = trained_parameters(training)
+        begun = self._began_with if len(self._began_with) == len(parameters) else None
+        with undisturbed(training.model) as look:
+            made = Pair(training, pair[:2], parameters, begun, look)
+            made.look, made.parts, made.training = look, pair[:2], training
+            yield made
+
+
+def columns(ranks: bool = False) -> list[Column]:
+    """Return the columns of the family; over ranks the small squares are averaged when read."""
+    return [
+        Column.of("small_sq", ranks="mean" if ranks else "same"),
+        Column.of("big_sq"),
+        Column.of("small"),
+        Column.of("big"),
+    ]
+
+
+def _total(gradients: Sequence[Tensor | None]) -> float:
+    there = [gradient for gradient in gradients if gradient is not None]
+    return float(sum(squared_norms(there, exact=True)))
+
+
+def _dot(a: Tensor, b: Tensor) -> float:
+    """Return a·b, float32 summed in blocks of which float64 takes the sum."""
+    if a.is_sparse or b.is_sparse:
+        a, b = a.to_dense(), b.to_dense()
+    if a.is_complex():
+        a, b = torch.view_as_real(a), torch.view_as_real(b)
+    a, b = a.reshape(-1), b.reshape(-1)
+    whole = a.numel() // BLOCK * BLOCK
+    blocks = torch.linalg.vecdot(a[:whole].view(-1, BLOCK), b[:whole].view(-1, BLOCK))
+    return float(blocks.sum(dtype=torch.float64)) + float(torch.dot(a[whole:], b[whole:]))
