@@ -67,7 +67,7 @@ def lanczos(
     beside: list[float] = []
     while True:
         m = len(diagonal)
-        image = product(basis[m])
+        image = _checked(product(basis[m]), start)
         diagonal.append(_dot(image, basis[m]))
         held = basis[: m + 1]
         for _ in range(2):
@@ -118,6 +118,15 @@ def _check(start: Tensor, k: int, tol: float, max_products: int) -> None:
             f"start must be finite and not zero, got a norm of {length}; "
             "use a random vector where the gradient is zero"
         )
+
+
+def _checked(image: Tensor, start: Tensor) -> Tensor:
+    if image.shape != start.shape:
+        raise ConfigError(
+            f"the operator must map a vector [{start.numel()}] to one of that size, got "
+            f"{tuple(image.shape)}"
+        )
+    return image.to(start)
 
 
 def _dot(a: Tensor, b: Tensor) -> float:

@@ -234,3 +234,59 @@ def test_a_loss_that_is_no_scalar_is_refused():
         hessian_eigenvalues(lambda: w * 2, [w])
     with pytest.raises(ConfigError, match="needs a parameter with requires_grad"):
         hessian_eigenvalues(lambda: w.sum(), [])
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (lambda w: w.sum().detach(), "do not detach it"),
+        (lambda w: w, r"got a tensor of shape \(2,\)"),
+        (lambda w: 3.0, "must return a scalar tensor, got float"),
+    ],
+)
+def test_a_loss_without_a_gradient_is_refused_with_the_remedy(loss, said):
+    w = torch.ones(2, requires_grad=True)
+    with pytest.raises(ConfigError, match=said):
+        hessian_eigenvalues(lambda: loss(w), [w])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_refused(dtype):
+    w = torch.ones(2, dtype=dtype, requires_grad=True)
+    with pytest.raises(ConfigError, match=f"got {dtype}; convert the model with .float"):
+        hessian_eigenvalues(lambda: w.sum(), [w])
+
+
+@pytest.mark.parametrize("method", ["exact", "difference"])
+def test_a_loss_that_is_not_finite_says_so_and_gives_no_number(method):
+    w = torch.tensor([1.0, -1.0], requires_grad=True)
+    with pytest.raises(FloatingPointError, match=r"the loss is \[nan\]"):
+        hessian_eigenvalues(lambda: w.sqrt().sum(), [w], method=method)
+
+
+def test_parameters_of_two_types_are_one_vector():
+    a = torch.ones(2, requires_grad=True)
+    b = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    spectrum = hessian_eigenvalues(lambda: 2 * a.square().sum() + 0.5 * b.square().sum(), [a, b], 4)
+    assert spectrum.values.tolist() == pytest.approx([4, 4, 1, 1])
+
+
+def test_vectors_of_another_size_and_products_after_the_end_are_refused():
+    w = torch.ones(3, requires_grad=True)
+    hessian = Hessian([lambda: w.square().sum()], [w])
+    with pytest.raises(ConfigError, match=r"each of the 3 of the parameters, got shape \(2,\)"):
+        hessian(torch.ones(2))
+    hessian.close()
+    with pytest.raises(ConfigError, match=r"before close\(\)"):
+        hessian(torch.ones(3))
+
+
+def test_the_mean_of_losses_is_measured_and_each_by_itself():
+    w = torch.tensor([1.0, 2.0], requires_grad=True)
+    hessian = Hessian([lambda: w[0] ** 2, lambda: 3 * w[1] ** 2], [w])
+    assert hessian.losses == [1.0, 12.0]
+    assert hessian(torch.ones(2)).tolist() == [1.0, 3.0]
+    assert hessian.product(1, torch.ones(2)).tolist() == [0.0, 6.0]
+    assert hessian.products == 1
+    with pytest.raises(ConfigError, match="needs a loss, got none"):
+        Hessian([], [w])

@@ -147,3 +147,8 @@ def test_more_values_than_dimensions_give_as_many_as_there_are():
 def test_what_cannot_be_asked_is_refused(start, asked, said):
     with pytest.raises(ConfigError, match=said):
         lanczos(lambda v: v, start, **asked)
+
+
+def test_an_operator_that_changes_the_size_is_refused():
+    with pytest.raises(ConfigError, match=r"map a vector \[3\] to one of that size, got \(1,\)"):
+        lanczos(lambda v: v[:1], torch.ones(3))
