@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from ...store import ConfigError
 from ..undisturbed import undisturbed
+from .weights import drawn, identical_rows, weighted_modules
 
 RECTIFIERS = frozenset(
     {"relu", "relu6", "leaky_relu", "prelu", "rrelu", "gelu", "silu", "mish", "elu", "celu"}
@@ -97,137 +97,6 @@ def initialization_report(
             leaves = [p for p in module.parameters() if p.requires_grad]
             torch.autograd.grad(loss, leaves, allow_unused=True)
     return run.report()
-
-
-def weighted_modules(module: nn.Module) -> dict[str, nn.Module]:
-    """Return the modules that own a weight of two or more dimensions, by path.
-
-    >>> list(weighted_modules(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))))
-    ['0']
-
-    Raises ConfigError where there is none, or one is lazy.
-    """
-    found: dict[str, nn.Module] = {}
-    for path, inner in module.named_modules():
-        own = [*inner.parameters(recurse=False)]
-        if any(map(is_lazy, own)):
-            raise ConfigError(
-                f"layer {path or '(model)'} is lazy, its weights have no shape yet; "
-                "run the module once before asking how it begins"
-            )
-        if _weight(inner) is not None:
-            found[path or "(model)"] = inner
-    if not found:
-        raise ConfigError(
-            f"{type(module).__name__} has no weights of two or more dimensions, so that there is "
-            "no initialization to report on"
-        )
-    return found
-
-
-def identical_rows(rows: Tensor) -> Tensor:
-    """Return the share of rows of `rows` [n, m] that equal another row; 0 for a single row.
-
-    A float32 scalar on the device of `rows`; nothing is waited for.
-
-    >>> identical_rows(torch.tensor([[1.0, 2.0], [1.0, 2.0], [3.0, 4.0], [2.0, 1.0]])).item()
-    0.5
-    """
-    generator = torch.Generator().manual_seed(0)
-    # Equal rows have equal products with a random vector, and others almost surely do not.
-    direction = torch.randn(rows.shape[1], generator=generator, dtype=torch.float64)
-    products = (rows.detach().double() * direction.to(rows.device)).sum(1).sort().values
-    same = (products[1:] == products[:-1]).float()
-    nothing = same.new_zeros(1)
-    return torch.maximum(torch.cat([same, nothing]), torch.cat([nothing, same])).mean()
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """The weights of a layer as [units, inputs], and the deviations that they might be drawn with."""
-
-    kind: str
-    rows: Tensor
-    xavier_std: float
-    he_std: float
-
-    @property
-    def std(self) -> Tensor:
-        """Standard deviation of the weights: a float64 scalar on their device."""
-        mean = self.rows.sum(dtype=torch.float64) / self.rows.numel()
-        norm = torch.linalg.vector_norm(self.rows, dtype=torch.float64)
-        return (norm.square() / self.rows.numel() - mean.square()).clamp_min(0).sqrt()
-
-
-def drawn(module: nn.Module) -> Drawn:
-    """Return how the weights of a module are drawn; one of `weighted_modules`.
-
-    >>> round(drawn(nn.Linear(50, 10)).he_std, 2)
-    0.2
-    """
-    weight = _weight(module)
-    assert weight is not None  # else it would not be among the layers
-    kind = _kind(module)
-    inputs, outputs = _fans(module, weight)
-    fans = kind != "embedding" and inputs > 0 and outputs > 0
-    return Drawn(
-        kind,
-        _rows(module, weight.detach()),
-        math.sqrt(2 / (inputs + outputs)) if fans else math.nan,
-        math.sqrt(2 / inputs) if fans else math.nan,
-    )
-
-
-def _weight(module: nn.Module) -> Tensor | None:
-    """Return the weight that tells how a module was drawn: the first of two or more dimensions."""
-    held = dict(module.named_parameters(recurse=False))
-    weight = getattr(module, "weight", None)  # also one that a parametrization makes
-    if isinstance(weight, Tensor) and weight.ndim >= 2:
-        return weight
-    return next((p for p in held.values() if p.ndim >= 2), None)
-
-
-def _kind(module: nn.Module) -> str:
-    kinds: list[tuple[str, type | tuple[type, ...]]] = [
-        ("linear", nn.Linear),
-        ("conv", nn.modules.conv._ConvNd),
-        ("embedding", (nn.Embedding, nn.EmbeddingBag)),
-        ("attention", nn.MultiheadAttention),
-        ("recurrent", nn.RNNBase),
-    ]
-    if _is_conv1d_of_transformers(module):
-        return "linear"
-    return next((name for name, cls in kinds if isinstance(module, cls)), "other")
-
-
-def _is_conv1d_of_transformers(module: nn.Module) -> bool:
-    """GPT-2's linear layer, whose weight is [inputs, outputs]."""
-    cls = type(module)
-    return cls.__name__ == "Conv1D" and cls.__module__.startswith("transformers.")
-
-
-def _rows(module: nn.Module, weight: Tensor) -> Tensor:
-    """Return a weight as [units, inputs]."""
-    if _is_conv1d_of_transformers(module) or getattr(module, "transposed", False):
-        weight = weight.transpose(0, 1)
-    return weight.flatten(1)
-
-
-def _fans(module: nn.Module, weight: Tensor) -> tuple[int, int]:
-    """Return inputs and outputs of a unit, over its receptive field."""
-    rows = _rows(module, weight)
-    field = weight[0, 0].numel() if weight.ndim > 2 else 1
-    outputs = len(rows) * field
-    if isinstance(module, nn.MultiheadAttention):
-        outputs //= 3 if module._qkv_same_embed_dim else 1  # three projections in one matrix
-    elif isinstance(module, nn.RNNBase):
-        outputs = module.hidden_size  # the gates are matrices of their own
-    elif isinstance(module, nn.modules.conv._ConvNd):
-        shared = module.groups
-        if module.transposed:  # [inputs, outputs / groups, …]
-            return rows.shape[1] // shared, outputs
-        outputs //= shared
-    return rows.shape[1], outputs
 
 
 class _Activations(TorchFunctionMode):

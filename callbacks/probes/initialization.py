@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from ...store import Column, ConfigError
 from ..measures.batches import batch_parts
-from ..measures.initialization import drawn, first_tensor, identical_rows, weighted_modules
+from ..measures.initialization import first_tensor
 from ..measures.loss_at_start import chance_loss
+from ..measures.weights import drawn, identical_rows, weighted_modules
 from .forwards import Forwards, is_compiled, seconds_of_a_pass
 from .hooks import Look
 from .probe import COLD, Probe, ProbeOffError, Training, clock

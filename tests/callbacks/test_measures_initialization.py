@@ -8,7 +8,7 @@ import random
 import pytest
 import torch
 from otoscope.callbacks.measures import LayerInit, initialization_report
-from otoscope.callbacks.measures.initialization import identical_rows
+from otoscope.callbacks.measures.weights import identical_rows
 from otoscope.store import ConfigError
 from torch import Tensor, nn
 from torch.nn import functional as F
