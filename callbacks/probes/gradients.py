@@ -13,6 +13,8 @@ from ..norms import squared_norms, stacked
 from ..shards import local, shares
 from .probe import Probe, ProbeOffError, Training
 
+PAIRED = 4
+"""One sample of so many is the first of a pair of steps."""
 QUANTITIES = ("grad_sq", "weight_sq", "update_sq", "numel")
 
 
@@ -22,6 +24,10 @@ class Gradients(Probe):
     `update_sq` is the true squared norm of w(after) - w(before): the weights are copied on
     sampled steps, and the copy is let go afterwards. With Adam and its kin `adam_ratio` is
     sqrt(mean g² / mean v_hat), near 1 in a steady run.
+
+    `grad_cosine`, of the run: between the gradients of this step and the one before, in one sample
+    of four, for which the very next step is sampled too; NaN in the others, and where `every` is
+    fixed and not 1.
 
     Parameters that are unfrozen in the middle of a run are measured from the next sample on.
 
@@ -69,6 +75,7 @@ class Gradients(Probe):
             for p in group["params"]
         }
         self._before: list[torch.Tensor] | None = None
+        self._samples = 0
         quantities = [*QUANTITIES, "adam_ratio"] if self._adam_like() else list(QUANTITIES)
         self._quantities = quantities
         ranks = "sum" if training.sharded else "same"
@@ -77,6 +84,8 @@ class Gradients(Probe):
             for quantity in quantities
             for layer in self._layers
         ]
+        if not training.sharded:  # no rank holds a whole gradient
+            self._columns.append(Column.of("grad_cosine"))
         return self._columns
 
     def changed(self) -> Sequence[Column] | None:
@@ -92,6 +101,9 @@ class Gradients(Probe):
         known = self._known
         if any(p.requires_grad and id(p) not in known for p in self._training.model.parameters()):
             self._take_stock()
+        if not self._training.sharded:
+            self._samples += 1
+            self._tap.pairs.begin(step, keep=self._samples % PAIRED == 1)
         with torch.no_grad():
             self._before = [local(p).clone() for p in self._covered]
 
@@ -106,7 +118,19 @@ class Gradients(Probe):
             rows = [grad, weight, update, self._numel]
             if "adam_ratio" in self._quantities:
                 rows.append(self._adam_ratio(grad))
+            if not self._training.sharded:
+                cosine = self._tap.pairs.end(self._square())
+                rows.append(torch.as_tensor(cosine, device=self._device).reshape(1))
             return torch.cat(rows).float()
+
+    def _square(self) -> float | torch.Tensor:
+        squares = [s for p in self._tap.parameters if (s := self._tap.square_of(p)) is not None]
+        if any(isinstance(square, torch.Tensor) for square in squares):
+            return stacked(squares, self._device).sum()
+        return sum(map(float, squares)) if squares else math.nan
+
+    def hungry(self) -> bool:
+        return self._tap.pairs.is_open
 
     def disarm(self) -> None:
         self._before = None

@@ -88,7 +88,9 @@ def test_layer_norms_are_those_of_gradient_weights_and_true_step(tmp_path: Path)
             np.testing.assert_allclose(series.column(f"{column}/{layer}"), expected, rtol=1e-5)
     assert series.column("numel/0")[0] == 96 and series.column("numel/3")[0] == 6
     columns = recorded(tmp_path, recorder.run_id).home.schemas(recorder.run_id).values()
-    groups = {c.layer: c.group for s in columns if s.family == "gradients" for c in s.columns}
+    groups = {
+        c.layer: c.group for s in columns if s.family == "gradients" for c in s.columns if c.layer
+    }
     assert groups == {"0": "weight", "2": "weight", "3": "other"}
 
 
