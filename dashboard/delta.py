@@ -26,7 +26,6 @@ QUANTITIES = {
     "output": ("activations", "rms"),
     "entropy": ("activations", "entropy"),
     "rank": ("activations", "effective_rank"),
-    "cosine": ("gradients", "grad_cosine"),
 }
 """What the heatmap and the strips can show of each layer: family and quantity."""
 
@@ -35,11 +34,20 @@ PAGES = ("run", "curvature", "noise")
 
 SHOWN = {
     "run": {"train": None, "validation": None, "curvature": ("edge_ratio",)},
-    "curvature": {"train": ("loss", "samples", "lr"), "curvature": None, "landscape": None},
+    "curvature": {
+        "train": ("loss", "samples", "lr"),
+        "gradients": ("grad_cosine",),
+        "curvature": None,
+        "landscape": None,
+        "density": None,
+    },
     "noise": {"train": ("loss", "samples", "lr"), "noise": None},
 }
 """By page, the families whose columns of the whole run it shows, and which quantities of them (None:
 all). The Run page has the layers besides, and every family that no page knows."""
+
+KNOWN = {*FAMILY_ORDER, *(family for families in SHOWN.values() for family in families)}
+"""Families that some page knows; of all others the Run page shows every column."""
 
 DERIVED_OF_THE_RUN = {
     "train": {"grad_norm": "grad_sq"},
@@ -179,7 +187,7 @@ def _parts(schemas: Iterable[Schema], query: Query) -> list[_Part]:
             found = _layers(columns, needs(family, quantity))
             names += [written(quantity, layer) for layer in found]
             layers += found
-        elif family not in FAMILY_ORDER and query.page == "run":
+        elif family not in KNOWN and query.page == "run":
             names = [column.name for column in columns][:OTHERS]
             layers = [column.layer for column in columns][:OTHERS]
         if names:

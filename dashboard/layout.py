@@ -19,7 +19,6 @@ QUANTITY_NAMES = {
     "output": "Output",
     "entropy": "Entropy",
     "rank": "Rank",
-    "cosine": "Cosine",
 }
 SETTINGS = ("x", "yscale", "smoothing", "quantity", "colour", "strip-scale", "filter", "theme")
 """Ids of the controls whose value the script is told of; `assets/settings.js` knows their names."""

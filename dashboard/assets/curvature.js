@@ -9,7 +9,7 @@
   function curvaturePage(model) {
     const stats = o.h("div", { class: "stats" }), absent = o.h("div", {}), said = o.h("div", {});
     const scan = o.scanCard(model);
-    const cards = [eigenvalues(model), edges(model), gains(model), scan, horizons(model, scan), positions(model), shares(model), spreads(model), density(model)];
+    const cards = [eigenvalues(model), edges(model), gains(model), scan, horizons(model, scan), positions(model), shares(model), spreads(model), zigzag(model), o.densityCard(model)];
     const grid = o.h("div", { class: "grid" }, cards.map((card) => card.card));
     o.byId("view-curvature").replaceChildren(said, stats, absent, grid);
 
@@ -91,15 +91,8 @@
       "Many sound runs train there; it is no fault by itself.";
   }
 
-  const card = (about, make) => {
-    const made = o.chartCard(about.title, about);
-    const chart = make(made);
-    chart.card = made.card;
-    return { ...made, chart, update: () => chart.update() };
-  };
-
   function eigenvalues(model) {
-    return card({ title: "Largest eigenvalues", id: "eigenvalues-card",
+    return o.chartIn({ title: "Largest eigenvalues", id: "eigenvalues-card",
       caption: "How sharply the loss bends along the steepest directions; a step is stable while it stays under the edge.",
       means: "Eigenvalues of the Hessian of your loss over up to four fresh batches, by Lanczos, with their error bounds. The edge is the largest that the optimizer can take at the present learning rate: 2/lr for plain SGD, 2(1+momentum)/lr with momentum. Batch sharpness is the curvature along each batch's own gradient, which is what hovers at the edge in mini-batch training." },
     ({ box, tools }) => {
@@ -131,7 +124,7 @@
   }
 
   function edges(model) {
-    return card({ title: "Step against the stable limit", id: "edge-card",
+    return o.chartIn({ title: "Step against the stable limit", id: "edge-card",
       caption: "1 is the edge of stability: above it a step lands farther out along the steepest direction than it began.",
       means: "Largest eigenvalue over the largest that the optimizer is stable at (for Adam that of the Hessian scaled by its second moment, 38/lr at beta 0.9). Sound runs hover around 1; the rule about a too high learning rate asks for a climbing loss besides. Not drawn for an optimizer whose edge is not known." },
     ({ box }) => new o.LineChart(box, model, { name: "edge", label: "Eigenvalue over the edge of stability", family: "curvature", zero: true,
@@ -140,7 +133,7 @@
   }
 
   function gains(model) {
-    return card({ title: "Conditioning", id: "gain-card",
+    return o.chartIn({ title: "Conditioning", id: "gain-card",
       caption: "How many stable gradient steps one curvature-aware step is worth: 1 is a round bowl, 100 a narrow valley.",
       means: "The Newton gain: mean over the gradient's energy of the largest eigenvalue over each one, damped at 1 % of it, from the Lanczos run that began at the gradient. With the scaling of an adaptive optimizer it says what is left for it to gain." },
     ({ box }) => new o.LineChart(box, model, { name: "newton-gain", label: "Newton gain", family: "curvature", zero: true, show: (v) => o.number(v, 2),
@@ -151,7 +144,7 @@
   }
 
   function horizons(model, scan) {
-    return card({ title: "Horizon", id: "horizon-card",
+    return o.chartIn({ title: "Horizon", id: "horizon-card",
       caption: "How many steps ahead slope and curvature still foretell the loss; under 1 even the step just made is too long.",
       means: "The largest scanned multiple of the last step up to which the measured loss stays within a fifth of what the quadratic model moves. Sound runs show 1 to 16 (the longest scan), a learning rate that blows up 0.25 to 0.5. Choose a point to see its scan." },
     ({ box }) => new o.LineChart(box, model, { name: "horizon", label: "Horizon of the quadratic model in steps", family: "landscape", log: () => true, show: (v) => o.number(v, 2),
@@ -161,7 +154,7 @@
   const floor = (values) => values && values.map((v) => (v === 0 ? 0.125 : v)); // under the smallest scanned multiple; a log axis has no 0
 
   function positions(model) {
-    return card({ title: "Where a step lands", id: "alpha-card",
+    return o.chartIn({ title: "Where a step lands", id: "alpha-card",
       caption: "−1 is no progress, 0 the floor of the valley along the step, 1 the other side at equal height. Single scans run wild; look at the median.",
       means: "From slope and curvature along the last update: −(curvature / slope) − 1, clipped to −1…3, undefined for a step uphill. The median at the best learning rate is 0 to 0.26 in published sweeps, so 0 is no target." },
     ({ box, note }) => {
@@ -192,7 +185,7 @@
   }
 
   function shares(model) {
-    return card({ title: "Gradient in the top space", id: "share-card",
+    return o.chartIn({ title: "Gradient in the top space", id: "share-card",
       caption: "Share of the gradient's energy along the steepest directions; near 1 the step mostly crosses the valley.",
       means: "Squared length of the gradient's part in the space of the top eigenvectors over that of the whole gradient (Gur-Ari, Roberts and Dyer 2018)." },
     ({ box }) => new o.LineChart(box, model, { name: "top-space", label: "Gradient share in the top space", family: "curvature", zero: true, percent: true,
@@ -200,7 +193,7 @@
   }
 
   function spreads(model) {
-    return card({ title: "Spread over the batches", id: "spread-card",
+    return o.chartIn({ title: "Spread over the batches", id: "spread-card",
       caption: "How far the curvature of single batches lies apart, against the largest eigenvalue: a wide spread asks for caution.",
       means: "Largest less smallest Rayleigh quotient of the top vector over the batches of the pool, over the largest eigenvalue. A proposed learning rate carries this spread as its range." },
     ({ box, note }) => {
@@ -220,17 +213,13 @@
     });
   }
 
-  /** The spectral density of a run that has it; no card without. */
-  function density(model) {
-    return card({ title: "Spectral density", id: "density-card", wide: true,
-      caption: "Where the eigenvalues lie: most near zero, a few far out are what limits the step.",
-      means: "Density of the Hessian's eigenvalues by stochastic Lanczos quadrature, on a logarithmic scale, at the last sample." },
-    ({ box, card: element }) => {
-      const chart = new o.XYChart(box, model, { name: "density", label: "Spectral density of the Hessian", read: (colours) => o.densityOf(model, colours) });
-      const update = chart.update.bind(chart);
-      chart.update = () => { element.hidden = !o.densityOf(model, o.colours()); update(); };
-      return chart;
-    });
+  function zigzag(model) {
+    return o.chartIn({ title: "Consecutive gradients", id: "cosine-card",
+      caption: "Cosine of the angle between the gradients of two steps in a row: −1 is the zig-zag across a narrow valley.",
+      means: "Inner product of two consecutive gradients over their lengths, before clipping. Noise draws it towards 0; steps that overshoot the valley draw it below." },
+    ({ box }) => new o.LineChart(box, model, { name: "gradient-cosine", label: "Cosine of consecutive gradients", family: "gradients", show: (v) => o.number(v, 2),
+      optional: true, rules: [{ value: 0, name: "at right angles" }],
+      lines: (table, colours) => [{ name: "cosine", values: table.column("grad_cosine"), gaps: false, colour: colours.line, width: 1.6 }] }));
   }
 
   /** One button that says which axis comes next. */

@@ -81,7 +81,4 @@
       csv: ["multiple,loss,quadratic", ...MULTIPLES.map((c, i) => [c, losses[i], model2(c)].map((v) => (Number.isFinite(v) ? v : "")).join(","))].join("\r\n") + "\r\n",
     };
   }
-
-  /** The density of the eigenvalues at the last sample; null where the run has none. */
-  o.densityOf = () => null;
 })((window.otoscope = window.otoscope || {}));

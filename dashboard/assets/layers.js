@@ -9,7 +9,6 @@
     output: { family: "activations", title: "output size", share: false },
     entropy: { family: "activations", title: "attention entropy", share: true },
     rank: { family: "activations", title: "effective rank of the output", share: true },
-    cosine: { family: "gradients", title: "cosine of consecutive gradients", share: true },
   };
 
   o.Layers = class Layers {

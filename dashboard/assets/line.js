@@ -90,7 +90,7 @@
     update() {
       const table = this.table();
       const has = Boolean(table && this.options.lines(table, o.colours()).some((line) => line.values && line.values.some(Number.isFinite)));
-      if (this.card) this.card.hidden = this.options.optional && !has;
+      if (this.card) this.card.hidden = Boolean(this.options.optional) && !has;
       o.redraw(this.canvas);
     }
 

@@ -71,13 +71,6 @@
     return ["Balanced. ", `Batch and noise scale are of one size: twice the batch would take ${o.number((1 + ratio) / (1 + ratio / 2), 2)} times fewer steps for ${o.number(2 * (1 + ratio / 2) / (1 + ratio), 2)} times the compute.` + adaptive + task];
   }
 
-  const card = (about, make) => {
-    const made = o.chartCard(about.title, about);
-    const chart = make(made);
-    chart.card = made.card;
-    return { ...made, chart, update: () => chart.update() };
-  };
-
   /** The batch at each sample of the noise: the usual one there, not an epoch's short last one. */
   function batches(model, table) {
     const train = model.tables.train, samples = train && train.column("samples");
@@ -90,7 +83,7 @@
   }
 
   function scale(model) {
-    return card({ title: "Noise scale against the batch", id: "noise-scale-card",
+    return o.chartIn({ title: "Noise scale against the batch", id: "noise-scale-card",
       caption: "The batch at which half of a step is noise, with its 95 % interval; the dashed line is the batch of the run.",
       means: "Simple noise scale (McCandlish et al. 2018): trace of the gradient's covariance over its squared mean, from squared norms at two batch sizes. Both are averaged over samples and divided last. Where the squared gradient is not above zero with confidence, nothing is drawn." },
     ({ box }) => new o.LineChart(box, model, { name: "noise", label: "Noise scale and batch", family: "noise", log: () => true, show: scaleText,
@@ -105,7 +98,7 @@
   const bounded = (high, values) => high && high.map((v, i) => (v === Infinity ? 100 * values[i] : v));
 
   function tradeOff(model) {
-    return card({ title: "Time against compute", id: "trade-card",
+    return o.chartIn({ title: "Time against compute", id: "trade-card",
       caption: "Each batch size is a place on this curve: a larger batch moves left and up, fewer steps for more compute.",
       means: "(S/S_min − 1)(E/E_min − 1) = 1: S steps and E samples to a given loss, each over the fewest that any batch could do. S/S_min = 1 + noise scale / batch, E/E_min = 1 + batch / noise scale. At the noise scale both are 2." },
     ({ box }) => new o.XYChart(box, model, { name: "time-against-compute", label: "Steps against samples for every batch size",
@@ -134,7 +127,7 @@
   }
 
   function signal(model) {
-    return card({ title: "Signal to noise", id: "signal-card",
+    return o.chartIn({ title: "Signal to noise", id: "signal-card",
       caption: "Batch over noise scale: above 1 most of a step is signal, below 1 most of it is noise.",
       means: "B over the simple noise scale. The share of a step that is noise is 1 − 1/(1 + noise scale / B)." },
     ({ box }) => new o.LineChart(box, model, { name: "signal-to-noise", label: "Batch over noise scale", family: "noise", log: () => true, show: (v) => o.number(v, 2),
@@ -146,7 +139,7 @@
   }
 
   function parts(model) {
-    return card({ title: "Gradient and its noise", id: "parts-card",
+    return o.chartIn({ title: "Gradient and its noise", id: "parts-card",
       caption: "The two parts of the noise scale: how large the true gradient is, and how far single samples scatter around it.",
       means: "Squared length of the mean gradient, and the trace of the covariance of single samples' gradients; both unbiased running means, so the first can dip under zero while it is small." },
     ({ box }) => new o.LineChart(box, model, { name: "noise-parts", label: "Squared gradient and trace of its covariance", family: "noise", log: () => true,

@@ -16,6 +16,9 @@
     return { number, part, level: part > 0.6 ? "high" : part > 0.3 ? "middle" : "low" };
   }
 
+  /** The part of the largest obstacle, 0 where none was measured: what the list of runs is sorted by. */
+  o.largestObstacle = (obstacles) => Math.max(0, ...OBSTACLES.map(({ key, share }) => sized((obstacles || {})[key], share, key)).filter(Boolean).map((size) => size.part));
+
   const bar = (size, title) => o.h("div", { class: `bar ${size ? size.level : "none"}`, title, "aria-hidden": "true" },
     size ? o.h("span", { style: { width: 100 * size.part + "%" } }) : null);
 

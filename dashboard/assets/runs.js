@@ -10,7 +10,7 @@
     { key: "step", name: "Step", of: (run) => -run.step },
     { key: "loss", name: "Loss", of: (run) => o.toNumber(run.loss_last) },
     { key: "best", name: "Best", of: (run) => o.toNumber(run.loss_best) },
-    { key: "obstacles", name: "Obstacles", of: (run) => -Math.max(0, ...Object.values(run.obstacles || {}).map((part) => (part.measured ? o.toNumber(part.value) || 0 : 0))) },
+    { key: "obstacles", name: "Obstacles", of: (run) => -o.largestObstacle(run.obstacles) },
     { key: "ranks", name: "Ranks", of: (run) => -run.world_size },
     { key: "started", name: "Started", of: (run) => -run.started },
     { key: "seen", name: "Last seen", of: (run) => run.age_seconds },

@@ -7,7 +7,7 @@
   };
   const CHOICES = {
     x: ["step", "time", "samples"], yscale: ["linear", "log"], smoothing: ["0", "0.8", "0.9", "0.98"],
-    quantity: ["gradient", "update", "saturated", "dead", "output", "entropy", "rank", "cosine"],
+    quantity: ["gradient", "update", "saturated", "dead", "output", "entropy", "rank"],
     colour: ["relative", "absolute"], "strip-scale": ["own", "one"], theme: ["auto", "light", "dark"],
     eigenvalues: ["linear", "log"],
   };

@@ -9,10 +9,13 @@ import pytest
 from flask.testing import FlaskClient
 from otoscope.dashboard import create_app
 from otoscope.store import MemoryHome, Store
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.conftest import missing
 from tests.dashboard.browser import Watched, launch, served
+
+# a live page asks every 1.5 s; the usual 5 s are short on a machine that has other work
+expect.set_options(timeout=15_000)
 
 
 @pytest.fixture

@@ -71,7 +71,8 @@ class TestOnARecordedRun:
         said = page.locator("#view-curvature .stat strong").first.inner_text()
         assert float(said.replace(",", "")) == pytest.approx(top, rel=5e-3)
         series = page.evaluate("Object.keys(otoscope.model.tables)")
-        assert sorted(series) == ["curvature", "landscape", "train"]
+        assert sorted(series) == ["curvature", "gradients", "landscape", "train"]
+        assert page.evaluate("otoscope.model.tables.gradients.columns") == ["grad_cosine"]
         assert page.evaluate("otoscope.model.tables.train.columns.length") <= 4
 
     def test_the_scan_follows_the_chosen_sample_and_the_address(self, run, look, recorded):
