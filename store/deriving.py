@@ -12,6 +12,8 @@ from itertools import product
 
 import numpy as np
 
+from .noise_reading import NEEDS, is_estimated
+
 
 @dataclass(frozen=True, slots=True)
 class Derived:
@@ -135,4 +137,6 @@ def needs(family: str, quantity: str) -> tuple[str, ...]:
     for derived in DERIVED.get(family, ()):
         if derived.quantity == quantity:
             return derived.needs
+    if is_estimated(family, [quantity]):
+        return NEEDS
     return (quantity,)

@@ -11,6 +11,7 @@ from .buckets import Bucket
 from .errors import UnknownRunError
 from .home import Home, Judgement, Rows
 from .keys import RUN_ID
+from .noise_reading import MEMORY, ROWS, is_estimated, steps_before, with_estimates
 from .overlay import combine_ranks
 from .reducing import reduce_to
 from .runs import run_info
@@ -126,6 +127,44 @@ class Store:
         streams = self._streams(run, family, rank, attempt)
         schemas = self.home.schemas(run) if streams else {}
         chosen = select(family, [s for s in schemas.values() if s.family == family], columns)
+        estimated = is_estimated(family, chosen.wanted)
+        least = max(points, ROWS) if estimated else points
+        rows = self._table(run, streams, schemas, chosen, (start, stop), least, rank)
+        reduced = reduce_to(rows, points)
+        if estimated:
+            begun = int(rows.steps[0]) if start and len(rows) else 0
+            ahead = self._ahead(run, streams, schemas, chosen, begun, rank) if begun else None
+            whole = rows if ahead is None else joined([ahead, rows])
+            reduced = with_estimates(reduced, whole, len(whole) - len(rows), points)
+        found = chosen.derive(reduced)
+        return Series(found.steps, found.times, found.values, found.low, found.high, found.columns)
+
+    def _ahead(
+        self,
+        run: str,
+        streams: Sequence[StreamName],
+        schemas: Mapping[str, Schema],
+        chosen: Selection,
+        start: int,
+        rank: int | None,
+    ) -> Block:
+        """Return the rows before a step that the estimates from there on are made of too."""
+        begin = max(0, start - steps_before(self.home.extents(run, streams)))
+        span = (begin, start - 1)
+        return self._table(run, streams, schemas, chosen, span, MEMORY, rank)
+
+    def _table(
+        self,
+        run: str,
+        streams: Sequence[StreamName],
+        schemas: Mapping[str, Schema],
+        chosen: Selection,
+        span: tuple[int | None, int | None],
+        points: int,
+        rank: int | None,
+    ) -> Block:
+        """Return the recorded columns of some steps as one table, not reduced."""
+        family, (start, stop) = chosen.family, span
         attempts = self._spans(run, streams, start, stop)
         levels = choose_levels(attempts, points)
         asked = [
@@ -150,8 +189,7 @@ class Store:
             blocks.append(combine_ranks(tables, chosen.recorded, plain=plain, ends=ends))
         if not blocks:
             blocks = [combine_ranks({}, chosen.recorded, plain=rank is not None)]
-        rows = chosen.derive(reduce_to(joined(blocks), points))
-        return Series(rows.steps, rows.times, rows.values, rows.low, rows.high, rows.columns)
+        return joined(blocks)
 
     def _ends(
         self, run: str, family: str, attempt: int, streams: Sequence[StreamName], chosen: Selection

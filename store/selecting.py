@@ -9,6 +9,7 @@ import numpy as np
 
 from .blocks import Block
 from .deriving import DERIVED, Derived, derivations, written
+from .noise_reading import NEEDS, is_estimated
 from .schemas import Column, Schema
 
 
@@ -83,6 +84,8 @@ def select(family: str, schemas: Sequence[Schema], columns: Sequence[str] | None
         for layer in layers:
             if {written(derived.quantity, layer), derived.quantity} & asked:
                 needed |= _inputs(derived, layer) & set(known)
+    if is_estimated(family, list(columns)):
+        needed |= set(NEEDS) & set(known)
     recorded = [column for name, column in known.items() if name in needed]
     kept = list(dict.fromkeys(column.layer for column in recorded))
     return Selection(family, recorded, kept, list(columns))
