@@ -13,9 +13,9 @@ from torch import Tensor
 from ...store import Column, ConfigError
 from ..measures import Hessian, Spectrum, edge_of_stability, lanczos, newton_gain
 from .power_iteration import MOST_ITERATIONS, check_pyhessian, largest_by_pyhessian
-from .preconditioning import Preconditioner, preconditioner
+from .preconditioning import Preconditioner, preconditioner, rates
 from .probe import Training
-from .running import Pool, Running, dot
+from .running import PRODUCT, Pool, Running, dot
 
 
 @dataclass(kw_only=True)
@@ -55,6 +55,7 @@ class Curvature(Running):
     learning rate far too high leaves to measure."""
     _last_top: Tensor | None = field(default=None, init=False, repr=False)
     _optimizers: int = field(default=1, init=False, repr=False)
+    _rates: list[list[float]] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,6 +69,12 @@ class Curvature(Running):
         iterations = MOST_ITERATIONS if self.engine == "pyhessian" else 4 + 4 * self.k
         self.products = max(self.k, self.products or iterations)
         self.family, self.weight = "curvature", 4.0
+
+    def work(self) -> float:
+        """Return what a sample takes, in gradients of the pool."""
+        optimizers = [] if self._training is None else self._training.optimizers
+        own = sum("betas" in optimizer.defaults for optimizer in optimizers)
+        return 1 + PRODUCT * (self.products * (1 + own) + 2)
 
     def columns(self) -> list[Column]:
         """Return the columns of the family."""
@@ -90,6 +97,17 @@ class Curvature(Running):
         self._optimizers = max(1, len(training.optimizers))
         return super().attach(training)
 
+    def arm(self, step: int) -> None:
+        """Remember the weights and the learning rates that the step begins with."""
+        super().arm(step)
+        if self._training is not None:
+            self._rates = [rates(optimizer) for optimizer in self._training.optimizers]
+
+    def disarm(self) -> None:
+        """Let go of the remembered weights and rates."""
+        super().disarm()
+        self._rates = []
+
     def failed(self) -> None:
         """Forget the top vector: it may belong to weights that are gone."""
         self._last_top = None
@@ -107,7 +125,7 @@ class Curvature(Running):
             found["batch_sharpness"] = batch_sharpness(hessian)
             for place, optimizer in enumerate(training.optimizers):
                 mark = f"/{place}" if self._optimizers > 1 else ""
-                edge = self._edge(hessian, optimizer, found["lambda_1"])
+                edge = self._edge(hessian, optimizer, place, found["lambda_1"])
                 found |= {name + mark: value for name, value in edge.items()}
             found["products"] = float(hessian.products)
         return found
@@ -142,9 +160,10 @@ class Curvature(Running):
         return found
 
     def _edge(
-        self, hessian: Hessian, optimizer: torch.optim.Optimizer, top: float
+        self, hessian: Hessian, optimizer: torch.optim.Optimizer, place: int, top: float
     ) -> dict[str, float]:
-        precondition = preconditioner(optimizer, hessian.parameters)
+        lrs = self._rates[place] if place < len(self._rates) else None
+        precondition = preconditioner(optimizer, hessian.parameters, lrs)
         if precondition is None:
             return {}
         if precondition.root is None:

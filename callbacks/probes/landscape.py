@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ...store import Column
 from ..measures import horizon, step_position
 from .probe import Training
-from .running import Pool, Running, dot
+from .running import PRODUCT, Pool, Running, dot
 
 MULTIPLES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Multiples of the update at which the loss is scanned."""
@@ -38,6 +38,10 @@ class Landscape(Running):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.family, self.weight, self.guess = "landscape", 1.0, 20.0
+
+    def work(self) -> float:
+        """Return what a sample takes, in gradients of the pool: a gradient, a product, the scan."""
+        return 1 + PRODUCT + (len(MULTIPLES) - 1) / 3
 
     def columns(self) -> list[Column]:
         """Return alpha, horizon, uphill, the scan, slope and curvature."""

@@ -31,10 +31,20 @@ class Preconditioner:
     root: Tensor | None = None
 
 
+def rates(optimizer: torch.optim.Optimizer) -> list[float]:
+    """Return the learning rates of an optimizer's groups, as they are now."""
+    return [float(group["lr"]) for group in optimizer.param_groups]
+
+
 def preconditioner(
-    optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]
+    optimizer: torch.optim.Optimizer,
+    parameters: Sequence[Tensor],
+    lrs: Sequence[float] | None = None,
 ) -> Preconditioner | None:
     """Return how an optimizer scales the Hessian of `parameters`, of which some may not be its own.
+
+    `lrs` are the learning rates of its groups in the step that is meant; a scheduler may have set
+    others since.
 
     Known are SGD without dampening, Adam and AdamW (also AMSGrad), each exactly that class, with
     one momentum for all groups. None for anything else: a guess would be taken for a measurement.
@@ -45,15 +55,22 @@ def preconditioner(
     Preconditioner(name='SGD', lr=0.1, momentum=0.9, nesterov=False, beta1=0.9, root=None)
     """
     optimizer = getattr(optimizer, "optimizer", optimizer)  # Lightning wraps it
-    groups = [group for group in optimizer.param_groups if group["params"]]
+    told = rates(optimizer) if lrs is None else list(lrs)
+    if len(told) != len(optimizer.param_groups):
+        return None  # a group came in between
+    groups = [
+        {**group, "lr": lr}
+        for group, lr in zip(optimizer.param_groups, told, strict=True)
+        if group["params"]
+    ]
     settings = [_settings(type(optimizer), group) for group in groups]
     if not settings or settings[0] is None or any(s != settings[0] for s in settings):
         return None
     name, momentum, nesterov, beta1 = settings[0]
-    top = max(float(group["lr"]) for group in groups)
+    top = max(group["lr"] for group in groups)
     group_of = {id(p): group for group in groups for p in group["params"]}
     shares = [
-        (float(group_of[id(p)]["lr"]) / top if top else 1.0) if id(p) in group_of else 0.0
+        (group_of[id(p)]["lr"] / top if top else 1.0) if id(p) in group_of else 0.0
         for p in parameters
     ]
     if name == "SGD":

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ...store import Column, ConfigError
+from ..budget import POOL
 from ..measures import Hessian
 from ..undisturbed import CollectiveError, Look, undisturbed
 from .pool import batch_size, copied, limited
@@ -25,6 +26,10 @@ BY_DIFFERENCES = (
     "the loss has no second derivative (as EmbeddingBag, ctc_loss and fused kernels have none), or "
     "none to rely on; Hessian products are differences of gradients"
 )
+PRODUCT = 2.9
+"""What a Hessian product costs, in gradients."""
+GRADIENT = 0.6
+"""What a gradient costs of a training step: the rest are data, optimizer and the loop."""
 _FEWEST = 8
 """Samples of a batch below which running out of memory does not go on halving them."""
 
@@ -110,9 +115,8 @@ class Pool:
         self._put(w.add(part.view_as(w), alpha=multiple) for w, part in pairs)
 
     def _put(self, weights: Iterable[Tensor]) -> None:
-        with torch.no_grad():
-            for parameter, weight in zip(self.parameters, weights, strict=True):
-                parameter.copy_(weight)
+        for parameter, weight in zip(self.parameters, weights, strict=True):
+            parameter.data.copy_(weight)
 
     def _loss(self, batch: Any) -> Tensor:
         """Return the loss of a batch: with the same draws, buffers, counters and lists every time.
@@ -192,6 +196,14 @@ class Running(Probe):
                 f"samples={self.samples}, first={self.first}"
             )
         self.dear = True
+
+    def work(self) -> float:
+        """Return what a sample takes, in gradients of the whole pool."""
+        raise NotImplementedError
+
+    def price(self, samples: int) -> float:
+        """Return what a first sample may cost, in micro-batches of so many samples each."""
+        return GRADIENT * self.work() * POOL * min(self.samples, samples) / samples
 
     def columns(self) -> list[Column]:
         """Return the columns of the family."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from otoscope.callbacks.probes.curvature import Curvature
 from otoscope.callbacks.probes.probe import Training
-from torch import nn
+from torch import Tensor, nn
 
 from tests.callbacks.by_hand import Fit
 
@@ -192,6 +192,41 @@ def test_each_of_several_optimizers_is_held_against_the_edge_of_its_own_block():
     assert measured["edge_ratio/1"] == pytest.approx(tops[1] * 0.3 / 3, rel=1e-3)
     assert math.isnan(measured["edge_ratio/2"])
     assert "edge_ratio" not in measured
+
+
+@pytest.mark.parametrize(
+    ("kind", "lr", "steps"), [(torch.optim.SGD, 0.6, 900), (torch.optim.Adam, 0.01, 1500)]
+)
+def test_training_on_the_full_batch_settles_at_the_edge_of_stability(kind, lr, steps):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = [nn.Linear(20, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 5)]
+        model = nn.Sequential(*layers)
+        batch = (torch.randn(100, 20), torch.randn(100, 5))
+    optimizer = kind(model.parameters(), lr=lr)
+
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return nn.functional.mse_loss(model(batch[0]), batch[1])
+
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss(model, batch).backward()
+        optimizer.step()
+    probe = Curvature()
+    columns = probe.attach(Training(model, [optimizer], loss_fn=loss, batches=lambda: [batch]))
+    measured = dict(zip([c.name for c in columns], probe.sample(steps), strict=True))
+    assert measured["edge_ratio"] == pytest.approx(1.0, abs=0.04)
+
+
+def test_the_edge_is_that_of_the_rate_that_the_step_was_taken_with():
+    fit = Fit()
+    probe = Curvature()
+    columns = [c.name for c in probe.attach(fit.training())]
+    probe.arm(20)
+    fit.optimizer.param_groups[0]["lr"] = 0.4  # a scheduler's, for the next step
+    armed = dict(zip(columns, probe.sample(20), strict=True))
+    now = dict(zip(columns, probe.sample(21), strict=True))
+    assert now["edge_ratio"] == pytest.approx(4 * armed["edge_ratio"])
 
 
 def test_adam_has_an_edge_from_its_tenth_step_and_moves_nothing_without_gradients():
