@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from otoscope.diagnostics import judge
 from otoscope.diagnostics.fold import Fold, fold
 from otoscope.diagnostics.judging import report_of
 from otoscope.diagnostics.verdict import sentence
-from otoscope.store import Column, Event, Frame, Meta, Schema
+from otoscope.store import Column, Event, Frame, MemoryHome, Meta, Schema, Store
 from otoscope.store.schemas import dumps
 
 RUN = "obstacles-01"
@@ -174,3 +175,15 @@ def test_noise_that_drowns_the_gradient_is_undetermined_and_no_number() -> None:
     found = panel([*trained(410), *noisy(gradient=0.0, trace=64.0)])["noise"]
     assert found["value"] is None and not found["measured"] and found["samples"] == 200
     assert found["sentence"].startswith("undetermined after 200 samples: the ")
+
+
+def test_the_noise_on_the_panel_is_the_last_that_the_store_reads() -> None:
+    home = MemoryHome()
+    home.write_meta(RUN, {"batch_size": 64})
+    for schema in SCHEMAS.values():
+        home.add_schema(RUN, schema)
+    frames = sorted([*trained(410), *noisy(1.0, 64.0)], key=lambda f: (f.step, f.family))
+    home.append(RUN, frames)
+    read = Store(home).read(RUN, "noise")
+    found = judge(Store(home), RUN)["obstacles"]["noise"]
+    assert found["scale"] == pytest.approx(float(read.column("noise_scale")[-1]), rel=1e-5)
