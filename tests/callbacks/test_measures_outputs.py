@@ -92,6 +92,13 @@ def test_unequal_scales_make_a_gaussian_look_heavy_tailed_as_its_caveat_says():
     assert tail_index(noise * scales, group=10).item() < 1.2
 
 
+def test_zeros_are_left_out_of_the_tail():
+    noise = torch.randn(10_000, generator=torch.Generator().manual_seed(6))
+    with_zeros = noise.clone()
+    with_zeros[::1000] = 0
+    assert tail_index(with_zeros).item() == pytest.approx(tail_index(noise).item(), rel=0.02)
+
+
 def test_too_little_noise_has_no_tail():
     assert math.isnan(tail_index(torch.ones(3)).item())
     assert math.isnan(tail_index(torch.zeros(64)).item())
