@@ -23,7 +23,7 @@ from .probes.gradients import Gradients
 from .probes.initialization import Initialization
 from .probes.inputs import Inputs
 from .probes.noise import Noise
-from .probes.pool import copied
+from .probes.pool import batch_size, copied
 from .probes.probe import AFTERMATH, Probe, ProbeOffError, Training, clock
 from .probes.system import System
 from .transfer import Pending
@@ -104,6 +104,7 @@ class Sampling:
         self._attached: dict[str, _Attached] = {}
         self._norm_due = False
         self._armed = False
+        self._priced = False
         self._wants_batch = False
         guard.on_failure = self._failed
 
@@ -175,8 +176,21 @@ class Sampling:
 
     def keep_batch(self, batch: Any, step: int) -> None:
         """Keep the tensors of a batch while a probe that looks at batches is about to sample."""
-        if self._wants_batch or self._budget.dear_from - POOL <= step:
+        dear = self._budget.dear_from - POOL <= step
+        if self._wants_batch or dear:
             self.batches.append(copied(batch))
+        if dear and not self._priced:
+            self._price(batch_size(batch) or 0)
+
+    def _price(self, samples: int) -> None:
+        """Tell the budget what the dear probes cost on batches of this size, now that one is seen."""
+        self._priced = True
+        parts = max(1, len(self._training.parts()))
+        for attached in self._attached.values():
+            with self._guard(attached.border):
+                if attached.probe.dear and samples:
+                    guess = attached.probe.price(samples) / parts
+                    self._budget.claims[attached.probe.name].guess = guess
 
     def has_work(self, step: int) -> bool:
         """Tell whether anything is to be done at the end of a step: in most there is nothing."""

@@ -32,8 +32,8 @@ class Curvature(Running):
     note in the run's events says. Measured are the weights that the step began with, the same that
     its recorded loss belongs to: those behind it may already be spoiled.
 
-    Memory while it samples, in copies of the weights: `products` + 8, plus twice the batches of the
-    pool, and the graphs of the pool for one product; between samples one, the top vector.
+    Memory while it samples, in copies of the weights: `products` + 8 and one for each batch, and the
+    graphs of the pool for one product; between samples one, the top vector.
 
     Columns: `lambda_1` … `lambda_k`, `bound_1` …, `lambda_min`, `lambda_spread` (largest less smallest
     Rayleigh quotient of the top vector over the batches; nan for one batch), `batch_sharpness` (mean
@@ -121,18 +121,18 @@ class Curvature(Running):
         """Return the curvature at the weights that the step began with."""
         pool.begin()
         with pool.hessian() as hessian:
-            found = self._top(hessian)
-            found["batch_sharpness"] = batch_sharpness(hessian)
-            for place, optimizer in enumerate(training.optimizers):
+            gradient, sharpness = hessian.gradient, batch_sharpness(hessian)
+            hessian.gradients.clear()  # their memory is for the vectors of Lanczos
+            found = self._top(hessian, gradient) | {"batch_sharpness": sharpness}
+            for place in range(len(training.optimizers)):
                 mark = f"/{place}" if self._optimizers > 1 else ""
-                edge = self._edge(hessian, optimizer, place, found["lambda_1"])
+                edge = self._edge(hessian, gradient, place, found["lambda_1"])
                 found |= {name + mark: value for name, value in edge.items()}
             found["products"] = float(hessian.products)
         return found
 
-    def _top(self, hessian: Hessian) -> dict[str, float]:
+    def _top(self, hessian: Hessian, gradient: Tensor) -> dict[str, float]:
         """Return the top of the spectrum, with what its largest vector tells of the batches."""
-        gradient = hessian.gradient
         pooled = ByBatch(hessian)
         few = self.engine == "lanczos" and self.k == 1  # else one product costs less
         spectrum = self._largest(pooled if few else hessian, gradient, hessian, self.k)
@@ -159,9 +159,10 @@ class Curvature(Running):
         found["top_space_share"] = _share(gradient, spectrum.vectors)
         return found
 
-    def _edge(
-        self, hessian: Hessian, optimizer: torch.optim.Optimizer, place: int, top: float
-    ) -> dict[str, float]:
+    def _edge(self, hessian: Hessian, gradient: Tensor, place: int, top: float) -> dict[str, float]:
+        """Return how far the optimizer at a place is from its edge."""
+        assert self._training is not None
+        optimizer = self._training.optimizers[place]
         lrs = self._rates[place] if place < len(self._rates) else None
         precondition = preconditioner(optimizer, hessian.parameters, lrs)
         if precondition is None:
@@ -173,7 +174,7 @@ class Curvature(Running):
         def product(vector: Tensor) -> Tensor:
             return root * hessian(root * vector)
 
-        spectrum = self._largest(product, root * hessian.gradient, hessian, 1)
+        spectrum = self._largest(product, root * gradient, hessian, 1)
         largest = float(spectrum.values[0])
         return {
             "preconditioned_lambda": largest,
@@ -215,7 +216,7 @@ class ByBatch:
         self._vectors.append(vector)
         total = torch.zeros_like(vector)
         rows: list[Tensor] = []
-        for index in range(len(self._hessian.gradients)):
+        for index in range(len(self._hessian.losses)):
             image = self._hessian.product(index, vector)
             rows.append(torch.stack([torch.dot(image, v) for v in self._vectors]))
             total += image

@@ -56,7 +56,7 @@ class Noise(Probe):
         self._source = halves or Split(training)
         self.dear = halves is not None
         if halves is not None:
-            self.first, self.guess = halves.first, halves.guess
+            self.first, self.guess, self.weight = halves.first, halves.guess, 2.0
         return columns(ranks=training.world_size > 1) if halves is None else halves.attach(training)
 
     def arm(self, step: int) -> None:

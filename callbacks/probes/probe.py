@@ -143,6 +143,10 @@ class Probe:
         """Return the values of the step, after its optimizer stepped, in the columns' order."""
         raise NotImplementedError
 
+    def price(self, samples: int) -> float:
+        """Return what a first sample may cost, in micro-batches of so many samples each."""
+        return self.guess
+
     def changed(self) -> Sequence[Column] | None:
         """Return the columns where a sample has others than the one before, else None."""
         return None

@@ -81,8 +81,8 @@ class Pool:
             self._building = False
         self._hessian = hessian
         try:
-            finite = all(map(math.isfinite, hessian.losses))
-            if not (finite and bool(torch.isfinite(hessian.gradient).all())):
+            finite = all(bool(torch.isfinite(g).all()) for g in hessian.gradients)
+            if not (finite and all(map(math.isfinite, hessian.losses))):
                 raise FloatingPointError("the loss or its gradient is not finite")
             yield hessian
         finally:
