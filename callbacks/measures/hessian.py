@@ -97,15 +97,25 @@ class Hessian:
     @property
     def gradient(self) -> Tensor:
         """The mean gradient, [d]."""
-        return torch.stack(self.gradients).mean(0)
+        total = self.gradients[0].clone()
+        for gradient in self.gradients[1:]:  # without a copy of all of them
+            total += gradient
+        return total / len(self.gradients)
 
     def __call__(self, vector: Tensor) -> Tensor:
         """Return the product of the mean Hessian with a vector [d]; counted in `products`."""
         self.products += 1
+        method = self.method
+        total = self._sum(vector)
+        if self.method != method:  # found out in the middle: the sum would be of both kinds
+            total = self._sum(vector)
+        return total / len(self.losses)
+
+    def _sum(self, vector: Tensor) -> Tensor:
         total = torch.zeros_like(vector)
         for index in range(len(self.losses)):
             total += self.product(index, vector)
-        return total / len(self.losses)
+        return total
 
     def product(self, index: int, vector: Tensor) -> Tensor:
         """Return the product of one loss's Hessian with a vector [d] (not counted)."""

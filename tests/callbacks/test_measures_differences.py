@@ -110,6 +110,17 @@ def reference(loss: Callable[[Tensor], Tensor], weights: Tensor) -> Tensor:
     return matrix
 
 
+def test_one_product_is_never_of_both_kinds():
+    w = torch.tensor([0.3, 0.7], dtype=torch.float64, requires_grad=True)
+    ids = torch.tensor([[0, 1]])
+    losses = [
+        lambda: (w[0] - w[1]).abs() * w.sum() ** 2,
+        lambda: F.embedding_bag(ids, w.view(2, 1), mode="sum").pow(3).sum(),
+    ]
+    auto, apart = Hessian(losses, [w]), Hessian(losses, [w], method="difference")
+    assert torch.equal(auto(torch.ones_like(w)), apart(torch.ones_like(w)))
+
+
 def test_a_function_without_a_graph_would_read_zero_if_it_were_taken_at_its_word():
     weights = torch.ones(3, requires_grad=True)
     exact = Hessian([lambda: kernel(weights)], [weights], method="exact")
