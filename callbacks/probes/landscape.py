@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from ...store import Column
 from ..measures import horizon, step_position
 from .probe import Training
@@ -28,8 +30,8 @@ class Landscape(Running):
     medians of five scans or more.
 
     All are nan where the weights did not move (a learning rate of 0, a step that a loss scaler
-    skipped). Rank 0, the raw module, float32, dropout off. Memory: five copies of the weights, and
-    the graphs of the pool for one product.
+    skipped). Rank 0, the raw module, float32, dropout off. Memory: some ten copies of the weights
+    while it samples, and the graph of one batch for one product.
     """
 
     first: int = 30
@@ -56,9 +58,9 @@ class Landscape(Running):
         if not bool(delta.any()):
             return {}
         pool.begin()
-        with pool.hessian() as hessian:
-            slope, curvature = dot(hessian.gradient, delta), dot(hessian(delta), delta)
-        losses = [sum(hessian.losses) / len(hessian.losses)]
+        along = [_along(pool, batch, delta) for batch in range(len(pool))]
+        loss, slope, curvature = (sum(part) / len(along) for part in zip(*along, strict=True))
+        losses = [loss]
         if not (math.isfinite(slope) and math.isfinite(curvature)):
             raise FloatingPointError("the curvature along the update is not finite")
         for multiple in MULTIPLES[1:]:
@@ -69,3 +71,11 @@ class Landscape(Running):
         found["alpha"] = step_position(slope, curvature)
         found["horizon"] = min(horizon(MULTIPLES, losses, slope, curvature), MULTIPLES[-1])
         return found
+
+
+def _along(pool: Pool, batch: int, delta: Tensor) -> tuple[float, float, float]:
+    """Return a batch's loss, and its first and second derivative along a direction."""
+    with pool.hessian(batch) as hessian:
+        slope = dot(hessian.gradient, delta)
+        hessian.gradients.clear()
+        return hessian.losses[0], slope, dot(hessian(delta), delta)

@@ -61,19 +61,23 @@ class Pool:
         self.by_differences = False
         """Whether products were differences of gradients."""
 
+    def __len__(self) -> int:
+        return len(self._batches)
+
     @property
     def samples(self) -> float:
         """Samples in all batches together, nan where that is not known."""
         return float(sum(batch_size(batch) or 0 for batch in self._batches)) or math.nan
 
     @contextlib.contextmanager
-    def hessian(self) -> Iterator[Hessian]:
+    def hessian(self, batch: int | None = None) -> Iterator[Hessian]:
         """Give the Hessian of the mean loss over the batches, at the weights as they are.
 
-        By differences of gradients where there is no second derivative; its `method` tells.
+        Or of one batch alone: then no more than its graph is kept. By differences of gradients where there is no second derivative; its `method` tells.
         Raises FloatingPointError where the loss or its gradient is not finite.
         """
-        losses = [partial(self._loss, batch) for batch in self._batches]
+        chosen = self._batches if batch is None else [self._batches[batch]]
+        losses = [partial(self._loss, one) for one in chosen]
         self._building = True
         try:
             hessian = Hessian(losses, self.parameters)
@@ -86,7 +90,7 @@ class Pool:
                 raise FloatingPointError("the loss or its gradient is not finite")
             yield hessian
         finally:
-            self.by_differences = hessian.method == "difference"
+            self.by_differences |= hessian.method == "difference"
             self._hessian = None
             hessian.close()
 
