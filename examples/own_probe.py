@@ -69,12 +69,12 @@ def net(outlier: bool) -> nn.Sequential:
     return model
 
 
-def main(steps: int, outlier: bool, seed: int) -> str:
+def main(steps: int, outlier: bool, every: int | None, seed: int) -> str:
     """Train and return the run's id."""
     torch.manual_seed(seed)
     loader, model = digits(seed), net(outlier)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    recorder = attach(model, optimizer, probes=["default", Outliers()], run="outliers")
+    recorder = attach(model, optimizer, probes=["default", Outliers(every)], run="outliers")
     step = 0
     while step < steps:
         for images, labels in loader:
@@ -94,6 +94,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Train on handwritten digits, with a probe more.")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--outlier", action="store_true", help="begin with one unit far too loud")
+    parser.add_argument("--every", type=int, help="steps between samples [default: by the budget]")
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    print("run", main(arguments.steps, arguments.outlier, arguments.seed))
+    given = parser.parse_args()
+    print("run", main(given.steps, given.outlier, given.every, given.seed))
