@@ -10,7 +10,7 @@
     const stats = o.h("div", { class: "stats" }), absent = o.h("div", {}), said = o.h("div", {});
     const scan = o.scanCard(model);
     const cards = [eigenvalues(model), edges(model), gains(model), scan, horizons(model, scan), positions(model), shares(model), spreads(model), zigzag(model), o.densityCard(model)];
-    const grid = o.h("div", { class: "grid" }, cards.map((card) => card.card));
+    const grid = o.h("div", { class: "grid", hidden: true }, cards.map((card) => card.card));
     o.byId("view-curvature").replaceChildren(said, stats, absent, grid);
 
     function show() {

@@ -6,7 +6,7 @@
   function noisePage(model) {
     const stats = o.h("div", { class: "stats" }), absent = o.h("div", {}), said = o.h("div", {});
     const cards = [scale(model), tradeOff(model), signal(model), parts(model)];
-    const grid = o.h("div", { class: "grid" }, cards.map((card) => card.card));
+    const grid = o.h("div", { class: "grid", hidden: true }, cards.map((card) => card.card));
     o.byId("view-noise").replaceChildren(said, stats, absent, grid);
 
     function show() {
