@@ -38,9 +38,25 @@ def squared_norms(
 def stacked(squares: Sequence[float | torch.Tensor], device: torch.device) -> torch.Tensor:
     """Return numbers or device scalars as one float64 vector on a device."""
     if all(isinstance(square, float) for square in squares):
-        return torch.tensor(squares, dtype=torch.float64, device=device)
-    rows = [torch.as_tensor(square, dtype=torch.float64, device=device) for square in squares]
+        return moved(torch.tensor(squares, dtype=torch.float64), device)
+    rows = [
+        square.to(device, torch.float64)
+        if isinstance(square, torch.Tensor)
+        else torch.full((), square, dtype=torch.float64, device=device)
+        for square in squares
+    ]
     return torch.stack(rows)
+
+
+def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a tensor of the host on a device, without waiting for the device's queue.
+
+    >>> moved(torch.tensor([1.0, 2.0]), torch.device("cpu")).tolist()
+    [1.0, 2.0]
+    """
+    if device.type == "cuda" and not tensor.is_cuda:  # a copy of other memory is waited for
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def all_finite(tensors: Sequence[torch.Tensor]) -> bool:

@@ -59,6 +59,10 @@ def sampled_rows(outputs: Tensor, *, rows: int = 512, dim: int | None = None) ->
     if total <= rows:
         return units.reshape(total, -1)
     chosen = (torch.arange(rows, device=outputs.device) * total) // rows
-    # One index a dimension: reshape would copy all outputs of a convolution.
-    places = torch.unravel_index(chosen, units.shape[:-1])
-    return units[places]
+    # One index a dimension: reshape would copy all outputs of a convolution. Worked out by hand, as
+    # torch.unravel_index makes tensors of the sizes, for which a GPU is waited for.
+    places = []
+    for size in reversed(units.shape[:-1]):
+        places.append(chosen % size)
+        chosen = chosen // size
+    return units[tuple(reversed(places))]

@@ -14,6 +14,7 @@ from torch.nn.parameter import is_lazy
 from ...store import Column, ConfigError, schemas
 from ..layers import PARAMETRIZED, ROOT, owner_of
 from ..measures.activations import activation_kind, saturated_share
+from ..norms import moved
 from .attended import Attended, attended
 from .collapse import Ranks
 from .forwards import Forwards, is_real, seconds_of_a_pass
@@ -288,7 +289,7 @@ class Activations(Probe):
                 self._absmax.copy_(torch.maximum(self._absmax, peaks))
             fired, late = self._fired()
             sums, absmax = self._sums, self._absmax[:, None]
-            table = torch.cat([sums, absmax, fired.to(device)], 1)
+            table = torch.cat([sums, absmax, moved(fired, device)], 1)
             table[:, :5] = torch.where(sums[:, :1] > 0, table[:, :5], math.nan)
             # of an activation the first are numel, samples, saturated; ReLU counts over the window
             table[:, 5] = torch.where(table[:, 5].isnan(), table[:, 1], table[:, 5])
@@ -296,9 +297,9 @@ class Activations(Probe):
                 table[row, 7] = dead
             known = self._ranks.found()
             ranks = torch.tensor([known.get(row, math.nan) for row in self._outputs])
-            sites = [number for site in self._attended.values() for number in site.tell()]
-            rest = [ranks, *(number.reshape(1) for number in sites)]
-            return torch.cat([table[self._rows, self._places], *(n.to(device) for n in rest)])
+            sites = [number for site in self._attended.values() for number in site.tell(device)]
+            rest = [moved(ranks, device), *(number.to(device).reshape(1) for number in sites)]
+            return torch.cat([table[self._rows, self._places], *rest])
 
     def _fired(self) -> tuple[torch.Tensor, list[tuple[int, torch.Tensor]]]:
         """Return float32[watched, (samples, units, dead)], and what of it is on the device."""

@@ -38,10 +38,11 @@ class Attended:
         """Return the columns of its numbers."""
         return [Column.of(name, layer=self.path) for name in ("entropy", "max_logit")]
 
-    def tell(self) -> tuple[Tensor, Tensor]:
+    def tell(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return mean entropy and largest logit over the calls of a sample; NaN without any."""
         if not self.calls:
-            return torch.tensor(math.nan), torch.tensor(math.nan)
+            nothing = torch.full((), math.nan, device=device)
+            return nothing, nothing
         entropy = torch.stack([call.entropy for call in self.calls]).nanmean()
         logits = torch.stack([call.max_logit for call in self.calls])
         largest = torch.where(logits.isnan(), -math.inf, logits).amax()

@@ -120,7 +120,7 @@ class Gradients(Probe):
                 rows.append(self._adam_ratio(grad))
             if not self._training.sharded:
                 cosine = self._tap.pairs.end(self._square())
-                rows.append(torch.as_tensor(cosine, device=self._device).reshape(1))
+                rows.append(stacked([cosine], self._device))
             return torch.cat(rows).float()
 
     def _square(self) -> float | torch.Tensor:

@@ -14,6 +14,7 @@ from ..measures.batches import batch_parts
 from ..measures.initialization import first_tensor
 from ..measures.loss_at_start import chance_loss
 from ..measures.weights import drawn, identical_rows, weighted_modules
+from ..norms import stacked
 from .forwards import Forwards, is_compiled, seconds_of_a_pass
 from .hooks import Look
 from .probe import COLD, Probe, ProbeOffError, Training, clock
@@ -178,6 +179,10 @@ class Initialization(Probe):
         parts = batch_parts(batches[-1]) if batches else None
         classes = getattr(self._training.model, "num_classes", None)
         expected = chance_loss(self._logits, parts, classes if type(classes) is int else None)
+        if (
+            expected.device != initial.device and expected.is_cpu
+        ):  # a constant: nobody is waited for
+            expected = torch.full_like(initial, float(expected))
         return [initial, expected, initial.to(expected.device) / expected]
 
     def disarm(self) -> None:
@@ -213,5 +218,6 @@ def _ratio(a: Tensor | None, b: Tensor | None) -> Tensor | float:
 
 
 def _stacked(numbers: Sequence[Tensor | float]) -> Tensor:
-    device = next((n.device for n in numbers if isinstance(n, Tensor)), torch.device("cpu"))
-    return torch.stack([torch.as_tensor(n, device=device).float() for n in numbers])
+    devices = [n.device for n in numbers if isinstance(n, Tensor)]
+    device = next((d for d in devices if d.type != "cpu"), torch.device("cpu"))
+    return stacked([n if isinstance(n, Tensor) else float(n) for n in numbers], device).float()

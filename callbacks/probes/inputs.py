@@ -63,7 +63,7 @@ class Inputs(Probe):
 
     def _labels(self, parts: BatchParts) -> torch.Tensor:
         if parts.labels is None:
-            return torch.full((3,), torch.nan)
+            return torch.full((3,), torch.nan, device=parts.inputs.device)
         counts = label_counts(parts.labels)
         self._running = counts if self._running is None else self._running + counts
         classes = (self._running > 0).sum().float()

@@ -65,12 +65,12 @@ class GradientPairs:
         """
         cosine: Number = math.nan
         if self._compares and self._whole:
-            dot = sum(self._dots.values(), 0.0)
+            dot = _total(list(self._dots.values()))
             lengths = self._kept_square * square
-            if isinstance(lengths, Tensor) or isinstance(dot, Tensor):
+            if isinstance(lengths, Tensor):
                 # 0/0 is the NaN of a gradient of nothing
-                cosine = (dot / torch.as_tensor(lengths).sqrt()).clamp(-1.0, 1.0)
-            elif 0 < lengths < math.inf:
+                cosine = (dot / lengths.sqrt()).clamp(-1.0, 1.0)
+            elif not isinstance(dot, Tensor) and 0 < lengths < math.inf:
                 cosine = max(-1.0, min(1.0, dot / math.sqrt(lengths)))
         if self._keeps and self._whole:
             self._kept_square = square
@@ -83,6 +83,13 @@ class GradientPairs:
         """Let go of a copy whose next step was not measured."""
         if step > self._step:
             self._kept = {}
+
+
+def _total(numbers: list[Number]) -> Number:
+    tensors = [number for number in numbers if isinstance(number, Tensor)]
+    if tensors:
+        return torch.stack([number.to(tensors[0].device) for number in tensors]).sum()
+    return sum(float(number) for number in numbers)
 
 
 def _dot(a: Tensor, b: Tensor) -> Number:
