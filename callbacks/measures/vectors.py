@@ -55,7 +55,7 @@ def flat(parameters: Sequence[Tensor], parts: Iterable[Tensor | None]) -> Tensor
 
 
 def split(parameters: Sequence[Tensor], vector: Tensor) -> list[Tensor]:
-    """Return a vector [d] as one tensor a parameter, of its shape and type."""
+    """Return a vector [d] as one tensor a parameter, of its shape (autograd sees to the type)."""
     size = sum(p.numel() for p in parameters)
     if vector.shape != (size,):
         raise ConfigError(
@@ -63,7 +63,7 @@ def split(parameters: Sequence[Tensor], vector: Tensor) -> list[Tensor]:
             f"{tuple(vector.shape)}"
         )
     parts = vector.split([p.numel() for p in parameters])
-    return [part.view(p.shape).to(p) for part, p in zip(parts, parameters, strict=True)]
+    return [part.view(p.shape) for part, p in zip(parts, parameters, strict=True)]
 
 
 def _names(dtypes: Iterable[torch.dtype]) -> str:
