@@ -18,9 +18,8 @@ from .words import count, number, percent
 COLUMNS = ("small_sq", "big_sq", "small", "big")
 KEPT = 16
 """Noise scales that are kept of the whole run, evenly: twice as many are thinned to these."""
-SMALL, LARGE = 0.1, 0.5
-"""Shares of a step that are noise: under the first the batch is larger than needed, over the second
-a larger one pays for itself."""
+SMALL = 0.1
+"""Share of a step that is noise under which the batch is larger than needed."""
 
 
 @dataclass(slots=True)
@@ -89,14 +88,13 @@ class Noise:
                 f"{percent(share)} of a step is noise: with {batch} in a batch it takes "
                 f"{number(factor)} steps where one without noise would do"
             )
-        levers = ["a larger batch", "gradient accumulation", "a learning rate that decays"]
         return {
             "value": factor,
             "low": low,
             "high": high,
             "trend": trend(np.array([scale for _, scale in self.scales])),
             "sentence": sentence,
-            "levers": levers if share > LARGE else [],
+            "levers": ["a larger batch", "gradient accumulation", "a learning rate that decays"],
             "measured": True,
             "step": self.step,
             "samples": samples,

@@ -118,7 +118,7 @@ class Obstacles:
             ahead = "1 step" if value == 1 else f"{number(value)} steps"
             sentence = f"slope and curvature foretell the loss {ahead} ahead"
         levers = ["a smaller learning rate", "a longer warm-up", "gradient clipping"]
-        return measured(value, values, steps, sentence, levers if value < 4 else [])
+        return measured(value, values, steps, sentence, levers)
 
     def _conditioning(self, meta: Meta) -> dict[str, Json] | None:
         steps, plain = self._of("newton_gain")
@@ -139,8 +139,7 @@ class Obstacles:
         else:
             way = "leaves" if left <= value else "makes it"
             sentence += f"; the scaling of {optimizer or 'the optimizer'} {way} {number(left)}"
-        worst = left if left is not None else value
-        found = measured(value, plain, steps, sentence, levers if worst > 2 else [])
+        found = measured(value, plain, steps, sentence, levers)
         return {**found, "preconditioned": left}
 
     def _of(self, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -51,7 +51,8 @@
     const table = model.tables.curvature;
     const top = last(model, "curvature", "lambda_1"), bound = table && table.column("bound_1");
     const own = recent(model, "curvature", "preconditioned_newton_gain", 5), plain = recent(model, "curvature", "newton_gain", 5);
-    const pool = last(model, "curvature", "pool_samples"), spread = last(model, "curvature", "lambda_spread");
+    const pool = last(model, "curvature", "pool_samples"), spreads = (table && table.column("lambda_spread")) || [];
+    const apart = spreads[pool.at]; // NaN where the pool held one batch
     const ahead = recent(model, "landscape", "horizon", 5), alpha = recent(model, "landscape", "alpha", 5);
     const steps = (v) => `${o.number(v, 2)} step${v === 1 ? "" : "s"}`;
     return [
@@ -60,7 +61,7 @@
       ["Newton gain", o.number(plain.value, 2), Number.isFinite(own.value) ? `${o.number(own.value, 2)} with the scaling of ${optimizer(model)}` : "plain gradient steps"],
       model.tables.landscape ? ["Horizon", ahead.count ? steps(ahead.value) : "–", ahead.count ? `median of ${o.many(ahead.count, "scan")}` : "not measured yet"] : null,
       model.tables.landscape ? ["Step position", alpha.count >= 5 ? o.number(alpha.value, 2) : "–", alpha.count >= 5 ? "median of 5 scans" : `${o.many(alpha.count, "scan")} of the 5 that it takes`] : null,
-      ["Measured on", o.step(pool.value), `samples; the batches are ${o.number(spread.value, 2)} apart`],
+      ["Measured on", o.step(pool.value), Number.isFinite(apart) ? `samples; the batches are ${o.number(apart, 2)} apart` : "samples, of one batch"],
     ];
   }
 

@@ -62,7 +62,8 @@
     const model2 = (c) => start + c * slope + 0.5 * c * c * bend;
     const near = MULTIPLES.map((c, i) => [c, losses[i]]).filter(([c, v]) => Number.isFinite(v) && c <= Math.max(2, Math.min(4, horizon || 0)));
     const seen = [...near.map((pair) => pair[1]), ...near.map((pair) => model2(pair[0]))].filter(Number.isFinite);
-    let low = Math.min(...seen), high = Math.max(...seen);
+    // what explodes far ahead is cut off above; what still falls there is not
+    let low = Math.min(...seen, ...losses.filter(Number.isFinite)), high = Math.max(...seen);
     if (!(high > low)) { low -= 0.5 * Math.abs(low) || 0.5; high += 0.5 * Math.abs(high) || 0.5; }
     const pad = 0.08 * (high - low);
     return {

@@ -88,20 +88,26 @@
     get log() { return Boolean(this.options.log && this.options.log()); }
 
     update() {
-      const table = this.table();
-      const has = Boolean(table && this.options.lines(table, o.colours()).some((line) => line.values && line.values.some(Number.isFinite)));
-      if (this.card) this.card.hidden = Boolean(this.options.optional) && !has;
+      const lines = this.read();
+      if (this.card) this.card.hidden = Boolean(this.options.optional) && !lines.length;
       o.redraw(this.canvas);
     }
 
-    draw() {
-      const table = this.table(), colours = o.colours();
-      const { context, width } = o.canvas(this.canvas, this.height);
-      const lines = table ? this.options.lines(table, colours).filter((line) => line.values && line.values.some(Number.isFinite)) : [];
+    /** The lines that have any sample, told in words also while the chart is out of sight. */
+    read() {
+      const table = this.table();
+      const lines = table ? this.options.lines(table, o.colours()).filter((line) => line.values && line.values.some(Number.isFinite)) : [];
       this.lines = lines;
       this.empty.hidden = lines.length > 0;
       this.foot.hidden = lines.length === 0;
       this.drawLegend(table, lines);
+      return lines;
+    }
+
+    draw() {
+      const table = this.table();
+      const { context, width } = o.canvas(this.canvas, this.height);
+      const lines = this.read();
       this.x = null;
       if (!lines.length) return;
       const { values: xs, label } = o.horizontal(table, this.model);

@@ -70,7 +70,7 @@
         o.h("div", { class: "big" }, value(size.number), beside(key, found)),
         bar(size, null),
         o.h("p", { class: "dim" }, o.capital(found.sentence || "")),
-        found.levers && found.levers.length ? o.h("p", { class: "dim" }, `Lowered by ${found.levers.join(", ")}`) : null);
+        found.levers && found.levers.length && size.level !== "low" ? o.h("p", { class: "dim" }, `Lowered by ${found.levers.join(", ")}`) : null);
     });
   };
 })((window.otoscope = window.otoscope || {}));

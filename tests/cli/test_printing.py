@@ -60,3 +60,22 @@ def test_the_demo_names_a_page_only_while_it_is_served(capsys, served, told):
     printed = capsys.readouterr().out
     assert told in printed
     assert ("http" in printed) is served
+
+
+def test_the_obstacles_are_a_line_each_where_measured_and_say_why_where_not(capsys):
+    measured = {"measured": True, "sentence": "12 % of a step is noise", "trend": "rising"}
+    run = {
+        "run": "a-1",
+        "verdict": "Healthy so far.",
+        "obstacles": {
+            "conditioning": {
+                "measured": False,
+                "sentence": "sampled once, without a result so far",
+            },
+            "noise": {**measured, "levers": ["a larger batch"]},
+        },
+    }
+    print_run(run)
+    printed = capsys.readouterr().out
+    assert "Noise: 12 % of a step is noise (rising); lowered by a larger batch\n" in printed
+    assert "Conditioning: sampled once, without a result so far\n" in printed

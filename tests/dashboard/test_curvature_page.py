@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from otoscope.diagnostics import Daemon
+from otoscope.diagnostics import Daemon, judge
 from otoscope.store import Event, Schema, Store
-from otoscope.store.schemas import Column
+from otoscope.store.schemas import Column, dumps
 from playwright.sync_api import expect
 
 from tests.dashboard.browser import CONTRAST, UNNAMED, served, wait_for_paint
@@ -101,6 +101,7 @@ class TestOnARecordedRun:
 
     def test_one_cursor_goes_over_all_charts_and_zoom_is_kept_between_pages(self, run, look):
         page = look(f"/run/{run}/curvature").page
+        wait_for_paint(page, "#horizon-card canvas")  # what is out of sight is not drawn
         wait_for_paint(page, "#eigenvalues-card canvas")
         page.locator("#eigenvalues-card canvas").focus()
         page.keyboard.press("ArrowLeft")
@@ -120,7 +121,9 @@ class TestOnARecordedRun:
 
     def test_the_panel_of_obstacles_leads_to_the_pages(self, run, look, recorded):
         page = look(f"/run/{run}").page
-        held = recorded[0].judgement(run).obstacles["conditioning"]
+        kept = recorded[0].judgement(run).obstacles
+        assert dumps(judge(recorded[0], run)["obstacles"]) == dumps(kept)  # replay is live
+        held = kept["conditioning"]
         card = page.locator(".obstacle", has_text="Conditioning")
         expect(card).to_contain_text("curvature-aware step is worth")
         shown = float(card.locator(".big").inner_text().split()[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from otoscope.store import Recommendation
+from otoscope.store import Column, Recommendation, Schema
 from playwright.sync_api import expect
 
 from tests.dashboard.browser import wait_for_paint
@@ -249,3 +249,25 @@ def test_keys_pause_switch_the_theme_and_go_from_finding_to_finding(home, look):
     expect(page.locator("dialog")).to_contain_text("previous and next finding")
     page.keyboard.press("Escape")
     expect(page.locator("dialog")).to_have_count(0)
+
+
+def test_a_family_that_no_page_knows_is_drawn_and_found_by_its_filter(home, look):
+    run = MadeRun(home, RUN)
+    columns = [Column.of("spread", layer=f"net.{i}") for i in range(30)]
+    logits = Schema("logits", (Column.of("largest"), *columns))
+    home.add_schema(RUN, logits)
+    for step in range(12):
+        run.train(5)
+        home.append(RUN, [run.frame(logits, [step, *range(30)])])
+    page = look(f"/run/{RUN}").page
+    charts = page.locator("#others .strip")
+    expect(charts).to_have_count(24)
+    expect(page.locator("#others")).to_contain_text("The first 24 of 31")
+    expect(charts.first).to_contain_text("largest 11")
+
+    page.get_by_label("Filter other quantities").fill("net.2[0-9]")
+
+    expect(charts).to_have_count(10)
+    assert page.evaluate("otoscope.settings.others") == "net.2[0-9]"
+    page.get_by_label("Filter other quantities").fill("(")
+    expect(page.locator("#others")).to_contain_text("not a regular expression")
