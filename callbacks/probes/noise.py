@@ -13,6 +13,9 @@ from .arriving import Arriving
 from .halves import Halves, columns
 from .probe import Probe, ProbeOffError, Training
 
+MOST_RANKS = 8
+"""Ranks that measure their own gradients: the mean over eight is good enough, and hundreds would each
+fill a stream."""
 _FAILURES = 3
 """Samples in a row that may tell nothing before the probe goes off."""
 
@@ -39,7 +42,7 @@ class Noise(Probe):
         self._source: Split | Halves | None = None
 
     def on_every_rank(self, training: Training) -> bool:
-        return training.world_size > 1 and not training.sharded
+        return 1 < training.world_size and training.rank < MOST_RANKS and not training.sharded
 
     def attach(self, training: Training) -> Sequence[Column]:
         if training.task == "contrastive":

@@ -18,7 +18,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from otoscope.callbacks import Otoscope
-from otoscope.callbacks.probes import Activations, Curvature, Gradients, Landscape, System
+from otoscope.callbacks.probes import Activations, Curvature, Gradients, Landscape, Noise, System
 from torch import distributed, nn
 from torch.nn import functional
 
@@ -154,7 +154,7 @@ class SaveHalfway(pl.Callback):
 
 
 def looked_at(folder: Path, phase: str) -> Otoscope:
-    probes = [Gradients(every=2), System(every=4)]
+    probes = [Gradients(every=2), Noise(every=3), System(every=4)]
     probes += [Curvature(first=5, every=6), Landscape(first=8, every=6)]
     if phase == "all_activations":
         probes.append(Activations(every=2, ranks="all"))

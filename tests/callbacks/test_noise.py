@@ -235,6 +235,11 @@ def test_where_the_parameters_are_sharded_it_is_off() -> None:
         Noise().attach(training)
 
 
+def test_of_many_ranks_the_first_eight_measure() -> None:
+    on = [Noise().is_on(Training(nn.Linear(1, 1), [], rank=r, world_size=64)) for r in range(64)]
+    assert on == [True] * 8 + [False] * 56
+
+
 def test_several_backward_passes_over_a_batch_cannot_be_told_apart(tmp_path: Path) -> None:
     net = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(net.parameters(), 0.1)

@@ -85,7 +85,7 @@ def test_what_ranks_hold_alike_comes_from_rank_0_alone(elastic: Path, phase: str
     store, run = store_of(elastic, phase)
     families = {(s.rank, s.family) for s in store.home.streams(run)}
     alike = {(0, "gradients"), (0, "curvature"), (0, "landscape")}
-    assert families == {(r, f) for r in (0, 1) for f in ("train", "system")} | alike
+    assert families == {(r, f) for r in (0, 1) for f in ("train", "system", "noise")} | alike
     assert {event.rank for event in store.events(run)} == {0}
 
 
@@ -125,10 +125,25 @@ def test_shards_add_up_to_the_norms_of_the_whole_net(elastic: Path) -> None:
     assert 0 < part.values[0, 0] < sharded.column("numel/net.0")[0]  # 7 rows: 4 and 3
 
 
-def test_curvature_is_off_where_parameters_are_sharded(elastic: Path) -> None:
+def test_curvature_and_noise_are_off_where_parameters_are_sharded(elastic: Path) -> None:
     found = [e.body for e in events(elastic, "sharded") if e.kind == "probe_off"]
-    assert [body["probe"] for body in found] == ["curvature", "landscape"]
+    assert [body["probe"] for body in found] == ["noise", "curvature", "landscape"]
     assert all("sharded" in body["why"] for body in found)
+
+
+@pytest.mark.parametrize("phase", [phase for phase in PHASES if phase != "sharded"])
+def test_the_noise_of_two_ranks_is_measured_in_any_run_that_is_not_sharded(
+    elastic: Path, phase: str
+) -> None:
+    found = read(elastic, phase, "noise", ["small_sq", "big_sq", "small", "big"])
+    assert found.steps.tolist() == list(range(1, STEPS + 1, 3))
+    assert np.isfinite(found.values).all()
+    assert found.values[0, 2:].tolist() == [8, 16]
+    # what the ranks' own gradients have in common is what is left of their mean
+    assert (found.column("small_sq") > found.column("big_sq")).all()
+    norms = read(elastic, phase, "train", ["grad_sq"])
+    there = np.isin(norms.steps, found.steps)
+    np.testing.assert_allclose(norms.values[there, 0], found.column("big_sq"), rtol=1e-5)
 
 
 @pytest.mark.parametrize("phase", ["all_gather", "synchronized_norm"])
