@@ -46,7 +46,8 @@ def fit(kind: str, where: Path, *, watched: bool) -> tuple[dict[str, Any], Store
     return state, connect(where / str(otoscope.run_id)) if watched else None
 
 
-ALIKE = ("spoiling", 
+ALIKE = (
+    "spoiling",
     "spoiling",
     "compiled",
     "ownautocast",
@@ -103,6 +104,42 @@ def test_what_has_no_second_derivative_measures_as_its_twin_that_has_one(tmp_pat
         assert store is not None
         found.append(store.read(store.runs()[0].id, "curvature").column("lambda_1"))
     np.testing.assert_allclose(found[0], found[1], rtol=1e-3)
+
+
+def test_a_loss_that_fails_when_looked_at_is_told_twice_and_the_run_goes_on(tmp_path: Path) -> None:
+    class Whole(KINDS["plain"]):  # type: ignore[misc, name-defined]
+        def loss(self, batch: Any) -> torch.Tensor:
+            if len(batch[0]) != 8:
+                raise ValueError(f"wants its batch whole, got {len(batch[0])}")
+            return super().loss(batch)
+
+    del KINDS["whole"]
+    otoscope = Otoscope(
+        spool=tmp_path, strict=True, verdict=False, probes=[Curvature(every=2, samples=4)]
+    )
+    trainer = pl.Trainer(max_steps=30, callbacks=[otoscope], enable_checkpointing=False, **QUIET)
+    trainer.fit(Whole())
+    run = str(otoscope.run_id)
+    store = connect(tmp_path / run)
+    told = [(e.kind, e.step, e.body) for e in store.events(run) if e.kind in ("note", "probe_off")]
+    assert [(kind, step) for kind, step, _ in told] == [("note", 20), ("probe_off", 24)]
+    assert all("wants its batch whole, got 4" in str(body) for *_, body in told)
+    assert store.run(run).step == 30
+
+
+def test_the_initialization_can_be_looked_at(tmp_path: Path) -> None:
+    pl.seed_everything(5, verbose=False)
+    otoscope = Otoscope(
+        spool=tmp_path, strict=True, verdict=False, probes=[Curvature(first=1, every=100)]
+    )
+    module = KINDS["plain"]()
+    trainer = pl.Trainer(max_steps=2, callbacks=[otoscope], enable_checkpointing=False, **QUIET)
+    trainer.fit(module)
+    series = connect(tmp_path / str(otoscope.run_id)).read(str(otoscope.run_id), "curvature")
+    assert list(series.steps) == [1]
+    assert series.column("pool_samples")[0] == 8  # one batch: no other was seen
+    assert series.column("lambda_1")[0] > 0
+    assert np.isnan(series.column("lambda_spread")[0])
 
 
 def test_with_two_optimizers_each_has_its_own_edge(tmp_path: Path) -> None:
