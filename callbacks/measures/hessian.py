@@ -213,6 +213,10 @@ def hessian_start(hessian: Hessian, generator: torch.Generator | None = None) ->
     return drawn.to(gradient)
 
 
+_DIFFERENTIABLE = ("BackwardHookFunctionBackward",)
+"""Functions in Python that are known to have every derivative: of full backward hooks on modules."""
+
+
 def _own_functions(value: Tensor) -> set[str]:
     """Return the names of somebody's own autograd Functions in the graph of a loss."""
     names: set[str] = set()
@@ -222,7 +226,7 @@ def _own_functions(value: Tensor) -> set[str]:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if isinstance(node, BackwardCFunction):
+        if isinstance(node, BackwardCFunction) and type(node).__name__ not in _DIFFERENTIABLE:
             names.add(type(node).__name__)
         ahead.extend(child for child, _ in node.next_functions)
     return names

@@ -60,7 +60,6 @@ def lanczos(
     _check(start, k, tol, max_products)
     size = start.numel()
     steps = min(max_products, size)
-    k = min(k, size)
     basis = start.new_empty(steps, size)
     basis[0] = start / _norm(start)
     diagonal: list[float] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable
 
@@ -108,6 +109,20 @@ def reference(loss: Callable[[Tensor], Tensor], weights: Tensor) -> Tensor:
                 value = both - one[1][i] - one[-1][i] - one[1][j] - one[-1][j] + 2 * loss(at)
                 matrix[i, j] = matrix[j, i] = 1.5 * value / (2 * step**2)
     return matrix
+
+
+def test_backward_hooks_on_modules_do_not_make_a_loss_one_without_a_second_derivative():
+    net, x, y = trained("convnet", 0)
+    hooked = copy.deepcopy(net)
+    seen: list[object] = []
+    layer = hooked.get_submodule("3")
+    layer.register_full_backward_hook(lambda *told: seen.append(told[0]))
+    hessian = Hessian([lambda: F.cross_entropy(hooked(x), y)], hooked.parameters())
+    plain = Hessian([lambda: F.cross_entropy(net(x), y)], net.parameters())
+    vector = torch.ones_like(plain.gradient)
+    torch.testing.assert_close(hessian(vector), plain(vector))
+    assert seen
+    assert hessian.method == "exact"
 
 
 def test_one_product_is_never_of_both_kinds():
