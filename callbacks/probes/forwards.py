@@ -37,6 +37,7 @@ class Forwards:
         looks: what to call after the forward pass of a module, by its id.
         around: entered around the outermost forward pass, for what happens between modules.
         failed: told of an error of ours; nobody is told of forward passes after it.
+        once: give up where something is compiled, instead of leaving hooks there for one step.
     """
 
     def __init__(
@@ -45,6 +46,8 @@ class Forwards:
         looks: Mapping[int, Look],
         around: AbstractContextManager[Any] | None = None,
         failed: Callable[[Exception], None] = lambda error: None,
+        *,
+        once: bool = False,
     ) -> None:
         self.running: list[tuple[str, nn.Module]] = []
         """Path and module of the forward passes that are under way, the innermost last."""
@@ -57,6 +60,7 @@ class Forwards:
         self._looks = looks
         self.around = around
         self._failed = failed
+        self._once = once
         self._inside = False
         self._thread = 0
         self._on: list[Any] = []
@@ -68,6 +72,8 @@ class Forwards:
         """Begin to tell."""
         if something_is_compiled():
             self.stay()
+            if self._once:
+                return
         if not self.stays and not self._on:
             # a first call of a compiled model warns of them before it tells us that it is one
             _keep_quiet()
@@ -95,8 +101,10 @@ class Forwards:
         """Keep a hook at every module from now on."""
         if self.stays:
             return
-        self.stays = True
         self.off()
+        if self._once:
+            return
+        self.stays = True
         for module in self._model.modules():
             look = self._looks.get(id(module))
             if look is not None:

@@ -31,6 +31,8 @@ QUANTITIES = (
 OF_THE_RUN = ("initial_loss", "expected_loss", "loss_ratio")
 ROWS = 1024
 """Rows of a weight that are compared with each other."""
+NUMBERS = 2**22
+"""Numbers in them, at most: they are copied in float64."""
 NEVER = 10**9
 
 
@@ -70,9 +72,9 @@ class Initialization(Probe):
         self._error: Exception | None = None
         self._clear()
         self._paths = {id(module): path for path, module in self._layers.items()}
-        if not is_compiled(training.model):  # there hooks of one step would stay for all of them
+        if not is_compiled(training.model):
             looks: dict[int, Look] = {id(m): self._look for m in training.model.modules()}
-            self._forwards = Forwards(training.model, looks, failed=self._failed)
+            self._forwards = Forwards(training.model, looks, failed=self._failed, once=True)
         columns = [Column.of(name, layer=path) for name in QUANTITIES for path in self._layers]
         return [*columns, *(Column.of(name) for name in OF_THE_RUN)]
 
@@ -93,7 +95,8 @@ class Initialization(Probe):
         with torch.no_grad():  # now: after the step they are not what they began with
             for layer in self._layers.values():
                 weights = drawn(layer)
-                rows = weights.rows[:: -(-len(weights.rows) // ROWS)]
+                most = max(2, min(ROWS, NUMBERS // max(1, weights.rows.shape[1])))
+                rows = weights.rows[:: -(-len(weights.rows) // most)]
                 stds = [weights.std, weights.xavier_std, weights.he_std]
                 self._weights.append([*stds, identical_rows(rows)])
         self._on = True
@@ -103,7 +106,7 @@ class Initialization(Probe):
     # -- in the forward and the backward pass -------------------------------------------------
 
     def _look(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        if torch.compiler.is_compiling() or not self._on:  # in this order: no guard on ours
+        if not self._on:
             return
         begun = clock()
         try:
@@ -114,7 +117,7 @@ class Initialization(Probe):
 
     def _see(self, module: nn.Module, inputs: Any, output: Any) -> None:
         assert self._forwards is not None
-        if not self._forwards.running and not self._forwards.stays:  # the outermost has ended
+        if not self._forwards.running:  # the outermost has ended
             logits = _logits(output)
             self._logits = self._logits if logits is None else logits.detach()
         path, tensor = self._paths.get(id(module)), first_tensor(output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import torch
 from otoscope.callbacks import Initialization, Inputs, Otoscope, attach, measures
 from otoscope.callbacks.measures.batches import batch_parts, input_statistics, label_order
 from otoscope.store import Series
-from torch import nn
+from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
+from torch._dynamo.utils import counters
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from tests.callbacks.fits import PACKAGES, fit, recorded
 
@@ -311,3 +315,58 @@ def test_the_parts_of_a_batch_are_found_by_name_or_by_place() -> None:
 @pytest.mark.parametrize("x", [torch.zeros(8, 3), torch.full((8, 3), math.nan), torch.ones(1, 1)])
 def test_an_input_without_any_spread_has_no_correlation(x: torch.Tensor) -> None:
     assert math.isnan(float(input_statistics(x)[5]))
+
+
+@pytest.mark.parametrize("how", ["inside", "untold", "in place"])
+def test_a_compiled_model_keeps_its_graphs_and_tells_what_can_be_told(
+    how: str, tmp_path: Path
+) -> None:
+    torch._dynamo.reset()
+    counts = []
+    for watch in (False, True):
+        torch._dynamo.reset()
+        counter, model = CompileCounter(), net()
+        run: Any = model
+        if how == "in place":
+            model.compile(backend=counter)
+        else:
+            run = torch.compile(model, backend=counter)
+            model = nn.Sequential(run) if how == "inside" else model
+        probes = [Initialization(), Inputs(every=1)]
+        store, name = train(
+            tmp_path,
+            model,
+            batches(),
+            lambda m, batch, run=run: functional.cross_entropy(run(batch[0]), batch[1]),
+            watch=watch,
+            probes=probes,
+        )
+        counts.append((counter.frame_count, counter.op_count))
+    torch._dynamo.reset()
+    counters.clear()  # by which we tell whether something is compiled
+    assert counts[0] == counts[1]
+    found = store.read(name, "initialization")
+    path = next(c for c in found.columns if c.startswith("weight_std/"))
+    assert last(found, path) > 0 and last(found, "initial_loss") > 0
+    assert len(store.read(name, "inputs")) == 3
+
+
+def test_checkpointed_layers_and_micro_batches_count_with_their_first_pass(tmp_path: Path) -> None:
+    torch.manual_seed(9)
+    layers = [nn.Linear(24, 16), nn.Tanh(), nn.Linear(16, 5)]
+    plain, model = nn.Sequential(*copy.deepcopy(layers)), nn.Sequential(*layers)
+
+    def twice(m: nn.Module, batch: Any) -> Tensor:
+        first = checkpoint(m, batch[0][:16], use_reentrant=False)
+        second = m(2 * batch[0][16:])
+        assert isinstance(first, Tensor)
+        return functional.cross_entropy(torch.cat([first, second]), batch[1])
+
+    data = batches(1)
+    store, run = train(tmp_path, model, data, twice)
+    found = store.read(run, "initialization")
+    hidden = plain[0](data[0][0][:16])
+    output = plain[1:](hidden)
+    want = float((output.square().mean() / hidden.square().mean()).detach())
+    assert last(found, "forward_gain/2") == pytest.approx(want, rel=1e-5)
+    assert last(found, "backward_gain/2") > 0
