@@ -19,6 +19,7 @@ from . import measures
 from .attaching import attach
 from .probes import (
     Activations,
+    Density,
     Gradients,
     Initialization,
     Inputs,
@@ -27,6 +28,7 @@ from .probes import (
     Probe,
     ProbeOffError,
     System,
+    TailIndex,
     Throughput,
     Training,
 )
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Activations",
     "Curvature",
+    "Density",
     "Gradients",
     "Initialization",
     "Inputs",
@@ -49,6 +52,7 @@ __all__ = [
     "ProbeOffError",
     "Recorder",
     "System",
+    "TailIndex",
     "Throughput",
     "Training",
     "attach",

@@ -2,6 +2,7 @@
 
 from .activations import Activations
 from .curvature import Curvature
+from .density import Density
 from .gradients import Gradients
 from .initialization import Initialization
 from .inputs import Inputs
@@ -9,12 +10,14 @@ from .landscape import Landscape
 from .noise import Noise
 from .probe import Probe, ProbeOffError, Training
 from .system import System
+from .tail_index import TailIndex
 from .tap import GradientTap
 from .throughput import Throughput
 
 __all__ = [
     "Activations",
     "Curvature",
+    "Density",
     "GradientTap",
     "Gradients",
     "Initialization",
@@ -24,6 +27,7 @@ __all__ = [
     "Probe",
     "ProbeOffError",
     "System",
+    "TailIndex",
     "Throughput",
     "Training",
 ]

@@ -18,6 +18,11 @@ from .pool import copied, halves
 from .probe import ProbeOffError, Training
 from .running import Pool, Running, trained_parameters
 
+COUPLED = (
+    "a contrastive loss couples the samples of a batch: smaller batches have another loss, and their "
+    "gradients tell nothing of its noise"
+)
+
 
 class Pair(Pool):
     """The loss on two halves of a batch, as the training has it: dropout too draws anew for each."""
@@ -61,11 +66,16 @@ class Halves(Running):
     def name(self) -> str:
         return "noise"
 
+    def price(self, samples: int) -> float:
+        return self.guess
+
     def columns(self) -> list[Column]:
         """Return the squared norms, and the samples that each is of."""
         return columns()
 
     def attach(self, training: Training) -> Sequence[Column]:
+        if training.task == "contrastive":
+            raise ProbeOffError(COUPLED)
         found = super().attach(training)
         trained_parameters(training)
         return found
@@ -78,10 +88,7 @@ class Halves(Running):
     def measure(self, pool: Pool, training: Training) -> dict[str, float]:
         """Return the numbers of a sample; nan where a gradient is not finite."""
         assert isinstance(pool, Pair)
-        pool.begin()
-        first, second = pool.gradients(self._step)
-        if all(gradient is None for gradient in [*first, *second]):
-            raise RuntimeError("the loss depends on none of the parameters")
+        first, second = self.both(pool)
         squares = [_total(part) for part in (first, second)]
         cross = sum(
             _dot(a, b)
@@ -92,6 +99,14 @@ class Halves(Running):
         if not (math.isfinite(small) and math.isfinite(big)):
             return {}
         return {"small_sq": small, "big_sq": big, "small": pool.samples / 2, "big": pool.samples}
+
+    def both(self, pool: Pair) -> list[list[Tensor | None]]:
+        """Return the gradients of the halves, at the weights that the step began with."""
+        pool.begin()
+        found = list(pool.gradients(self._step))
+        if all(gradient is None for part in found for gradient in part):
+            raise RuntimeError("the loss depends on none of the parameters")
+        return found
 
     @contextlib.contextmanager
     def _pooled(self, training: Training) -> Iterator[Pool]:

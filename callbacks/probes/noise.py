@@ -10,7 +10,8 @@ import torch
 from ...store import Column
 from ..layers import trained_parameters
 from .arriving import Arriving
-from .halves import Halves, columns
+from .examples import Examples
+from .halves import COUPLED, Halves, columns
 from .probe import Probe, ProbeOffError, Training
 
 MOST_RANKS = 8
@@ -34,33 +35,42 @@ class Noise(Probe):
     for Adam, whose steps are not along it, the answer is an estimate made for SGD. It takes the
     samples of a batch as independent: it is off for `task="contrastive"`, where the loss couples
     them, and where the parameters are sharded over ranks.
+
+    With `per_example`, a run that has neither ranks nor micro-batches takes single examples as the
+    smaller batch: from hooks on its Linear, LayerNorm and Embedding layers, for some 40 % of a step
+    instead of a whole one. It is then the noise of these layers alone (`train.grad_sq` is of all),
+    and of a loss that is a mean over the examples.
     """
 
-    def __init__(self, every: int | None = None) -> None:
+    def __init__(self, every: int | None = None, *, per_example: bool = False) -> None:
         super().__init__(every=every)
         self.family = "noise"
-        self._source: Split | Halves | None = None
+        self.per_example = per_example
+        self._source: Split | Halves | Examples | None = None
 
     def on_every_rank(self, training: Training) -> bool:
-        return 1 < training.world_size and training.rank < MOST_RANKS and not training.sharded
+        return training.world_size > 1 and training.rank < MOST_RANKS and not training.sharded
 
     def attach(self, training: Training) -> Sequence[Column]:
         if training.task == "contrastive":
-            raise ProbeOffError(
-                "a contrastive loss couples the samples of a batch: smaller batches have another "
-                "loss, and their gradients tell nothing of its noise"
-            )
+            raise ProbeOffError(COUPLED)
         if training.sharded:
             raise ProbeOffError(
                 "the parameters are sharded over ranks: no rank sees its own gradient whole"
             )
-        free = training.world_size > 1 or training.accumulates
-        halves = None if free or training.loss_fn is None else Halves()
-        self._source = halves or Split(training)
-        self.dear = halves is not None
-        if halves is not None:
-            self.first, self.guess, self.weight = halves.first, halves.guess, 2.0
-        return columns(ranks=training.world_size > 1) if halves is None else halves.attach(training)
+        if training.world_size > 1 or training.accumulates:
+            self._source = Split(training)
+        elif self.per_example:
+            self._source = Examples(training)
+        elif training.loss_fn is None:
+            self._source = Split(training)  # a loop of one's own may turn out to accumulate
+        else:
+            self._source = Halves()
+            self.dear = True
+            self.first, self.guess = self._source.first, self._source.guess
+            self.weight = 2.0
+            return self._source.attach(training)
+        return columns(ranks=training.world_size > 1)
 
     def arm(self, step: int) -> None:
         assert self._source is not None
