@@ -75,7 +75,7 @@ class Obstacles:
     def learn(self, history: History, before: int, step: int) -> None:
         """Take in what came with `before` < step <= the point."""
         for name, (family, column) in READ.items():
-            new = history.column(family, column, before, step).finite
+            new = history.largest(family, column, before, step).finite
             kept = self.readings.setdefault(name, [])
             kept += [list(row) for row in zip(new.steps.tolist(), new.values.tolist(), strict=True)]
             del kept[:-KEPT]

@@ -151,6 +151,18 @@ class History:
             return column
         return self.first_column(family, column) or column
 
+    def largest(self, family: str, quantity: str, after: int, upto: int) -> Samples:
+        """Return the samples of a quantity with after < step <= upto, of several columns the largest.
+
+        Where a run has several optimizers, each has a column of its own: `edge_ratio/1`.
+        """
+        table = self.tables.get(family)
+        names = [c.name for c in table.schema.columns if c.quantity == quantity] if table else []
+        found = [self.column(family, name, after, upto) for name in names]
+        if not found:
+            return NO_SAMPLES
+        return Samples(found[0].steps, np.fmax.reduce([samples.values for samples in found]))
+
     def first_column(self, family: str, quantity: str) -> str | None:
         """Return the written name of a quantity's first column: `lr` is `lr/0.0`."""
         table = self.tables.get(family)

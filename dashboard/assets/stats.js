@@ -42,12 +42,15 @@
     return Number.isFinite(change) ? `${change > 0 ? "+" : ""}${o.percent(change)} in ${span} steps` : "";
   }
 
+  /** How near a step is to the edge of stability; of several optimizers the nearest. */
   function edge(table) {
-    const ratio = table && table.column("edge_ratio");
-    const last = ratio ? o.lastFinite(ratio) : NaN;
-    if (Number.isNaN(last)) return ["Step to stable limit", "–", "not measured yet"];
-    const at = table.steps[ratio.findLastIndex(Number.isFinite)];
-    return ["Step to stable limit", `${o.number(last, 2)} ×`, `${last > 1 ? "beyond" : "within"} the edge, step ${o.step(at)}`];
+    const known = (table ? table.columns.filter((name) => name.startsWith("edge_ratio")) : []).map((name) => {
+      const ratio = table.column(name), at = ratio.findLastIndex(Number.isFinite);
+      return { value: at < 0 ? NaN : ratio[at], step: at < 0 ? NaN : table.steps[at] };
+    }).filter(({ value }) => Number.isFinite(value)).sort((a, b) => b.value - a.value);
+    if (!known.length) return ["Step to stable limit", "–", "not measured yet"];
+    const { value, step } = known[0];
+    return ["Step to stable limit", `${o.number(value, 2)} ×`, `${value > 1 ? "beyond" : "within"} the edge, step ${o.step(step)}`];
   }
 
   function worst(model) {

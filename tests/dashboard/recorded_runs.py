@@ -55,7 +55,8 @@ def record(
         probes.Activations(every=5),
         probe("Curvature", every=every, k=3),
         probe("Landscape", every=every),
-        *([probe("Noise", every=5)] if hasattr(probes, "Noise") else []),
+        probe("Density", every=2 * every, first=50),
+        probe("Noise", every=5),
         probe("Inputs"),
         probe("Initialization"),
     ]

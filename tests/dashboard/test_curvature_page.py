@@ -16,7 +16,7 @@ from tests.dashboard.made_runs import RUN, MadeRun
 from tests.dashboard.recorded_runs import record
 
 pytestmark = pytest.mark.browser
-CHARTS = ("eigenvalues", "edge", "gain", "scan", "horizon", "alpha", "share", "spread")
+CHARTS = ("eigenvalues", "edge", "gain", "scan", "horizon", "alpha", "share", "spread", "density")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,6 @@ class TestOnARecordedRun:
             wait_for_paint(page, f"#{name}-card canvas")
             label = page.locator(f"#{name}-card canvas").get_attribute("aria-label") or ""
             assert any(digit in label for digit in "0123456789"), (name, label)
-        expect(page.locator("#density-card")).to_be_hidden()
         assert page.evaluate(CONTRAST) == [] and page.evaluate(UNNAMED) == []
         page.get_by_role("button", name="What is meant by: Conditioning").click()
         expect(page.get_by_text("damped at 1 % of it")).to_be_visible()
@@ -56,9 +55,9 @@ class TestOnARecordedRun:
         page = look(f"/run/{run}/curvature").page
         expect(page.locator("#view-curvature .stats")).to_contain_text("Largest eigenvalue")
 
-        for family in ("curvature", "landscape"):
+        for family, least in (("curvature", 5), ("landscape", 5), ("density", 2)):
             read = store.read(run, family)
-            assert len(read) >= 5
+            assert len(read) >= least
             for column in read.columns:
                 shown = page.evaluate(
                     "([family, column]) => otoscope.model.tables[family].column(column)"
@@ -71,7 +70,7 @@ class TestOnARecordedRun:
         said = page.locator("#view-curvature .stat strong").first.inner_text()
         assert float(said.replace(",", "")) == pytest.approx(top, rel=5e-3)
         series = page.evaluate("Object.keys(otoscope.model.tables)")
-        assert sorted(series) == ["curvature", "gradients", "landscape", "train"]
+        assert sorted(series) == ["curvature", "density", "gradients", "landscape", "train"]
         assert page.evaluate("otoscope.model.tables.gradients.columns") == ["grad_cosine"]
         assert page.evaluate("otoscope.model.tables.train.columns.length") <= 4
 
@@ -186,6 +185,7 @@ def test_an_unknown_edge_is_said_and_not_drawn(home, look):
     home.write_meta(RUN, {"optimizers": [{"name": "LBFGS"}]})
     with_curvature(home, [float("nan")] * 3)
     page = look(f"/run/{RUN}/curvature").page
+    expect(page.locator("#density-card")).to_be_hidden()
     expect(page.locator("#edge-card")).to_contain_text("No stable limit is known")
     expect(page.locator(".stats")).to_contain_text("no stable limit is known for LBFGS")
 
