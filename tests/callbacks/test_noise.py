@@ -59,9 +59,11 @@ def test_two_ranks_give_the_known_answer_alone_and_with_micro_batches(tmp_path: 
     assert_covers(np.concatenate(found))
 
 
-def by_hand(data: TensorDataset, sizes: list[int]) -> np.ndarray:
+def by_hand(
+    data: TensorDataset, sizes: list[int], weights: torch.Tensor | None = None
+) -> np.ndarray:
     """Return the mean gradient of each micro-batch of a regression, float64[n, d]."""
-    weights = Regression().weights.detach().double()
+    weights = Regression().weights.detach().double() if weights is None else weights
     x, y = (tensor.double() for tensor in data.tensors)
     each = x * (x @ weights - y)[:, None]
     return torch.stack([part.mean(0) for part in each.split(sizes)]).numpy()
@@ -95,6 +97,44 @@ def test_halves_of_an_odd_batch_leave_one_sample_out(tmp_path: Path) -> None:
     )
     mean = (first + second) / 2
     np.testing.assert_allclose(series.column("big_sq")[-1], mean @ mean, rtol=1e-5)
+
+
+class Moving(Regression):
+    """A regression that learns, fast."""
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def test_halves_are_run_at_the_weights_that_the_step_began_with(tmp_path: Path) -> None:
+    data = rows(20)
+    series, _ = fit(tmp_path, data, 20, net=Moving(), epochs=12)
+    weights = Moving().weights.detach().double()
+    for step in range(1, int(series.steps[-1]) + 1):
+        first, second = by_hand(data, [10, 10], weights)
+        mean = (first + second) / 2
+        if step in series.steps:
+            found = series.column("big_sq")[series.steps == step]
+            np.testing.assert_allclose(found, mean @ mean, rtol=1e-4)
+        weights -= 0.1 * torch.from_numpy(mean)
+    assert len(series) >= 3
+
+
+class Dropping(Regression):
+    """Half of the weights are dropped, others for each batch."""
+
+    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+        kept = functional.dropout(self.weights, 0.5)
+        return (batch[0] @ kept - batch[1]).square().mean() / 2
+
+
+def test_dropout_draws_anew_for_each_half_and_each_step(tmp_path: Path) -> None:
+    half = rows(10)
+    data = TensorDataset(*(torch.cat([tensor, tensor]) for tensor in half.tensors))
+    series, _ = fit(tmp_path, data, 20, net=Dropping(), epochs=16)
+    # the halves hold the same samples, so all of their difference is dropout's
+    assert (series.column("small_sq") > 1.01 * series.column("big_sq")).all()
+    assert len(set(series.column("big_sq"))) == len(series)
 
 
 def test_a_loss_scale_is_taken_out_and_skipped_steps_do_not_count(tmp_path: Path) -> None:
