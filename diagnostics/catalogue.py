@@ -84,7 +84,8 @@ def as_markdown() -> str:
         "`diagnostics/rules.toml`, which holds every number; do not edit by hand.",
         "",
         "A rule that does not find its samples says *not judged*, and why. Thresholds can be",
-        "overridden for one run, by the name in the tables: `plateau.fire`.",
+        "overridden for one run, by the name in the tables: `plateau.fire`. How to write a rule",
+        "of your own is told in [own_probe.md](own_probe.md).",
         "",
     ]
     for info in catalogue(RULES):

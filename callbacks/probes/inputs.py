@@ -18,7 +18,7 @@ from ..measures.batches import (
 from .probe import Probe, ProbeOffError, Training
 
 COLUMNS = (*INPUT_QUANTITIES, "is_integer", "label_entropy", "top_class_share", "label_classes")
-FIRST_SAMPLES = 8
+FIRST_SAMPLES = 4
 """In so many steps in a row from the first one; then rarely."""
 
 
