@@ -43,18 +43,25 @@ class Snapshot:
 
     def __init__(self, module: nn.Module):
         self._restores: list[Restore] = []
-        self._parameters: list[tuple[int, Restore]] = []
+        self._tensors: list[tuple[int, Restore]] = []
         self._seen: set[int] = set()
         self._kept: list[Any] = []  # so that no `id` is given out again
         self._add_module(module)
 
     def restore(self, keep: Collection[int] = ()) -> None:
-        """Put everything back, but for the parameters whose `id` is in `keep`."""
-        for restore in self._restores:
-            restore()
-        for number, restore in self._parameters:
-            if number not in keep:
+        """Put everything back, but for the tensors whose `id` is in `keep`.
+
+        All that can be is put back before the first error is raised: a run goes on with it.
+        """
+        errors: list[Exception] = []
+        tensors = [restore for number, restore in self._tensors if number not in keep]
+        for restore in [*tensors, *self._restores]:
+            try:
                 restore()
+            except Exception as error:  # of an attribute of the user's own making
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     def _add_module(self, root: nn.Module) -> None:
         for module in root.modules():
@@ -63,7 +70,8 @@ class Snapshot:
             self._seen.add(id(module))
             self._restores.append(_mode(module))
             for held in (module._parameters, module._buffers):
-                self._restores.append(_mapping(held))
+                if not isinstance(module, torch.jit.ScriptModule):  # there nothing can be replaced
+                    self._restores.append(_mapping(held))
                 for tensor in held.values():
                     if tensor is not None and id(tensor) not in self._seen:
                         self._seen.add(id(tensor))
@@ -74,10 +82,8 @@ class Snapshot:
                     self._add(value, 0)
 
     def _add_tensor(self, tensor: Tensor) -> None:
-        if isinstance(tensor, nn.Parameter):
-            self._parameters.append((id(tensor), _tensor(tensor)))
-        else:
-            self._restores.append(_tensor(tensor))
+        self._tensors.append((id(tensor), _tensor(tensor)))
+        self._kept.append(tensor)
 
     def _add_attributes(self, module: nn.Module) -> None:
         held = vars(module)
@@ -92,9 +98,11 @@ class Snapshot:
             return
         if depth > _DEEPEST or id(value) in self._seen:
             return
-        if isinstance(value, nn.Parameter):  # of a module below, met in a list of one above
-            self._seen.add(id(value))
-            self._add_tensor(value)
+        # a parameter may be met in a list before its module is; a data set is not copied
+        if isinstance(value, Tensor):
+            if isinstance(value, nn.Parameter) or value.numel() * value.element_size() <= _LARGEST:
+                self._seen.add(id(value))
+                self._add_tensor(value)
             return
         restore = _content(value)
         if restore is None:
@@ -185,8 +193,6 @@ def _items(value: Any) -> Iterator[Any]:
 
 def _content(value: Any) -> Restore | None:
     """Return what puts the content of a value back, or None where there is nothing to put back."""
-    if isinstance(value, Tensor):
-        return _tensor(value) if value.numel() * value.element_size() <= _LARGEST else None
     if isinstance(value, np.ndarray) and value.nbytes <= _LARGEST:
         array = value.copy()
         return lambda: np.copyto(value, array)

@@ -43,8 +43,10 @@ class Look:
 
     def end(self) -> None:
         """Put everything back."""
-        self._snapshot.restore()
-        self._states.restore()
+        try:
+            self._snapshot.restore()
+        finally:
+            self._states.restore()
 
 
 _look: Look | None = None
@@ -62,7 +64,7 @@ def undisturbed(module: nn.Module) -> Iterator[Look]:
     Put back are: module modes, parameters, buffers, metric states, lists and counters on the
     modules, and the random states of python, numpy and torch. While it lasts autocast is off, SDPA
     runs the math kernel (the others have no second derivative), compiled modules run eagerly,
-    hooks on parameters are off, `is_looking()` is true, and any torch.distributed collective raises
+    backward hooks are off, `is_looking()` is true, and any torch.distributed collective raises
     CollectiveError. `.grad` is the caller's care: use `torch.autograd.grad`. Nested uses are one.
 
     >>> net = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout())
@@ -101,7 +103,7 @@ def _surroundings(module: nn.Module) -> Iterator[contextlib.AbstractContextManag
         yield torch.backends.cudnn.flags(enabled=False)  # cuDNN's RNN has no second derivative
     if "torch._dynamo" in sys.modules:  # else nothing is compiled, and the import costs seconds
         yield torch.compiler.set_stance("force_eager")
-    yield _no_parameter_hooks(module)
+    yield _no_backward_hooks(module)
     yield no_collectives()
 
 
@@ -143,9 +145,16 @@ def _twice_checkpointed() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _no_parameter_hooks(module: nn.Module) -> Iterator[None]:
-    """`p.register_hook` hooks fire inside autograd.grad too (32 calls became 213 in one run)."""
-    taken = [(hooks, dict(hooks)) for p in module.parameters() if (hooks := p._backward_hooks)]
+def _no_backward_hooks(module: nn.Module) -> Iterator[None]:
+    """`p.register_hook` hooks fire inside autograd.grad too (32 calls became 213 in one run).
+
+    So do the backward hooks of modules.
+    """
+    found: list[Any] = [p._backward_hooks for p in module.parameters()]
+    for part in module.modules():
+        if not isinstance(part, torch.jit.ScriptModule):
+            found += [part._backward_hooks, part._backward_pre_hooks]
+    taken = [(hooks, dict(hooks)) for hooks in found if hooks]
     for hooks, _ in taken:
         hooks.clear()
     try:

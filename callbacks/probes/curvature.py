@@ -24,8 +24,8 @@ class Curvature(Running):
 
     Rank 0, the raw module in its training mode with dropout off, float32. Each sample measures on
     the last (at most four) batches, of which no more than `samples` samples each are used. It
-    takes at most `products` Hessian products, as many again for each optimizer that needs some of
-    its own (Adam's preconditioned Hessian), and two besides: one for the last sample's top vector,
+    takes at most `products` Hessian products, 8 (or as many as were asked for) for each optimizer
+    that needs some of its own (Adam's preconditioned Hessian), and two besides: one for the last sample's top vector,
     whose eigenvalue a gradient that has lost that direction would hide, one for batch sharpness. A
     product costs about three gradients of the pool, or two where the loss has no second derivative
     (EmbeddingBag, ctc_loss, fused kernels): products are differences of gradients then, which a
@@ -55,6 +55,8 @@ class Curvature(Running):
     learning rate far too high leaves to measure."""
     _last_top: Tensor | None = field(default=None, init=False, repr=False)
     _optimizers: int = field(default=1, init=False, repr=False)
+    _edge_products: int = field(default=8, init=False, repr=False)
+    """Products for the largest eigenvalue of a preconditioned Hessian."""
     _rates: list[list[float]] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -67,6 +69,7 @@ class Curvature(Running):
         if self.engine not in ("lanczos", "pyhessian"):
             raise ConfigError(f'engine must be "lanczos" or "pyhessian", got {self.engine!r}')
         iterations = MOST_ITERATIONS if self.engine == "pyhessian" else 4 + 4 * self.k
+        self._edge_products = self.products or min(iterations, 8)
         self.products = max(self.k, self.products or iterations)
         self.family, self.weight = "curvature", 4.0
 
@@ -74,7 +77,7 @@ class Curvature(Running):
         """Return what a sample takes, in gradients of the pool."""
         optimizers = [] if self._training is None else self._training.optimizers
         own = sum("betas" in optimizer.defaults for optimizer in optimizers)
-        return 1 + PRODUCT * (self.products * (1 + own) + 2)
+        return 1 + PRODUCT * (self.products + own * self._edge_products + 2)
 
     def columns(self) -> list[Column]:
         """Return the columns of the family."""
@@ -135,7 +138,8 @@ class Curvature(Running):
         """Return the top of the spectrum, with what its largest vector tells of the batches."""
         pooled = ByBatch(hessian)
         few = self.engine == "lanczos" and self.k == 1  # else one product costs less
-        spectrum = self._largest(pooled if few else hessian, gradient, hessian, self.k)
+        most = self.products
+        spectrum = self._largest(pooled if few else hessian, gradient, hessian, self.k, most)
         values, bounds = spectrum.values.tolist(), spectrum.bounds.tolist()
         vector = spectrum.vectors[0]
         if not few:
@@ -174,7 +178,7 @@ class Curvature(Running):
         def product(vector: Tensor) -> Tensor:
             return root * hessian(root * vector)
 
-        spectrum = self._largest(product, root * gradient, hessian, 1)
+        spectrum = self._largest(product, root * gradient, hessian, 1, self._edge_products)
         largest = float(spectrum.values[0])
         return {
             "preconditioned_lambda": largest,
@@ -183,18 +187,23 @@ class Curvature(Running):
         }
 
     def _largest(
-        self, product: Callable[[Tensor], Tensor], start: Tensor, hessian: Hessian, k: int
+        self,
+        product: Callable[[Tensor], Tensor],
+        start: Tensor,
+        hessian: Hessian,
+        k: int,
+        most: int,
     ) -> Spectrum:
         k = min(k, start.numel())
         if self.engine == "pyhessian":
             return largest_by_pyhessian(
-                product, hessian.parameters, k, max_products=max(2, self.products // k)
+                product, hessian.parameters, k, max_products=max(2, most // k)
             )
         if not bool(start.any()):
             generator = torch.Generator().manual_seed(0)
             start = torch.randn(start.shape, generator=generator).to(start)
         # tol 0: the products after convergence are what the Newton gain needs (8 give it within 15 %)
-        return lanczos(product, start, k, tol=0.0, max_products=max(k, self.products))
+        return lanczos(product, start, k, tol=0.0, max_products=max(k, most))
 
 
 class ByBatch:

@@ -78,6 +78,7 @@ class Pool:
         """
         chosen = self._batches if batch is None else [self._batches[batch]]
         losses = [partial(self._loss, one) for one in chosen]
+        self._look.rewind(keep=self.parameters)
         self._building = True
         try:
             hessian = Hessian(losses, self.parameters)

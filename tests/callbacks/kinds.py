@@ -190,6 +190,22 @@ class Compiled(Kind):
         return torch.compile(super().build(), backend="aot_eager")  # type: ignore[return-value]
 
 
+class Scripted(Kind):
+    """TorchScript: its parameters sit in containers of their own."""
+
+    def build(self) -> nn.Module:
+        first, *rest = super().build()  # type: ignore[misc]
+        return nn.Sequential(torch.jit.script(first), *rest)
+
+
+class Normed(Kind):
+    """The older spectral norm: every forward pass moves a buffer, and the weight with it."""
+
+    def build(self) -> nn.Module:
+        first, *rest = super().build()  # type: ignore[misc]
+        return nn.Sequential(nn.utils.spectral_norm(first), *rest)
+
+
 class Halved(Convolution):
     precision = "bf16-mixed"
 

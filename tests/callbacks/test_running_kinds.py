@@ -50,6 +50,7 @@ ALIKE = (
     "spoiling",
     "spoiling",
     "compiled",
+    "scripted",
     "ownautocast",
     "reentrant",
     "checkpointed",
