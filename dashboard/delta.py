@@ -41,7 +41,7 @@ SHOWN = {
         "landscape": None,
         "density": None,
     },
-    "noise": {"train": ("loss", "samples", "lr"), "noise": None},
+    "noise": {"train": ("loss", "samples", "lr"), "noise": None, "tail_index": None},
 }
 """By page, the families whose columns of the whole run it shows, and which quantities of them (None:
 all). The Run page has the layers besides, and every family that no page knows."""

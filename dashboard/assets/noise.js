@@ -5,20 +5,21 @@
 
   function noisePage(model) {
     const stats = o.h("div", { class: "stats" }), absent = o.h("div", {}), said = o.h("div", {});
-    const cards = [scale(model), tradeOff(model), signal(model), parts(model)];
+    const cards = [scale(model), tradeOff(model), signal(model), parts(model), tails(model)];
     const grid = o.h("div", { class: "grid", hidden: true }, cards.map((card) => card.card));
     o.byId("view-noise").replaceChildren(said, stats, absent, grid);
 
     function show() {
       const has = Boolean(model.tables.noise);
-      grid.hidden = stats.hidden = !has;
+      grid.hidden = !has && !model.tables.tail_index;
+      stats.hidden = !has;
       const missing = has ? "" : model.absence("noise", "the noise");
       o.fill(absent, missing, () => (missing ? o.h("section", { class: "card" }, o.h("p", {}, missing)) : null));
+      for (const card of cards) card.update();
       if (!has) return;
       o.fill(stats, numbers(model), () => o.numberRow(numbers(model)));
       const [word, text] = sentence(model);
       o.fill(said, [word, text], () => o.h("p", { class: "card hint" }, o.h("strong", {}, word), text));
-      for (const card of cards) card.update();
     }
     return { views: cards.map((card) => card.chart), show, chosen: show };
   }
@@ -136,6 +137,16 @@
         const scale = table.column("noise_scale"), size = batches(model, table);
         return [{ name: "batch over noise scale", values: scale && scale.map((v, i) => (v > 0 ? size[i] / v : NaN)), gaps: true, colour: colours.line, width: 2 }];
       } }));
+  }
+
+  /** The tail index of a run that measures it; no card without. */
+  function tails(model) {
+    return o.chartIn({ title: "Tail index of the noise", id: "tail-card",
+      caption: "2 is Gaussian noise, less has heavier tails. Read it with care: unequal scales of the coordinates alone make a Gaussian read 1.10.",
+      means: "Index of a symmetric stable law fitted to the gradient's noise over all coordinates (Şimşekli, Sagun and Gürbüzbalaban 2019). Coordinates of a network differ in scale by orders of magnitude, which looks like heavy tails where there are none: compare a run with itself, and read no cause into the number." },
+    ({ box }) => new o.LineChart(box, model, { name: "tail-index", label: "Tail index of the gradient noise", family: "tail_index", optional: true,
+      rules: [{ value: 2, name: "Gaussian" }],
+      lines: (table, colours) => [{ name: "tail index", values: table.column("tail_index"), gaps: false, colour: colours.line, width: 1.8 }] }));
   }
 
   function parts(model) {

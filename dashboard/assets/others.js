@@ -2,7 +2,7 @@
 (function (o) {
   "use strict";
   const SHOWN = 24, FEW = 10; // samples up to which a table reads better than a chart
-  const KNOWN = ["train", "gradients", "activations", "noise", "curvature", "landscape", "density", "validation", "system"];
+  const KNOWN = ["train", "gradients", "activations", "noise", "curvature", "landscape", "density", "tail_index", "validation", "system"];
 
   o.Others = class Others {
     constructor(box, model) {

@@ -122,3 +122,19 @@ def test_without_a_sample_the_page_says_what_must_happen(home, look):
     expect(page.locator("#view-noise")).to_contain_text("the first sample of the noise comes")
     run.event("probe_off", probe="noise", why="a contrastive loss couples the samples").train(1)
     expect(page.locator("#view-noise")).to_contain_text("a contrastive loss couples the samples.")
+
+
+def test_a_tail_index_comes_with_its_caveat_and_only_where_it_is_measured(home, look):
+    run = noisy(home, gradient=1.0, trace=64.0)
+    page = look(f"/run/{RUN}/noise").page
+    expect(page.locator("#noise-scale-card")).to_be_visible()
+    expect(page.locator("#tail-card")).to_be_hidden()
+
+    tails = Schema("tail_index", (Column.of("tail_index"),))
+    home.add_schema(RUN, tails)
+    home.append(RUN, [run.frame(tails, [1.37])])
+    run.train(5)
+
+    expect(page.locator("#tail-card")).to_contain_text("1.37")
+    expect(page.locator("#tail-card")).to_contain_text("make a Gaussian read 1.10")
+    expect(look(f"/run/{RUN}").page.locator("#others-card")).to_be_hidden()

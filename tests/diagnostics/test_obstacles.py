@@ -86,6 +86,16 @@ def test_conditioning_is_told_with_and_without_the_preconditioner(
     assert found["preconditioned"] == (None if np.isnan(own) else own)
 
 
+def test_of_several_optimizers_the_one_that_leaves_most_counts() -> None:
+    name = "preconditioned_newton_gain"
+    of_each = [Column(f"{name}/{i}", name, optimizer=i) for i in (0, 1)]
+    schema = Schema("curvature", (Column.of("newton_gain"), *of_each))
+    folded = Fold(RUN, Meta(optimizers=[ADAM, ADAM]), {**SCHEMAS, schema.hash: schema})
+    folded.push([*trained(40), frame(schema, 20, 28.0, 3.0, 9.0)])
+    folded.judge()
+    assert report_of(folded)["obstacles"]["conditioning"]["preconditioned"] == 9.0
+
+
 def test_what_holds_as_far_as_the_scan_looks_is_said_so() -> None:
     frames = [*trained(40), frame(CURVATURE, 20, 28.0, 1.5), frame(LANDSCAPE, 30, 16.0)]
     found = panel(frames, optimizer=ADAM)
