@@ -65,7 +65,7 @@ class TestOnARecordedRun:
                     [family, column],
                 )
                 numbers = np.array([np.nan if value is None else value for value in shown])
-                np.testing.assert_allclose(numbers, read.column(column), rtol=1e-5)
+                np.testing.assert_allclose(numbers, read.column(column), rtol=1e-5, atol=1e-30)
         top = float(store.read(run, "curvature").column("lambda_1")[-1])
         said = page.locator("#view-curvature .stat strong").first.inner_text()
         assert float(said.replace(",", "")) == pytest.approx(top, rel=5e-3)
