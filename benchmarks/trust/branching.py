@@ -36,6 +36,7 @@ class Checkpoint:
 
         self._gradients = vmap(grad(value))
         self._losses = vmap(value, in_dims=(0, None, None))
+        self.loss = float(self.losses(self.copies(1)).mean())
 
     def copies(self, count: int) -> Weights:
         """Return the weights, so many times over: [count, …] each."""

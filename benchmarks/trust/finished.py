@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent
-KEPT = FOLDER.parent / "out" / "trust.json"
+KEPT = FOLDER.parent / "out"
 
 
 def digest(paths: Iterable[Path]) -> str:

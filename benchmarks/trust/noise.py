@@ -16,7 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from otoscope.callbacks.measures import Hessian, NoiseEstimate, NoiseScaleEstimator
+from otoscope.callbacks.measures import (
+    Hessian,
+    NoiseEstimate,
+    NoiseScaleEstimator,
+    hessian_eigenvalues,
+)
 
 from . import subjects as nets
 from .branching import Checkpoint, flat, moved
@@ -25,8 +30,8 @@ from .ranking import ranking, spread
 from .subjects import Subject
 
 SUBJECTS = (
-    nets.LOGISTIC, nets.SOFTMAX, nets.WIDE, nets.TANH, nets.LAYERED, nets.SILU, nets.RESIDUAL,
-    nets.CONV, nets.ATTENTION, nets.ELU, nets.SIGMOID, nets.LINEAR,
+    nets.LOGISTIC, nets.SOFTMAX, nets.TANH, nets.LAYERED, nets.SILU, nets.LINEAR, nets.SIGMOID,
+    nets.ELU, nets.RESIDUAL, nets.WIDE, nets.CONV, nets.ATTENTION,
 )  # fmt: skip
 POINTS = (20, 150)
 """Steps of SGD before the checkpoint."""
@@ -69,6 +74,12 @@ def weighted(here: Checkpoint) -> tuple[float, float]:
     hessian.close()
     scale = SMALL * total / count / along
     return (scale if along > 0 else math.nan), float(gradient @ gradient) / abs(along)
+
+
+def steepest(here: Checkpoint) -> float:
+    """Return the largest eigenvalue of the Hessian over all data."""
+    loss = here.subject.value(here.net, here.data)
+    return float(hessian_eigenvalues(lambda: loss, here.net.parameters(), 1).values[0])
 
 
 def tuned(end: Callable[[float], float], start: float) -> float:
@@ -134,9 +145,8 @@ def fall(here: Checkpoint, size: int, lr: float) -> float:
     """Return how far the loss falls in one step of a batch size at its best learning rate."""
     weights = here.copies(DRAWS)
     slopes = here.gradients(weights, here.drawn(DRAWS, size, torch.Generator().manual_seed(size)))
-    before = float(here.losses(here.copies(1)).mean())
     best = tuned(lambda lr: float(here.losses(moved(weights, slopes, lr)).mean()), lr / 8)
-    return before - float(here.losses(moved(weights, slopes, best)).mean())
+    return here.loss - float(here.losses(moved(weights, slopes, best)).mean())
 
 
 def doubled(here: Checkpoint, size: int, scale: float, lr: float) -> dict[str, float]:
@@ -148,9 +158,11 @@ def doubled(here: Checkpoint, size: int, scale: float, lr: float) -> dict[str, f
             curves[size, lr] = here.branch(size, lr, STEPS, EVERY, BRANCHES)
         return curves[size, lr]
 
-    lr = tuned(lambda lr: float(run(size, lr)[-1]), lr / 4)
-    target = float(run(size, lr)[-1])
-    if not target < run(size, lr)[0]:  # nothing was gained: there is nothing to reach
+    begin = tuned(lambda lr: float(run(size, lr)[-1]), lr / 4)
+    if not run(size, begin)[-1] < here.loss:  # that far out, rates are all alike
+        begin = tuned(lambda lr: float(run(size, lr)[-1]), 1 / (4 * steepest(here)))
+    lr, target = begin, float(run(size, begin)[-1])
+    if not target < here.loss:  # nothing was gained: there is nothing to reach
         return {"branch": math.nan, "scaled": math.nan}
     soonest = tuned(lambda lr: reached(run(2 * size, lr), target, EVERY), lr)
     found = {"branch": STEPS / reached(run(2 * size, soonest), target, EVERY), "scaled": math.nan}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .finished import FOLDER
+from .training import DEFAULT
 
 RESULT = FOLDER.parent / "results" / "trust.json"
 TEMPLATE, PAGE = FOLDER / "_trust.md", FOLDER.parent.parent / "docs" / "trust.md"
@@ -20,12 +21,14 @@ NAMES = {
     "edge_at_start": "edge, at the initialization",
     "edge_early": "edge, early at the default rate",
     "batch_early": "batch sharpness, early",
-    "advice": "edge, as advised in a run at twice the rate",
+    "advice": "advice in a run at eight times the rate",
     "update_rule": "no curvature: steps of 2 % of the weights",
     "update_early": "no curvature: steps of 2 % of the weights, early",
     "other_nets": "no curvature: median rate of the other nets",
     "adam_speed_up": "SGD's steps over Adam's",
-    "newton_speed_up": "gradient steps over Newton steps",
+    "newton_speed_up": "gradient steps over Newton steps, all the way",
+    "worth": "gradient steps that a Newton step is worth, on the way",
+    "worth_start": "the same at the initialization",
     "gain_bought": "`newton_gain` / `preconditioned_newton_gain`, Adam's run",
     "gain_both": "`newton_gain` of SGD's run / `preconditioned_newton_gain` of Adam's",
     "gain_sgd": "`newton_gain`, SGD's run",
@@ -90,7 +93,7 @@ def ratios(row: dict[str, Any]) -> list[str]:
 
 
 RATIO_HEAD = ("found / predicted", "90 % of nets", "within 2×", "the same without the bias")
-SAFE = "nets for which 0.9 × it does"
+SAFE = "nets for which it does, times 0.9"
 RANK_HEAD = ("rank correlation (90 %)", "so it")
 
 
@@ -121,35 +124,10 @@ def edge_each(rows: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def gain_summary(rows: Sequence[dict[str, Any]]) -> str:
+def summary(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the table of pairs of found and predicted."""
     return table(
-        ("found", "predicted by", "nets", *RANK_HEAD),
-        [
-            [NAMES[row["found"]], NAMES[row["predictor"]], str(row["count"]), *ranked(row)]
-            for row in rows
-        ],
-    )
-
-
-def gain_each(rows: Sequence[dict[str, Any]]) -> str:
-    keys = {
-        "adam_speed_up": "SGD's steps over Adam's",
-        "gain_bought": "gain / gain left, Adam's run",
-        "gain_sgd": "gain, SGD's run",
-        "gain_left": "gain left, Adam's run",
-        "newton_speed_up": "gradient steps over Newton steps",
-        "full_gain": "gain on all data, on the way",
-        "full_gain_start": "at the initialization",
-    }
-    return table(
-        ("net", *keys.values()),
-        [[row["net"], *(number(row[key]) for key in keys)] for row in rows],
-    )
-
-
-def noise_summary(rows: Sequence[dict[str, Any]]) -> str:
-    return table(
-        ("found", "predicted by", "points", *RATIO_HEAD, *RANK_HEAD),
+        ("found", "predicted by", "of", *RATIO_HEAD, *RANK_HEAD),
         [
             [
                 NAMES[row["found"]],
@@ -161,6 +139,29 @@ def noise_summary(rows: Sequence[dict[str, Any]]) -> str:
             for row in rows
         ],
     )
+
+
+def each(rows: Sequence[dict[str, Any]], keys: dict[str, str]) -> str:
+    return table(
+        ("net", *keys.values()),
+        [[row["net"], *(number(row[key]) for key in keys)] for row in rows],
+    )
+
+
+GAIN = {
+    "adam_speed_up": "SGD's steps over Adam's",
+    "gain_bought": "gain / gain left, Adam's run",
+    "gain_sgd": "gain, SGD's run",
+    "gain_adam": "gain, Adam's run",
+    "gain_left": "gain left, Adam's run",
+}
+NEWTON = {
+    "worth_start": "worth at the initialization",
+    "full_gain_start": "gain",
+    "worth": "worth on the way",
+    "full_gain": "gain",
+    "newton_speed_up": "gradient steps over Newton steps, all the way",
+}
 
 
 def noise_each(rows: Sequence[dict[str, Any]]) -> str:
@@ -187,9 +188,11 @@ def noise_each(rows: Sequence[dict[str, Any]]) -> str:
 TABLES: dict[str, tuple[str, str, Callable[[Sequence[dict[str, Any]]], str]]] = {
     "edge_summary": ("edge", "summary", edge_summary),
     "edge_each": ("edge", "each", edge_each),
-    "gain_summary": ("gain", "summary", gain_summary),
-    "gain_each": ("gain", "each", gain_each),
-    "noise_summary": ("noise", "summary", noise_summary),
+    "gain_summary": ("gain", "summary", summary),
+    "gain_each": ("gain", "each", lambda rows: each(rows, GAIN)),
+    "newton_summary": ("newton", "summary", summary),
+    "newton_each": ("newton", "each", lambda rows: each(rows, NEWTON)),
+    "noise_summary": ("noise", "summary", summary),
     "noise_each": ("noise", "each", noise_each),
 }
 
@@ -203,6 +206,22 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def figures(result: dict[str, Any]) -> dict[str, str]:
+    """Return ratio, rank correlation and verdict of every row of the summaries, as three cells."""
+    told = {}
+    for name, part in result.items():
+        for row in part["summary"]:
+            mean, among, *_ = ratios(row)
+            key = "_".join((name, row.get("optimizer", name), row["found"], row["predictor"]))
+            told[key] = " | ".join([f"{mean} ({among})", *ranked(row, "rank_")])
+    return told
+
+
 def page(result: dict[str, Any]) -> str:
     """Return docs/trust.md with the tables of a result."""
-    return TEMPLATE.read_text(encoding="utf-8").format(**tables(result))
+    words = {
+        "nets": str(len({row["net"] for name in result for row in result[name]["each"]})),
+        "defaults": ", ".join(f"{kind} {lr:g}" for kind, lr in DEFAULT.items()),
+    }
+    text = TEMPLATE.read_text(encoding="utf-8")
+    return text.format(**tables(result), **figures(result), **words)

@@ -25,15 +25,16 @@ class Ranking:
 NOT_RANKED = Ranking(math.nan, math.nan, math.nan, 0)
 
 
-def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the correlation of the ranks; nan where one of them does not vary.
+def spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the correlation of the ranks along the last axis; nan where one does not vary.
 
-    >>> round(spearman(np.array([1.0, 2.0, 3.0, 4.0]), np.array([10.0, 30.0, 20.0, 40.0])), 3)
+    >>> spearman(np.array([1.0, 2.0, 3.0, 4.0]), np.array([10.0, 30.0, 20.0, 40.0])).round(3)
     0.8
     """
-    x, y = rankdata(a) - (len(a) + 1) / 2, rankdata(b) - (len(b) + 1) / 2
-    norm = math.sqrt(float(x @ x) * float(y @ y))
-    return float(x @ y) / norm if norm else math.nan
+    middle = (a.shape[-1] + 1) / 2
+    x, y = rankdata(a, axis=-1) - middle, rankdata(b, axis=-1) - middle
+    norm = np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
+    return np.divide((x * y).sum(-1), norm, out=np.full_like(norm, math.nan), where=norm > 0)
 
 
 def ranking(predicted: Sequence[float], found: Sequence[float]) -> Ranking:
@@ -44,8 +45,8 @@ def ranking(predicted: Sequence[float], found: Sequence[float]) -> Ranking:
         return Ranking(math.nan, math.nan, math.nan, len(a))
     generator = np.random.default_rng(0)
     drawn = generator.integers(0, len(a), (DRAWS, len(a)))
-    low, high = np.nanpercentile([spearman(a[rows], b[rows]) for rows in drawn], (5, 95))
-    return Ranking(spearman(a, b), float(low), float(high), len(a))
+    low, high = np.nanpercentile(spearman(a[drawn], b[drawn]), (5, 95))
+    return Ranking(float(spearman(a, b)), float(low), float(high), len(a))
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,16 @@ from typing import Any
 import torch
 from otoscope.store.schemas import plain
 
-from . import edge, gain, noise
+from . import edge, gain, newton, noise
 from .finished import FOLDER, KEPT, Finished, digest
 from .page import PAGE, RESULT, page, tables
 
-EXPERIMENTS: dict[str, ModuleType] = {"edge": edge, "gain": gain, "noise": noise}
+EXPERIMENTS: dict[str, ModuleType] = {
+    "edge": edge,
+    "gain": gain,
+    "newton": newton,
+    "noise": noise,
+}
 SHARED = ("subjects.py", "training.py", "branching.py")
 
 
@@ -33,7 +38,7 @@ def version(name: str) -> str:
 def run(name: str, quick: bool, kept: Path) -> list[dict[str, Any]]:
     """Return the rows of an experiment; those that are known are not measured again."""
     experiment = EXPERIMENTS[name]
-    finished = Finished(kept, version(name))
+    finished = Finished(kept / f"trust-{name}.json", version(name))
     cells = experiment.cells(quick)
     rows = []
     for place, cell in enumerate(cells, 1):
@@ -84,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if RESULT.exists() and not options.quick:
         result = json.loads(RESULT.read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
-        kept = Path(folder) / "trust.json" if options.quick else KEPT
+        kept = Path(folder) if options.quick else KEPT
         for name, experiment in EXPERIMENTS.items():
             if options.only in (None, name):
                 rows = run(name, options.quick, kept)
