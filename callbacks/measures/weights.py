@@ -70,10 +70,10 @@ class Drawn:
 
     @property
     def std(self) -> Tensor:
-        """Standard deviation of the weights: a float64 scalar on their device."""
-        mean = self.rows.sum(dtype=torch.float64) / self.rows.numel()
-        norm = torch.linalg.vector_norm(self.rows, dtype=torch.float64)
-        return (norm.square() / self.rows.numel() - mean.square()).clamp_min(0).sqrt()
+        """Standard deviation of the weights: a float32 scalar on their device, or float64 of such."""
+        return (self.rows if self.rows.dtype == torch.float64 else self.rows.float()).std(
+            correction=0
+        )
 
 
 def drawn(module: nn.Module) -> Drawn:

@@ -14,7 +14,7 @@ from ..measures.batches import batch_parts
 from ..measures.initialization import first_tensor
 from ..measures.loss_at_start import chance_loss
 from ..measures.weights import drawn, identical_rows, weighted_modules
-from ..norms import stacked
+from ..norms import squared_norms, stacked
 from .forwards import Forwards, is_compiled, seconds_of_a_pass
 from .hooks import Look
 from .probe import COLD, Probe, ProbeOffError, Training, clock
@@ -34,6 +34,8 @@ ROWS = 1024
 NUMBERS = 2**22
 """Numbers in them, at most: they are copied in float64."""
 NEVER = 10**9
+
+Number = float | Tensor
 
 
 class Initialization(Probe):
@@ -80,10 +82,10 @@ class Initialization(Probe):
 
     def _clear(self) -> None:
         self._order: list[str] = []
-        self._entered: Tensor | None = None
-        self._outputs: dict[str, Tensor] = {}
-        self._gradients: dict[str, Tensor] = {}
-        self._weights: list[list[Tensor | float]] = []
+        self._entered: Number = math.nan
+        self._outputs: dict[str, Number] = {}
+        self._gradients: dict[str, Number] = {}
+        self._weights: list[list[Number]] = []
         self._logits: Tensor | None = None
 
     def arm(self, step: int) -> None:
@@ -125,7 +127,7 @@ class Initialization(Probe):
             return
         if not self._order:
             entered = first_tensor(inputs)
-            self._entered = None if entered is None else _mean_square(entered)
+            self._entered = math.nan if entered is None else _mean_square(entered)
         self._order.append(path)
         self._outputs[path] = _mean_square(tensor)
         if tensor.requires_grad:
@@ -159,23 +161,22 @@ class Initialization(Probe):
             found = [number for column in zip(*rows, strict=True) for number in column]
             return _stacked([*found, *self._losses()])
 
-    def _own(self) -> list[tuple[str, list[Tensor | float]]]:
+    def _own(self) -> list[tuple[str, list[Number]]]:
         return list(zip(self._layers, self._weights, strict=True))
 
-    def _gains(self) -> dict[str, list[Tensor | float]]:
+    def _gains(self) -> dict[str, list[Number]]:
         """Return forward gain, backward gain and rms of every layer; nan where it was not seen."""
-        gains: dict[str, list[Tensor | float]] = {path: [math.nan] * 3 for path in self._layers}
+        gains: dict[str, list[Number]] = {path: [math.nan] * 3 for path in self._layers}
         before = None
         for path in self._order:
             entered = self._entered if before is None else self._outputs[before]
-            earlier = None if before is None else self._gradients.get(before)
-            output = self._outputs[path]
-            forward, backward = _ratio(output, entered), _ratio(earlier, self._gradients.get(path))
-            gains[path] = [forward, backward, output.sqrt()]
+            earlier = math.nan if before is None else self._gradients.get(before, math.nan)
+            output, own = self._outputs[path], self._gradients.get(path, math.nan)
+            gains[path] = [_ratio(output, entered), _ratio(earlier, own), output**0.5]
             before = path
         return gains
 
-    def _losses(self) -> list[Tensor | float]:
+    def _losses(self) -> list[Number]:
         losses = [torch.as_tensor(loss).float() for loss in self._training.losses]
         initial = torch.stack(losses).mean() if losses else torch.tensor(math.nan)
         batches = self._training.batches()
@@ -207,20 +208,20 @@ def _logits(output: Any) -> Tensor | None:
     return tensor if tensor is not None and tensor.is_floating_point() and tensor.ndim else None
 
 
-def _mean_square(tensor: Tensor) -> Tensor:
+def _mean_square(tensor: Tensor) -> Number:
+    """Return a number on a CPU, else a scalar on the device, which nobody has waited for."""
     if not tensor.is_floating_point() or not tensor.numel() or tensor.layout is not torch.strided:
-        return torch.full((), math.nan, dtype=torch.float64, device=tensor.device)
-    norm = torch.linalg.vector_norm(tensor.detach(), dtype=torch.float64)
-    return norm.square() / tensor.numel()
-
-
-def _ratio(a: Tensor | None, b: Tensor | None) -> Tensor | float:
-    if a is None or b is None:
         return math.nan
-    return torch.where(b > 0, a.to(b.device) / b, math.nan)
+    return squared_norms([tensor])[0] / tensor.numel()
 
 
-def _stacked(numbers: Sequence[Tensor | float]) -> Tensor:
+def _ratio(a: Number, b: Number) -> Number:
+    if isinstance(b, Tensor):
+        return torch.where(b > 0, (a.to(b.device) if isinstance(a, Tensor) else a) / b, math.nan)
+    return a / b if b > 0 else math.nan
+
+
+def _stacked(numbers: Sequence[Number]) -> Tensor:
     devices = [n.device for n in numbers if isinstance(n, Tensor)]
     device = next((d for d in devices if d.type != "cpu"), torch.device("cpu"))
     return stacked([n if isinstance(n, Tensor) else float(n) for n in numbers], device).float()
