@@ -69,6 +69,11 @@
       }
       this.y.ends = shown.y.ends;
       o.drawAxisY(context, this.y, LEFT, width - RIGHT, shown.y.log);
+      const beyond = Math.max(...shown.curves.flatMap((curve) => (curve.dots ? curve.ys : [])).filter(Number.isFinite));
+      if (beyond > shown.y.ends[1]) {
+        context.textAlign = "right";
+        context.fillText(`↑ up to ${o.number(beyond, 2)}`, width - RIGHT - 2, TOP + 4);
+      }
       const ticks = shown.x.ticks || (shown.x.log ? o.logTicks(...shown.x.ends) : o.ticks(...shown.x.ends, Math.max(2, width / 110)));
       const texts = shown.x.text ? ticks.map(shown.x.text) : o.tickTexts(ticks);
       context.textAlign = "center";
