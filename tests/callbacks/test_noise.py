@@ -24,12 +24,34 @@ from .test_shapes_precision import scaled
 SAMPLES = 128 * WINDOW * WINDOWS
 
 
+class Coupled(Regression):
+    """A loss that is no mean over samples to the last bit: of a batch of another size it is scaled."""
+
+    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+        loss = super().training_step(batch, index)
+        return loss * 1.01 if len(batch[0]) == 128 else loss
+
+
 def test_half_batches_give_the_known_answer(tmp_path: Path) -> None:
-    series, _ = fit(tmp_path, rows(SAMPLES + 128 * WINDOW), 128)
+    data = rows(SAMPLES + 128 * WINDOW)
+    net = Coupled()
+    series, _ = fit(tmp_path, data, 128, net=net)
     assert set(series.column("small")) == {64}
     assert set(series.column("big")) == {128}
     assert_covers(assert_right(series))
     assert series.column("low")[-1] < SCALE < series.column("high")[-1]
+
+
+def test_where_a_loss_is_a_mean_an_eighth_of_the_batch_gives_the_known_answer(
+    tmp_path: Path,
+) -> None:
+    series, _ = fit(tmp_path, rows(SAMPLES + 128 * WINDOW), 128)
+    small = series.column("small").tolist()
+    assert small[0] == 64  # the first sample looks whether the loss is a mean
+    assert small[1:15] == [16] * 14
+    assert small[15] == 64  # and later ones whether it still is
+    assert set(series.column("big")) == {128}
+    assert_covers(assert_right(series))
 
 
 def test_micro_batches_give_the_known_answer(tmp_path: Path) -> None:
@@ -108,7 +130,7 @@ class Moving(Regression):
 
 def test_halves_are_run_at_the_weights_that_the_step_began_with(tmp_path: Path) -> None:
     data = rows(20)
-    series, _ = fit(tmp_path, data, 20, net=Moving(), epochs=12)
+    series, _ = fit(tmp_path, data, 20, net=Moving(), epochs=30)
     weights = Moving().weights.detach().double()
     for step in range(1, int(series.steps[-1]) + 1):
         first, second = by_hand(data, [10, 10], weights)
@@ -116,6 +138,12 @@ def test_halves_are_run_at_the_weights_that_the_step_began_with(tmp_path: Path) 
         if step in series.steps:
             found = series.column("big_sq")[series.steps == step]
             np.testing.assert_allclose(found, mean @ mean, rtol=1e-4)
+            found = series.column("small_sq")[series.steps == step]
+            piece = by_hand(TensorDataset(*(t[:2] for t in data.tensors)), [2], weights)[0]
+            halves = (first @ first + second @ second) / 2
+            expected = halves if step == series.steps[0] else piece @ piece
+            if series.steps.tolist().index(step) % 16 != 15:
+                np.testing.assert_allclose(found, expected, rtol=1e-4)
         weights -= 0.1 * torch.from_numpy(mean)
     assert len(series) >= 3
 
