@@ -74,7 +74,7 @@ class Budget:
         self._fixed = math.nan
         self._start = 0
         self._next = 0
-        self._apart = 0
+        self._apart = self._dear_step = 0
         self._known_parts: dict[str, float] = {}
 
     def begin(self, step: int, max_steps: int | None = None) -> None:
@@ -192,24 +192,31 @@ class Budget:
         if step < self._next:  # in most steps nothing is due, and this line is all that runs
             return []
         names: list[str] = []
-        dear = False  # whether one of them samples in this step
-        for claim in self.claims.values():
-            if not claim.open or step < claim.next_step:
+        for claim in self._in_turn():
+            if step < claim.next_step:
                 continue
-            if claim.dear and (dear or (claim.every is None and step < self._apart)):
-                claim.next_step = step + POOL if dear else self._apart
+            if claim.dear and claim.every is None and step < self._apart:
+                claim.next_step = self._apart
                 continue
             wait = 0 if claim.every is not None else self._wait(claim, step)
             if wait:
                 claim.next_step = aligned(step, wait) if claim.aligned else step + wait
                 continue
-            if claim.dear:
-                dear, self._apart = True, step + POOL
-            names.append(claim.name)
+            if not claim.dear:
+                names.append(claim.name)
+            elif self._dear_step < step:  # else it stays due, and its turn comes
+                self._dear_step, self._apart = step, step + POOL
+                names.append(claim.name)
         waiting = [claim.next_step for claim in self.claims.values() if claim.open]
         self._next = max(step + 1, min(waiting, default=step + LONGEST_WAIT))
         self._look_ahead()
         return names
+
+    def _in_turn(self) -> list[Claim]:
+        """Return the probes that are on; of the dear ones first the one that has waited longest."""
+        asking = [self.claims[name] for name in self._parts()]
+        dear = sorted((c for c in asking if c.dear), key=lambda claim: claim.next_step)
+        return [claim for claim in asking if not claim.dear] + dear
 
     def hasten(self, step: int) -> None:
         """Bring the next sample of each dear probe forward: something happened that is worth it.

@@ -60,6 +60,18 @@ def test_dear_samples_lie_at_least_a_pool_of_batches_apart(share: float) -> None
     assert min(b - a for a, b in pairwise(steps)) >= POOL
 
 
+def test_dear_probes_at_every_step_take_turns() -> None:
+    budget = Budget(1.0)
+    for name in ("curvature", "noise"):
+        budget.claim(name, dear=True, every=1)
+    budget.begin(0, 100)
+    sampled = replay(
+        budget, 100, step=STEP, fixed=0.0, costs=dict.fromkeys(("curvature", "noise"), STEP)
+    )
+    assert len(sampled["curvature"]) == len(sampled["noise"]) == 50
+    assert not set(sampled["curvature"]) & set(sampled["noise"])
+
+
 def waits(budget: Budget, hastened_at: int) -> tuple[list[int], float]:
     """Replay 40,000 steps and return the steps of curvature, and the largest overhead late on."""
     found: list[int] = []
