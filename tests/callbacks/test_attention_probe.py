@@ -168,6 +168,18 @@ def test_every_shape_of_multi_head_attention_is_projected_as_it_does_itself(
     assert float(caught[0].entropy) == pytest.approx(sum(shares) / len(shares), rel=1e-4)
 
 
+def test_a_mask_of_truth_values_hides_where_it_is_true() -> None:
+    torch.manual_seed(4)
+    layer, x = nn.MultiheadAttention(E, HEADS), torch.randn(T, B, E)
+    args = (x, x, x, E, HEADS, layer.in_proj_weight, layer.in_proj_bias)
+    found = [
+        attended(functional.multi_head_attention_forward, args, {"attn_mask": mask})
+        for mask in (CAUSAL, torch.zeros(T, T).masked_fill(CAUSAL, -math.inf), None)
+    ]
+    told = [float(one.entropy) for one in found if one is not None]
+    assert told[0] == told[1] != told[2]
+
+
 def test_what_is_no_attention_that_can_be_read_is_passed_by() -> None:
     wide, narrow = torch.zeros(2, 3, 5, 4), torch.zeros(3, 2, 5, 4)
     assert attended(functional.scaled_dot_product_attention, (wide, narrow, narrow), {}) is None
