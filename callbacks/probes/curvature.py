@@ -32,8 +32,9 @@ class Curvature(Running):
     note in the run's events says. Measured are the weights that the step began with, the same that
     its recorded loss belongs to: those behind it may already be spoiled.
 
-    Memory while it samples, in copies of the weights: `products` + 8 and one for each batch, and the
-    graphs of the pool for one product; between samples one, the top vector.
+    Memory while it samples, in copies of the weights: about `products` + 5 and one for each batch
+    (`benchmarks/looking.py`), and the graphs of the pool for one product; between samples one, the
+    top vector.
 
     Columns: `lambda_1` … `lambda_k`, `bound_1` …, `lambda_min`, `lambda_spread` (largest less smallest
     Rayleigh quotient of the top vector over the batches; nan for one batch), `batch_sharpness` (mean

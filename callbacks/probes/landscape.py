@@ -30,8 +30,8 @@ class Landscape(Running):
     medians of five scans or more.
 
     All are nan where the weights did not move (a learning rate of 0, a step that a loss scaler
-    skipped). Rank 0, the raw module, float32, dropout off. Memory: some ten copies of the weights
-    while it samples, and the graph of one batch for one product.
+    skipped). Rank 0, the raw module, float32, dropout off. Memory: some six copies of the weights
+    while it samples (`benchmarks/looking.py`), and the graph of one batch for one product.
     """
 
     first: int = 30
