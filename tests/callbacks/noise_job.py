@@ -22,7 +22,7 @@ def main(folder: Path) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     for parts in (1, 2):
-        data = rows(BATCH * WINDOW * 50, seed=parts)
+        data = rows(BATCH * WINDOW * 60, seed=parts)
         _, callback = fit(
             folder,
             data,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from otoscope.callbacks import Noise, TailIndex, attach
+from otoscope.callbacks import Noise, attach
 from otoscope.callbacks.probes import ProbeOffError, Training
 from otoscope.store import NoiseScaleEstimator, connect
 from torch import nn
@@ -18,7 +18,17 @@ from torch.utils.data import TensorDataset
 
 from . import fits
 from .launching import Job
-from .regressions import SCALE, WINDOW, WINDOWS, Regression, assert_covers, assert_right, fit, rows
+from .regressions import (
+    SCALE,
+    WINDOW,
+    WINDOWS,
+    Regression,
+    assert_covers,
+    assert_right,
+    estimates,
+    fit,
+    rows,
+)
 from .test_shapes_precision import scaled
 
 SAMPLES = 128 * WINDOW * WINDOWS
@@ -38,7 +48,7 @@ def test_half_batches_give_the_known_answer(tmp_path: Path) -> None:
     series, _ = fit(tmp_path, data, 128, net=net)
     assert set(series.column("small")) == {64}
     assert set(series.column("big")) == {128}
-    assert_covers(assert_right(series))
+    assert_covers(assert_right(estimates(series)))
     assert series.column("low")[-1] < SCALE < series.column("high")[-1]
 
 
@@ -51,14 +61,14 @@ def test_where_a_loss_is_a_mean_an_eighth_of_the_batch_gives_the_known_answer(
     assert small[1:15] == [16] * 14
     assert small[15] == 64  # and later ones whether it still is
     assert set(series.column("big")) == {128}
-    assert_covers(assert_right(series))
+    assert_covers(assert_right(estimates(series)))
 
 
 def test_micro_batches_give_the_known_answer(tmp_path: Path) -> None:
     series, _ = fit(tmp_path, rows(SAMPLES), 64, accumulate_grad_batches=2)
     assert set(series.column("small")) == {64}
     assert set(series.column("big")) == {128}
-    assert_covers(assert_right(series))
+    assert_covers(assert_right(estimates(series)))
 
 
 def test_two_ranks_give_the_known_answer_alone_and_with_micro_batches(tmp_path: Path) -> None:
@@ -72,13 +82,13 @@ def test_two_ranks_give_the_known_answer_alone_and_with_micro_batches(tmp_path: 
         series = store.read(run, "noise")
         assert set(series.column("small")) == {64 / parts}
         assert set(series.column("big")) == {128}
-        found.append(assert_right(series))
+        found.append(assert_right(estimates(series), within=0.06))
         # one rank alone holds its own gradient, and the averaged one is recorded once
         alone = store.read(run, "noise", rank=1)
         assert np.isnan(alone.column("big_sq")).all()
         mean = (store.read(run, "noise", rank=0).column("small_sq") + alone.column("small_sq")) / 2
         np.testing.assert_allclose(series.column("small_sq"), mean, rtol=1e-6)
-    assert_covers(np.concatenate(found))
+    assert_covers(assert_right(np.concatenate(found)))
 
 
 def by_hand(
@@ -351,52 +361,3 @@ def test_manual_optimization_is_measured_where_the_module_offers_its_loss(tmp_pa
     automatic, _ = fit(tmp_path, data, 32)
     np.testing.assert_array_equal(series.column("big_sq"), automatic.column("big_sq"))
     assert math.isfinite(series.column("big_sq")[-1])
-
-
-class Tokens(Regression):
-    """Embeddings, layer norm over positions, linear layers, and one layer that cannot be taken apart."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(4)
-        del self.weights
-        self.net = nn.Sequential(
-            nn.Embedding(9, 8), nn.LayerNorm(8), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3)
-        )
-        self.bias = nn.Parameter(torch.zeros(3))
-
-    def training_step(self, batch: Any, index: int) -> torch.Tensor:
-        return functional.cross_entropy(self.net(batch[0]).mean(1) + self.bias, batch[1])
-
-
-def test_single_examples_are_taken_apart_where_it_is_asked_for(tmp_path: Path) -> None:
-    generator = torch.Generator().manual_seed(3)
-    data = TensorDataset(
-        torch.randint(9, (24, 5), generator=generator), torch.randint(3, (24,), generator=generator)
-    )
-    net, probe = Tokens(), Noise(every=1, per_example=True)
-    series, _ = fit(tmp_path, data, 12, net=net, probe=probe)
-    for step, (x, y) in enumerate(zip(*(t.split(12) for t in data.tensors), strict=True)):
-        each = []
-        for i in range(12):
-            loss = net.training_step((x[i : i + 1], y[i : i + 1]), 0)
-            found = torch.autograd.grad(loss, list(net.net.parameters()))
-            each.append(torch.cat([g.flatten() for g in found]).double())
-        table = torch.stack(each)
-        expected = [table.square().sum(1).mean(), table.mean(0).square().sum(), 1, 12]
-        np.testing.assert_allclose(series.values[step, :4], expected, rtol=1e-5)
-
-
-def test_a_model_without_such_layers_says_so(tmp_path: Path) -> None:
-    _, callback = fit(tmp_path, rows(64), 32, probe=Noise(every=1, per_example=True))
-    events = connect(tmp_path / "spool" / callback.run_id).events(callback.run_id)
-    assert "need Linear, LayerNorm or Embedding" in why_off(events)[0]
-
-
-def test_the_tail_index_is_recorded_where_it_is_asked_for(tmp_path: Path) -> None:
-    net = Normalized()
-    _, callback = fit(tmp_path, fits.data(320), 32, net=net, probe=TailIndex(every=2))
-    store = connect(tmp_path / "spool" / callback.run_id)
-    found = store.read(callback.run_id, "tail_index").column("tail_index")
-    assert len(found) >= 1
-    assert ((found > 0.3) & (found < 3)).all()
