@@ -28,7 +28,7 @@ NAMES = {
     "adam_speed_up": "SGD's steps over Adam's",
     "newton_speed_up": "gradient steps over Newton steps, all the way",
     "worth": "gradient steps that a Newton step is worth, on the way",
-    "worth_start": "the same at the initialization",
+    "worth_start": "gradient steps that a Newton step is worth, at the start",
     "gain_bought": "`newton_gain` / `preconditioned_newton_gain`, Adam's run",
     "gain_both": "`newton_gain` of SGD's run / `preconditioned_newton_gain` of Adam's",
     "gain_sgd": "`newton_gain`, SGD's run",
