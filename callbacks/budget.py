@@ -283,7 +283,8 @@ class Budget:
         dear = [other for other in self.claims.values() if other.dear]
         set_aside = sum(self._nominal(other) for other in dear)
         share = self.share - set_aside
-        cheap = sum(other.seconds for other in self.claims.values() if not other.dear)
+        others = [other for other in self.claims.values() if not (other.dear or other.once)]
+        cheap = sum(other.seconds for other in others)
         cost = 0.0 if math.isnan(claim.cost) else claim.cost
         loan = self._loan(share) if step - self._start <= LOAN_STEPS else 0.0
         wanted = self.fixed_seconds + cheap + cost + self._overdrawn(dear, set_aside)
@@ -299,13 +300,19 @@ class Budget:
 
     def _start_owed(self) -> float:
         """Return what of the start is to be paid by now: bit by bit, for it must not cost samples."""
-        return min(self.start_seconds, self._start_rate() * self.elapsed)
+        return min(self._start_cost(), self._start_rate() * self.elapsed)
+
+    def _start_cost(self) -> float:
+        """Return what the start has cost in all: hooking in, and what is measured once."""
+        once = [claim.seconds for claim in self.claims.values() if claim.once and not claim.dear]
+        return self.start_seconds + sum(once)
 
     def _start_rate(self) -> float:
         """Return the share of the wall time that pays back what the start has cost."""
         whole = self._whole()
-        even = self.start_seconds / whole if whole > 0 else 0.0
-        return max(START_SHARE * self.share, even) if self.start_seconds > 0 else 0.0
+        cost = self._start_cost()
+        even = cost / whole if whole > 0 else 0.0
+        return max(START_SHARE * self.share, even) if cost > 0 else 0.0
 
     def _overdrawn(self, dear: list[Claim], set_aside: float) -> float:
         """Return what a dear sample took beyond all guesses: the cheap probes pay it back.
@@ -364,7 +371,7 @@ class Budget:
         most = {claim.name: self._most(claim) for claim in asking}
         fixed = self._fixed / self.step_seconds if self.step_seconds > 0 else 0.0
         left = self.share - fixed
-        if self._start_owed() < self.start_seconds:
+        if self._start_owed() < self._start_cost():
             left -= self._start_rate()
         left = max(0.0, left)
         shares: dict[str, float] = {}

@@ -10,6 +10,9 @@ from statistics import median
 DEAR_STEPS = 60.0
 """Guess, in steps, of what a dear probe's sample costs before one was taken."""
 
+ONCE = 1_000_000_000
+"""Fewest steps between two samples of a probe that is asked once."""
+
 
 @dataclass(slots=True, eq=False)
 class Claim:
@@ -40,6 +43,11 @@ class Claim:
         self.seconds += seconds
         self._recent.append(seconds)
         self.cost = median(self._recent)
+
+    @property
+    def once(self) -> bool:
+        """Whether it samples at the start alone."""
+        return self.least >= ONCE
 
     @property
     def open(self) -> bool:

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 from otoscope.callbacks.budget import POOL, Budget
+from otoscope.callbacks.claim import ONCE
 
 from .test_budget import replay
 
@@ -125,7 +126,9 @@ def test_a_short_run_borrows_no_more_than_it_can_pay_back(steps: int) -> None:
 @pytest.mark.parametrize("known", [True, False], ids=["known length", "unknown length"])
 def test_what_the_start_has_cost_is_paid_back_bit_by_bit(known: bool) -> None:
     budget = of_all(0.02, 10_000 if known else None)
-    budget.start_seconds = 0.3
+    budget.start_seconds = 0.2
+    budget.claim("initialization", least=ONCE)
+    budget.paid("initialization", 0.1, 1)
     sampled = replay(budget, 10_000, step=STEP, fixed=0.0, costs=COSTS)
     assert budget.overhead <= 0.02
     early = [step for step in sampled["gradients"] if step <= 1000]
