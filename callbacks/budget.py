@@ -229,7 +229,7 @@ class Budget:
             if not (claim.dear and claim.open and claim.samples) or claim.every is not None:
                 continue
             # where the length is known a sample is always one ahead of what was earned
-            ahead = 0.0 if self.max_steps is None else claim.cost
+            ahead = 0.0 if self.max_steps is None else claim.usual
             if claim.next_step > soon and claim.seconds <= self._earned(claim) + ahead:
                 claim.hastened, claim.next_step = True, soon
                 soon += POOL
@@ -244,7 +244,8 @@ class Budget:
         for claim in self.claims.values():
             if claim.dear and claim.open and not claim.samples and claim.every is None:
                 cost = claim.guess * self.step_seconds
-                allowed = self._nominal(claim) * self.step_seconds * self.max_steps
+                part = self._nominal(claim) * self._room()
+                allowed = part * self.step_seconds * self.max_steps
                 if step >= claim.first and cost > allowed:
                     rows.append((claim.name, self._too_dear(cost, allowed)))
         return rows
@@ -334,10 +335,10 @@ class Budget:
 
         Where the length of the run is known its first sample is paid by all of it.
         """
-        share = self._nominal(claim)
+        share = self._nominal(claim) * self._room()
         if not self.step_seconds > 0:
             return math.inf, share
-        cost = claim.guess * self.step_seconds if math.isnan(claim.cost) else claim.cost
+        cost = claim.guess * self.step_seconds if math.isnan(claim.cost) else claim.usual
         earned = self._earned(claim) + (cost if claim.hastened else 0.0)
         if self.max_steps is not None:
             whole = share * self._whole()
@@ -346,7 +347,15 @@ class Budget:
 
     def _earned(self, claim: Claim) -> float:
         """Return the seconds that a dear probe has earned by now."""
-        return self._nominal(claim) * self.elapsed
+        return self._nominal(claim) * self._room() * self.elapsed
+
+    def _room(self) -> float:
+        """Return how much of the dear probes' part is left by what every step costs, in [0, 1]."""
+        if not self.step_seconds > 0:
+            return 1.0
+        aside = sum(self._nominal(claim) for claim in self.claims.values() if claim.dear)
+        left = self.share - self._fixed / self.step_seconds
+        return min(1.0, max(0.0, left / aside)) if aside > 0 else 1.0
 
     def _nominal(self, claim: Claim) -> float:
         """Return a probe's part of the budget by weight alone; 0 where it is off."""

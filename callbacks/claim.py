@@ -10,6 +10,9 @@ from statistics import median
 DEAR_STEPS = 60.0
 """Guess, in steps, of what a dear probe's sample costs before one was taken."""
 
+WARM = 0.3
+"""What a dear probe's later samples may cost of its first, which loads code and may look twice."""
+
 ONCE = 1_000_000_000
 """Fewest steps between two samples of a probe that is asked once."""
 
@@ -33,7 +36,8 @@ class Claim:
     samples: int = 0
     seconds: float = 0.0
     cost: float = math.nan
-    """Seconds of one sample, the median of the last; the first, a warm-up, soon leaves it."""
+    """Seconds of one sample, the median of the last (of a dear probe the least); the first, a warm-up,
+    soon leaves it."""
     off: str | None = None
     _recent: deque[float] = field(default_factory=lambda: deque(maxlen=7))
 
@@ -42,7 +46,14 @@ class Claim:
         self.samples += 1
         self.seconds += seconds
         self._recent.append(seconds)
-        self.cost = median(self._recent)
+        self.cost = self.usual
+        if self.dear:  # the account holds what they took in truth; this tells when to ask again
+            self.cost = min(self._recent) * (WARM if self.samples == 1 else 1.0)
+
+    @property
+    def usual(self) -> float:
+        """Seconds of one sample, the median of the last; nan before the first."""
+        return median(self._recent) if self._recent else math.nan
 
     @property
     def once(self) -> bool:

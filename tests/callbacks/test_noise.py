@@ -131,6 +131,20 @@ def test_halves_of_an_odd_batch_leave_one_sample_out(tmp_path: Path) -> None:
     np.testing.assert_allclose(series.column("big_sq")[-1], mean @ mean, rtol=1e-5)
 
 
+def test_an_odd_last_batch_among_even_ones_is_run_in_halves(tmp_path: Path) -> None:
+    data, sizes = rows(64 * 3 + 5), [64, 64, 64, 5]
+    series, _ = fit(tmp_path, data, 64, epochs=6)
+    halves = by_hand(TensorDataset(*(t[192:196] for t in data.tensors)), [2, 2])
+    at = [i for i, step in enumerate(series.steps.tolist()) if step % len(sizes) == 0]
+    assert len(at) >= 3
+    assert set(series.column("small")[at]) == {2}
+    expected = np.mean((halves**2).sum(1))
+    np.testing.assert_allclose(series.column("small_sq")[at], expected, rtol=1e-5)
+    others = np.delete(series.column("small"), at)
+    assert others[0] == 32 and set(others[1:]) <= {8, 32}
+    assert (others == 8).sum() >= 8, "an odd batch says nothing about the even ones"
+
+
 class Moving(Regression):
     """A regression that learns, fast."""
 
