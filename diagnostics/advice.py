@@ -150,6 +150,15 @@ def _spread(rate: float, by_curvature: float, context: Context) -> list[float] |
     return [rounded(low), rounded(high)]
 
 
+def _risk(context: Context, basis: str) -> str:
+    """Return what may be wrong about a new rate; docs/trust.md measures how far the edge goes."""
+    risk = "training is slower per step where the rate was right after all"
+    if basis != "derived" or not (context.adaptive or context.optimizer.get("momentum")):
+        return risk
+    share, what = ("half", "Adam") if context.adaptive else ("a quarter", "momentum")
+    return f"{risk}; with {what} the loss can rise at {share} of the edge already"
+
+
 def good_checkpoint(context: Context, before: int) -> dict[str, Json] | None:
     """Return the last checkpoint with finite weights that was written before a step."""
     for entry in reversed(context.facts.checkpoints):
@@ -177,7 +186,7 @@ def lower_rate(window: Window, context: Context, *, rollback_before: int | None)
         snippet=optimizer_snippet(context, new.value),
         effect=f"steps {number(rate / new.value)} times smaller stay where the local model holds",
         verify=verify,
-        risk="training is slower per step where the rate was right after all",
+        risk=_risk(context, new.basis),
     )
     if rollback_before is not None and checkpoint is None:
         advice.effect += "; start again from the first step, since these weights are spoiled"

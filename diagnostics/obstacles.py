@@ -137,8 +137,8 @@ class Obstacles:
             if not (meta.optimizers[0] if meta.optimizers else {}).get("momentum"):
                 levers.insert(1, "momentum")
         else:
-            way = "leaves" if left <= value else "makes it"
-            sentence += f"; the scaling of {optimizer or 'the optimizer'} {way} {number(left)}"
+            # not "saves": the two gains together did not rank what Adam saves (docs/trust.md)
+            sentence += f"; {number(left)} as {optimizer or 'the optimizer'} scales the weights"
         found = measured(value, plain, steps, sentence, levers)
         return {**found, "preconditioned": left}
 

@@ -127,7 +127,7 @@
   function edges(model) {
     return o.chartIn({ title: "Step against the stable limit", id: "edge-card",
       caption: "1 is the edge of stability: above it a step lands farther out along the steepest direction than it began.",
-      means: "Largest eigenvalue over the largest that the optimizer is stable at (for Adam that of the Hessian scaled by its second moment, 38/lr at beta 0.9). Sound runs hover around 1; the rule about a too high learning rate asks for a climbing loss besides. Not drawn for an optimizer whose edge is not known." },
+      means: "Largest eigenvalue over the largest that the optimizer is stable at (for Adam that of the Hessian scaled by its second moment, 38/lr at beta 0.9). Sound runs hover around 1; the rule about a too high learning rate asks for a climbing loss besides. On held-out nets lr over this ratio told how far the rate can be raised from where a run stands, for plain SGD on average, with momentum the loss rose at about a quarter of it, with Adam at about half; measured at the initialization it did not tell at which rate a training blows up. Not drawn for an optimizer whose edge is not known." },
     ({ box }) => new o.LineChart(box, model, { name: "edge", label: "Eigenvalue over the edge of stability", family: "curvature", zero: true,
       empty: "No stable limit is known for this optimizer.", show: (v) => (Number.isNaN(v) ? "–" : `${o.number(v, 2)} ×`), rules: [{ value: 1, name: "edge of stability" }],
       lines: (table, colours) => names(table, "edge_ratio").map((name, i) => ({ name: name.includes("/") ? name.slice(name.indexOf("/") + 1) : "this run", values: table.column(name), gaps: false, colour: i ? colours.third : colours.line, dash: DASHES[i % 5], width: 2 })) }));
@@ -136,7 +136,7 @@
   function gains(model) {
     return o.chartIn({ title: "Conditioning", id: "gain-card",
       caption: "How many stable gradient steps one curvature-aware step is worth: 1 is a round bowl, 100 a narrow valley.",
-      means: "The Newton gain: mean over the gradient's energy of the largest eigenvalue over each one, damped at 1 % of it, from the Lanczos run that began at the gradient. With the scaling of an adaptive optimizer it says what is left for it to gain." },
+      means: "The Newton gain: mean over the gradient's energy of the largest eigenvalue over each one, damped at 1 % of it, from the Lanczos run that began at the gradient. It holds for the step at hand: on held-out nets it did not rank what a second-order method saves over a whole training. The second line is the same along the directions as an adaptive optimizer scales them; the two lines together do not tell what that scaling saves." },
     ({ box }) => new o.LineChart(box, model, { name: "newton-gain", label: "Newton gain", family: "curvature", zero: true, show: (v) => o.number(v, 2),
       lines: (table, colours) => [
         { name: "plain gradient", values: table.column("newton_gain"), gaps: false, colour: colours.line, width: 2 },

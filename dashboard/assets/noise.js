@@ -101,7 +101,7 @@
   function tradeOff(model) {
     return o.chartIn({ title: "Time against compute", id: "trade-card",
       caption: "Each batch size is a place on this curve: a larger batch moves left and up, fewer steps for more compute.",
-      means: "(S/S_min − 1)(E/E_min − 1) = 1: S steps and E samples to a given loss, each over the fewest that any batch could do. S/S_min = 1 + noise scale / batch, E/E_min = 1 + batch / noise scale. At the noise scale both are 2." },
+      means: "(S/S_min − 1)(E/E_min − 1) = 1: S steps and E samples to a given loss, each over the fewest that any batch could do. S/S_min = 1 + noise scale / batch, E/E_min = 1 + batch / noise scale. At the noise scale both are 2. On held-out nets it told how much farther the next step of twice the batch falls; over tens of steps only roughly." },
     ({ box }) => new o.XYChart(box, model, { name: "time-against-compute", label: "Steps against samples for every batch size",
       empty: "Nothing to place on the curve while the noise scale is undetermined.", read: (colours) => place(model, colours) }));
   }

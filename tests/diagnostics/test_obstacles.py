@@ -72,8 +72,8 @@ def test_the_value_is_a_median_of_five_with_its_range_and_its_trend() -> None:
     ("optimizer", "own", "words", "lever"),
     [
         (SGD, np.nan, "worth 28 plain gradient steps", "Adam or AdamW"),
-        (ADAM, 6.0, "the scaling of Adam leaves 6", "normalization layers"),
-        (ADAM, 40.0, "the scaling of Adam makes it 40", "normalization layers"),
+        (ADAM, 6.0, "; 6 as Adam scales the weights", "normalization layers"),
+        (ADAM, 40.0, "; 40 as Adam scales the weights", "normalization layers"),
     ],
 )
 def test_conditioning_is_told_with_and_without_the_preconditioner(
