@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 
 from .claim import DEAR_STEPS, Claim, aligned
+from .shortfall import crowded, too_dear
 
 LOAN_SECONDS = 0.025
 LOAN_STEPS = 60
@@ -76,6 +77,11 @@ class Budget:
         self._next = 0
         self._apart = self._dear_step = 0
         self._known_parts: dict[str, float] = {}
+        self._aside = 0.0
+        """Share of the wall time that is set aside for dear probes."""
+        self._roomy = 0.0
+        """Seconds so far, each as much as it left of what is set aside: step by step, for a rate that
+        changes later changes nothing of what was earned."""
 
     def begin(self, step: int, max_steps: int | None = None) -> None:
         """Begin at a step, with the length of the run where it is known.
@@ -143,6 +149,7 @@ class Budget:
         a loaded machine. So a step counts at most twice what is usual.
         """
         self.elapsed += seconds
+        self._roomy += seconds * self._room()
         if not self.step_seconds > 0:
             # the first step loads code and is no measure; a step costs some 30 µs of our own
             self.step_seconds, self._fixed = seconds, max(min(fixed, 50e-6), 1e-9)
@@ -247,29 +254,15 @@ class Budget:
                 part = self._nominal(claim) * self._room()
                 allowed = part * self.step_seconds * self.max_steps
                 if step >= claim.first and cost > allowed:
-                    rows.append((claim.name, self._too_dear(cost, allowed)))
+                    why = too_dear(self.share, cost, allowed, self.max_steps, self.step_seconds)
+                    rows.append((claim.name, why))
         return rows
 
     def crowded(self) -> str | None:
         """Say so where what every step costs leaves next to nothing for the probes."""
         if not self.step_seconds > 0 or self._fixed < 0.8 * self.share * self.step_seconds:
             return None
-        share = self._fixed / self.step_seconds
-        room = min(1.0, math.ceil(200 * share) / 100)
-        return (
-            f"steps are so short ({_shown(self.step_seconds)}) that following each of them takes "
-            f"{100 * share:.1f} % of the time; at budget={self.share:g} layers are hardly ever "
-            f"measured; budget={room:g} makes room"
-        )
-
-    def _too_dear(self, cost: float, allowed: float) -> str:
-        needed = math.inf if allowed <= 0 else math.ceil(100 * self.share * cost / allowed) / 100
-        hint = f"budget={needed:g} would pay it" if needed <= 1 else "train longer"
-        return (
-            f"one sample costs about {_shown(cost)}, and {self.max_steps} steps of "
-            f"{_shown(self.step_seconds)} allow {_shown(allowed)} for it at "
-            f"budget={self.share:g}; {hint}"
-        )
+        return crowded(self.share, self._fixed, self.step_seconds)
 
     def _wait(self, claim: Claim, step: int) -> int:
         """Return the steps until a probe that is due can be paid: 0 where it can be now."""
@@ -347,15 +340,14 @@ class Budget:
 
     def _earned(self, claim: Claim) -> float:
         """Return the seconds that a dear probe has earned by now."""
-        return self._nominal(claim) * self._room() * self.elapsed
+        return self._nominal(claim) * self._roomy
 
     def _room(self) -> float:
         """Return how much of the dear probes' part is left by what every step costs, in [0, 1]."""
-        if not self.step_seconds > 0:
+        if not self.step_seconds > 0 or not self._aside > 0:
             return 1.0
-        aside = sum(self._nominal(claim) for claim in self.claims.values() if claim.dear)
         left = self.share - self._fixed / self.step_seconds
-        return min(1.0, max(0.0, left / aside)) if aside > 0 else 1.0
+        return min(1.0, max(0.0, left / self._aside))
 
     def _nominal(self, claim: Claim) -> float:
         """Return a probe's part of the budget by weight alone; 0 where it is off."""
@@ -371,6 +363,7 @@ class Budget:
             for claim in asking:
                 share = part / dear if claim.dear else (1 - part) / cheap
                 self._known_parts[claim.name] = claim.weight * share
+            self._aside = self.share * (part if dear else 0.0)
         return self._known_parts
 
     def allowances(self) -> dict[str, float]:
@@ -400,7 +393,3 @@ class Budget:
         if math.isnan(claim.cost) or not self.step_seconds > 0:
             return math.inf
         return claim.cost / (self.step_seconds * (claim.every or claim.least))
-
-
-def _shown(seconds: float) -> str:
-    return f"{seconds:.2g} s" if seconds >= 0.1 else f"{seconds * 1000:.2g} ms"
