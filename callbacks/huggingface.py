@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from .huggingface_trainer import (
     precision_of,
 )
 from .options import Options
+from .probes.forwards import keep_quiet
 from .probes.hooks import StayingHook
 from .recorder import Recorder
 from .scaling import Scale, has_shrunk, scale_now, shown_scale
@@ -165,7 +167,11 @@ class OtoscopeCallback(TrainerCallback):
                 self._hear(module)
                 self._forward(module, inputs, given, output)
 
+        keep_quiet()
         finder = nn.modules.module.register_module_forward_hook(found, with_kwargs=True)
+        # torch's handle leaves this mark behind, and torch.compile takes it for a hook for ever
+        marks: Any = nn.modules.module._global_forward_hooks_with_kwargs
+        finder.extra_dict_ref = (*finder.extra_dict_ref, weakref.ref(marks))
         self._handles.append(finder)
 
     def _hear(self, module: nn.Module) -> None:

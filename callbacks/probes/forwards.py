@@ -76,7 +76,7 @@ class Forwards:
                 return
         if not self.stays and not self._on:
             # a first call of a compiled model warns of them before it tells us that it is one
-            _keep_quiet()
+            keep_quiet()
             self._thread = get_ident()
             self._on = _listening(weakref.ref(self))
             # a recorder that was let go unfinished leaves no hook to every module behind
@@ -190,13 +190,20 @@ def _listening(watched: weakref.ref[Forwards]) -> list[Any]:
     ]
 
 
-def _keep_quiet() -> None:
-    """Ignore torch's warning of hooks for all modules.
+def keep_quiet() -> None:
+    """Ignore torch's warning of hooks for all modules, also where the user has warnings raised.
 
-    Once: with each new filter Python forgets which warnings of the user's it has shown already.
+    Where a filter already does so nothing is added: with each new one Python forgets which warnings
+    of the user's it has shown already.
     """
-    if not any(getattr(item[1], "pattern", None) == GLOBAL_HOOKS for item in warnings.filters):
-        warnings.filterwarnings("ignore", GLOBAL_HOOKS)
+    for action, message, category, module, _ in warnings.filters:
+        pattern = getattr(message, "pattern", message)
+        ours = pattern is None or pattern == GLOBAL_HOOKS
+        if ours and issubclass(UserWarning, category) and module is None:
+            if action == "ignore":
+                return
+            break
+    warnings.filterwarnings("ignore", GLOBAL_HOOKS, UserWarning)
 
 
 def _remove(handles: list[Any]) -> None:

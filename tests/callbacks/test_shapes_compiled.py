@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,15 @@ def test_a_compiled_model_keeps_one_graph_and_is_measured_right(
     np.testing.assert_allclose(series.column(first), squares, rtol=1e-5)
     zeros = [float((y <= 0).float().mean()) for y in seen]
     np.testing.assert_allclose(series.column(act), zeros, rtol=1e-5)
+
+
+def test_warnings_that_are_errors_do_not_end_a_second_run(tmp_path: Path) -> None:
+    train(untold, tmp_path / "first", 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # in front of what the first run added
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        recorder, *_ = train(untold, tmp_path / "second", 1)
+    assert recorder.steps == 8
 
 
 def test_another_model_that_is_compiled_is_not_compiled_for_us(tmp_path: Path) -> None:

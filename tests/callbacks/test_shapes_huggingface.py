@@ -240,7 +240,7 @@ def test_a_compiled_model_is_recorded_like_any_other(tmp_path: Path) -> None:
     store, run = store_of(tmp_path, callback)
     series = store.read(run, "train")
     np.testing.assert_allclose(series.column("loss"), logged(trainer, "loss"), rtol=1e-5)
-    assert not nn.modules.module._global_forward_hooks
+    assert not nn.modules.module._has_any_global_hook()
     columns = store.read(run, "activations")
     assert (columns.column("numel/head") == np.array([3, 3, 3, 1] * 2) * 4 * 8 * 50).all()
 
