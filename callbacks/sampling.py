@@ -179,6 +179,8 @@ class Sampling:
         dear = self._budget.dear_from - POOL <= step
         if self._wants_batch or dear:
             self.batches.append(copied(batch))
+        elif self.batches:  # a dear probe was due, and cannot be paid for a long time
+            self.batches.clear()
         if dear and not self._priced:
             self._price(batch_size(batch) or 0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -125,3 +126,37 @@ def test_a_list_of_probes_may_hold_a_set_and_what_replaces_a_part_of_it() -> Non
     for wrong in (["none"], [Peak], ["default", "default"]):
         with pytest.raises(ConfigError):
             Options(probes=wrong)  # type: ignore[arg-type]
+
+
+class Unaffordable(Probe):
+    def __init__(self) -> None:
+        super().__init__()
+        self.family, self.dear, self.first, self.guess = "unaffordable", True, 6, 1e6
+
+    def attach(self, training: Training) -> list[Column]:
+        return [Column.of("nothing")]
+
+    def sample(self, step: int) -> list[float]:
+        raise AssertionError("nobody could pay for this")
+
+
+def test_no_batch_is_kept_for_a_probe_that_cannot_be_paid(tmp_path: Path) -> None:
+    model = nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    alive: list[weakref.ref[torch.Tensor]] = []
+    most = 0
+    with attach(
+        model, optimizer, probes=[Unaffordable()], spool=tmp_path, strict=True, verdict=False
+    ) as recorder:
+        for _ in range(12):
+            batch = torch.randn(8, 4)
+            alive.append(weakref.ref(batch))
+            loss = model(batch).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            recorder.step(loss, batch=batch)
+            del loss, batch
+            most = max(most, sum(ref() is not None for ref in alive))
+        assert most == 4  # they were kept while it was about to sample
+        assert not [ref for ref in alive if ref() is not None]
