@@ -144,7 +144,7 @@ def _doors() -> Iterator[tuple[Any, str, str]]:
 
 def _refuse(words: str, function: Callable[..., Any], ours: int) -> Callable[..., Any]:
     def refused(*args: Any, **kwargs: Any) -> Any:
-        if threading.get_ident() != ours and _is_python_thread():
+        if is_elsewhere(ours):
             return function(*args, **kwargs)
         raise CollectiveError(
             f"the loss calls {words}, but only this rank runs it to look at its curvature; "
@@ -154,6 +154,9 @@ def _refuse(words: str, function: Callable[..., Any], ours: int) -> Callable[...
     return refused
 
 
-def _is_python_thread() -> bool:
+def is_elsewhere(ours: int) -> bool:
+    """Tell whether this is a thread of the user's, not `ours` and none of autograd's."""
     # python made no object for a thread that autograd started, until we asked
-    return not isinstance(threading.current_thread(), threading._DummyThread)
+    return threading.get_ident() != ours and not isinstance(
+        threading.current_thread(), threading._DummyThread
+    )

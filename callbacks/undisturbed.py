@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import CheckpointFunction, checkpoint
 
 from ..store import OtoscopeError
-from .collectives import CollectiveError, no_collectives
+from .collectives import CollectiveError, is_elsewhere, no_collectives
 from .snapshot import RandomStates, Snapshot
 
 __all__ = ["CollectiveError", "Look", "is_looking", "lightning_loss", "undisturbed"]
@@ -110,9 +111,11 @@ def _surroundings(module: nn.Module) -> Iterator[contextlib.AbstractContextManag
 @contextlib.contextmanager
 def _no_own_autocast() -> Iterator[None]:
     """Let an autocast that the loss enters itself do nothing: bfloat16 rounds a scan to nonsense."""
-    held = torch.autocast.__enter__
+    held, ours = torch.autocast.__enter__, threading.get_ident()
 
     def enter(self: torch.autocast) -> torch.autocast:
+        if is_elsewhere(ours):  # a validation in the background goes on as it was
+            return held(self)
         enabled, self._enabled = self._enabled, False
         try:
             return held(self)
@@ -232,11 +235,16 @@ def _no_logging(trainer: Any, module: nn.Module) -> Iterator[None]:
     loggers = list(getattr(trainer, "loggers", ()) or ())
     if loggers:
         trainer.loggers = [_dummy_logger(trainer)]
+    stops = getattr(
+        trainer, "should_stop", None
+    )  # a step may ask for it where the loss is too high
     try:
         yield
     finally:
         if loggers:
             trainer.loggers = loggers
+        if stops is not None:
+            trainer.should_stop = stops
         for held, own in saved:
             for name in names:
                 held.pop(name, None)

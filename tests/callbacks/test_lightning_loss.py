@@ -80,6 +80,20 @@ def test_a_training_step_that_logs_is_run_without_a_word(capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_a_step_that_would_end_the_training_does_not_end_it_from_a_look():
+    class Careful(Logging):
+        def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+            self.trainer.should_stop = True  # as where a loss is too high, which scans run into
+            return {"loss": self.head(batch[0]).mean()}
+
+    module = Careful()
+    trainer, _ = attached(module)
+    loss_fn, _ = lightning_loss(trainer, module)
+    assert loss_fn is not None
+    loss_fn(module, BATCH)
+    assert trainer.should_stop is False
+
+
 def test_manual_optimization_needs_a_loss_of_its_own():
     module = Logging()
     module.automatic_optimization = False

@@ -276,6 +276,21 @@ def test_autocast_and_no_grad_around_it_do_not_reach_within():
     assert out.requires_grad
 
 
+def test_autocast_in_another_thread_goes_on_as_it_was():
+    found: list[torch.dtype] = []
+
+    def validate() -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            found.append(nn.Linear(2, 2)(torch.zeros(1, 2)).dtype)
+
+    with undisturbed(nn.Linear(2, 2)):
+        thread = threading.Thread(target=validate)
+        thread.start()
+        thread.join()
+        validate()
+    assert found == [torch.bfloat16, torch.float32]
+
+
 def test_attention_has_a_second_derivative_within():
     attention = nn.MultiheadAttention(4, 2, batch_first=True)
     x = torch.randn(2, 5, 4)
