@@ -213,7 +213,10 @@ def _guarded(judge: Judge, path: Path) -> Judge:
     def guarded(window: Window, context: Context) -> Verdict:
         try:
             return _checked(judge(window, context))
-        except Exception as error:  # somebody else's code runs here; the other rules go on
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # somebody else's code runs here; the other rules go on
             return unknown(f"its rule failed in line {_line_of(error, path)}: {_said(error)}")
 
     return guarded

@@ -124,6 +124,7 @@ def test_its_numbers_can_be_overridden_as_those_of_any_rule(tmp_path: Path) -> N
     ("body", "said"),
     [
         ("    raise KeyError('volume')", "KeyError: 'volume'"),
+        ("    raise SystemExit(1)", "SystemExit: 1"),
         ("    return None", "must return fine(), unknown() or breach(), got None"),
         ("    return fine(float('nan'))", "must be finite"),
         ("    return breach(2.0, None)", "needs a Case"),
