@@ -32,16 +32,18 @@
       .filter(([family]) => !model.tables[family] || !measured(model.tables[family]))
       .map(([family, what]) => model.absence(family, what));
   }
+  /** A column of the run; where it has several optimizers, that of the first. */
+  const columnOf = (table, name) => (table ? table.column(name) || table.column(names(table, name + "/")[0]) : null);
   const measured = (table) => table.data.some((column) => column.some(Number.isFinite));
 
   function last(model, family, name) {
-    const table = model.tables[family], values = table && table.column(name);
+    const table = model.tables[family], values = columnOf(table, name);
     const at = values ? values.findLastIndex(Number.isFinite) : -1;
     return at < 0 ? { value: NaN, at, step: NaN } : { value: values[at], at, step: table.steps[at] };
   }
 
   function recent(model, family, name, count) {
-    const values = ((model.tables[family] && model.tables[family].column(name)) || []).filter(Number.isFinite).slice(-count);
+    const values = (columnOf(model.tables[family], name) || []).filter(Number.isFinite).slice(-count);
     return { value: o.median(values), count: values.length };
   }
 
@@ -105,7 +107,7 @@
 
   function eigenLines(table, colours) {
     const tops = names(table, "lambda_").filter((name) => /^lambda_\d+$/.test(name));
-    const own = table.column("preconditioned_lambda"), ratio = table.column("edge_ratio"), top = table.column("lambda_1");
+    const own = columnOf(table, "preconditioned_lambda"), ratio = columnOf(table, "edge_ratio"), top = table.column("lambda_1");
     const scaled = Boolean(own && own.some(Number.isFinite));
     const lines = tops.map((name, i) => {
       const values = table.column(name), bound = table.column(name.replace("lambda", "bound")) || [];
@@ -140,7 +142,7 @@
     ({ box }) => new o.LineChart(box, model, { name: "newton-gain", label: "Newton gain", family: "curvature", zero: true, show: (v) => o.number(v, 2),
       lines: (table, colours) => [
         { name: "plain gradient", values: table.column("newton_gain"), gaps: false, colour: colours.line, width: 2 },
-        { name: "as the optimizer scales it", values: table.column("preconditioned_newton_gain"), gaps: false, colour: colours.third, width: 2, dash: [6, 3] },
+        { name: "as the optimizer scales it", values: columnOf(table, "preconditioned_newton_gain"), gaps: false, colour: colours.third, width: 2, dash: [6, 3] },
       ] }));
   }
 

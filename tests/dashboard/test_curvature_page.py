@@ -181,6 +181,24 @@ def test_hovering_at_the_edge_while_the_loss_falls_is_told_and_is_no_finding(
     expect(page.locator(".finding")).to_have_count(0)
 
 
+def test_of_several_optimizers_the_scaling_of_the_first_is_shown(home, look):
+    columns = [Column.of("lambda_1"), Column.of("newton_gain")]
+    names = ("preconditioned_lambda", "edge_ratio", "preconditioned_newton_gain")
+    columns += [Column(f"{name}/{i}", name, optimizer=i) for name in names for i in (0, 1)]
+    schema = Schema("curvature", tuple(columns))
+    home.write_meta(RUN, {"optimizers": [{"name": "Adam"}, {"name": "SGD"}]})
+    home.add_schema(RUN, schema)
+    run = MadeRun(home, RUN)
+    for _ in range(3):
+        run.train(10)
+        home.append(RUN, [run.frame(schema, [8.0, 30.0, 9e3, np.nan, 0.4, 0.7, 5.0, np.nan])])
+    run.train(10)
+    page = look(f"/run/{RUN}/curvature").page
+    expect(page.locator(".stat", has_text="Newton gain")).to_contain_text("5 with the scaling of")
+    expect(page.locator(".stat", has_text="Edge, 1")).to_contain_text("0.7")
+    expect(page.locator("#gain-card")).to_contain_text("as the optimizer scales it")
+
+
 def test_an_unknown_edge_is_said_and_not_drawn(home, look):
     home.write_meta(RUN, {"optimizers": [{"name": "LBFGS"}]})
     with_curvature(home, [float("nan")] * 3)
