@@ -184,7 +184,9 @@ def columns(ranks: bool = False) -> list[Column]:
 def _trained_sq(training: Training) -> float:
     """Return the squared norm of the gradient that the step had, nan where it was not measured."""
     tap = training.tap
-    return math.nan if tap is None or not tap.measured else float(tap.squares().sum())
+    if tap is None or not tap.measured or len(training.parts()) > 1:  # of another batch then
+        return math.nan
+    return float(tap.squares().sum())
 
 
 def _total(gradients: Sequence[Tensor | None]) -> float:

@@ -71,7 +71,7 @@ def fit(
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[callback],
+        callbacks=[*options.pop("callbacks", ()), callback],
         default_root_dir=where,
         **options,
     )

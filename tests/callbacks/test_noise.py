@@ -12,6 +12,7 @@ import torch
 from otoscope.callbacks import Noise, attach
 from otoscope.callbacks.probes import ProbeOffError, Training
 from otoscope.store import NoiseScaleEstimator, connect
+from pytorch_lightning.callbacks import GradientAccumulationScheduler
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import TensorDataset
@@ -62,6 +63,15 @@ def test_where_a_loss_is_a_mean_an_eighth_of_the_batch_gives_the_known_answer(
     assert small[15] == 64  # and later ones whether it still is
     assert set(series.column("big")) == {128}
     assert_covers(assert_right(estimates(series)))
+
+
+def test_windows_that_grow_during_the_run_are_never_taken_for_one_batch(tmp_path: Path) -> None:
+    growing = GradientAccumulationScheduler({0: 1, 1: 4})
+    series, _ = fit(tmp_path, rows(32 * 16), 32, callbacks=[growing], epochs=2)
+    small, late = series.column("small"), series.steps > 16
+    assert set(small[~late][1:]) == {4}
+    assert late.sum() == 4
+    assert set(small[late]) == {16}  # the batch itself is run, for the step's gradient is of four
 
 
 def test_micro_batches_give_the_known_answer(tmp_path: Path) -> None:
