@@ -66,10 +66,13 @@ class Examples:
         def ran(module: nn.Module, inputs: Any, output: Any) -> None:
             if is_looking() or not (torch.is_grad_enabled() and torch.is_tensor(output)):
                 return
-            if output.requires_grad and inputs and torch.is_tensor(inputs[0]):
-                self._calls[place] += 1
-                given = inputs[0].detach()
-                output.register_hook(lambda back: self._came(place, module, given, back))
+            try:
+                if output.requires_grad and inputs and torch.is_tensor(inputs[0]):
+                    self._calls[place] += 1
+                    given = inputs[0].detach()
+                    output.register_hook(lambda back: self._came(place, module, given, back))
+            except Exception as error:  # a hook must not raise into the user's forward pass
+                self._error = error
 
         return ran
 
@@ -107,9 +110,8 @@ class Examples:
         self._in_vain = 0
         tap = self._tap
         arriving = tap.factor if tap.arriving is None else tap.arriving
-        each = torch.stack([self._squares[place] for place in seen]).sum(
-            0
-        )  # of B-th parts of a mean
+        # of B-th parts of a mean
+        each = torch.stack([self._squares[place] for place in seen]).sum(0)
         small_sq = each.mean() * (size * arriving) ** 2
         big_sq = sum(squares[1:], start=squares[0]) * tap.factor**2
         row = torch.stack([small_sq, torch.as_tensor(big_sq).to(small_sq)])
