@@ -39,6 +39,9 @@ RECONSIDERED = 50
 """A cheap probe asks at least so often, in steps: one slow spell, in which nothing was left for it,
 must not keep it away for long. The account holds the total."""
 
+SHORT_SECONDS = 2.0
+"""A run that is over sooner need not pay the credit back: nobody misses it, but a beginning."""
+
 START_SHARE = 0.1
 """Part of the budget that pays back what the start has cost, where the run's length is not known."""
 
@@ -280,13 +283,18 @@ class Budget:
         others = [other for other in self.claims.values() if not (other.dear or other.once)]
         cheap = sum(other.seconds for other in others)
         cost = 0.0 if math.isnan(claim.cost) else claim.cost
-        loan = self._loan(share) if step - self._start <= LOAN_STEPS else 0.0
+        loan = self._loan(share, step - self._start)
         wanted = self.fixed_seconds + cheap + cost + self._overdrawn(dear, set_aside)
         return wanted + self._start_owed() - share * self.elapsed - loan, share
 
-    def _loan(self, share: float) -> float:
-        """Return the seconds that may be taken on credit now: what the rest of the run pays back."""
-        if self.max_steps is None or not self.step_seconds > 0:
+    def _loan(self, share: float, done: int) -> float:
+        """Return the seconds that may be taken on credit now: what the rest of the run pays back.
+
+        The first steps are slow, and tell nothing of how long the run will take.
+        """
+        if done > LOAN_STEPS:
+            return 0.0
+        if self.max_steps is None or done <= EARLY_GRID or self._whole() < SHORT_SECONDS:
             return LOAN_SECONDS
         ahead = max(0.0, self._whole() - self.elapsed)
         left = share - self._fixed / self.step_seconds
@@ -305,7 +313,7 @@ class Budget:
         """Return the share of the wall time that pays back what the start has cost."""
         whole = self._whole()
         cost = self._start_cost()
-        even = cost / whole if whole > 0 else 0.0
+        even = cost / whole if whole > SHORT_SECONDS else 0.0
         return max(START_SHARE * self.share, even) if cost > 0 else 0.0
 
     def _overdrawn(self, dear: list[Claim], set_aside: float) -> float:
