@@ -40,11 +40,9 @@ RECONSIDERED = 50
 must not keep it away for long. The account holds the total."""
 
 SHORT_SECONDS = 2.0
-"""A run that is over sooner need not pay the credit back: nobody misses it, but a beginning."""
-
+"""A run that is over sooner need not pay the credit back."""
 START_SHARE = 0.1
 """Part of the budget that pays back what the start has cost, where the run's length is not known."""
-
 LONGEST_WAIT = 1000
 """Steps after which a probe that the budget has no room for asks again."""
 
