@@ -137,16 +137,19 @@ def _is_full(cell: Any) -> bool:
     return True
 
 
+_GENERATORS = (torch.Generator, random.Random, np.random.Generator, np.random.RandomState)
+
 _PLAIN = (
     *(str, bytes, int, float, complex, torch.dtype, torch.device),
     *(nn.Module, Tensor, np.ndarray, list, tuple, dict, set, deque),
+    *_GENERATORS,
 )
 
 
 def _is_record(value: Any) -> bool:
     """Tell whether an object's attributes are all plain: it does nothing behind our back."""
     held = getattr(value, "__dict__", None)
-    if type(held) is not dict or isinstance(value, type):
+    if type(held) is not dict or isinstance(value, (type, *_GENERATORS)):
         return False
     return all(item is None or isinstance(item, _PLAIN) for item in held.values())
 
@@ -254,6 +257,9 @@ def _generator(value: Any) -> Restore | None:
     if isinstance(value, random.Random):
         internal = value.getstate()
         return lambda: value.setstate(internal)
+    if isinstance(value, np.random.RandomState):
+        legacy = value.get_state()
+        return lambda: value.set_state(legacy)
     if isinstance(value, np.random.Generator):
         bits = value.bit_generator
         inner = bits.state

@@ -202,6 +202,34 @@ def test_within_a_look_a_rewound_loss_is_a_function_of_the_weights_alone():
     assert module.head.weight.any()
 
 
+class Mixing:
+    """An augmentation, as many a module has one: a record with a generator of its own."""
+
+    def __init__(self) -> None:
+        self.share, self.draws = 0.2, np.random.default_rng(0)
+
+
+def test_generators_of_every_kind_draw_on_from_where_they_were():
+    module: Any = nn.Linear(1, 1)
+    module.python, module.legacy = random.Random(3), np.random.RandomState(3)
+    module.numpy, module.torch = np.random.default_rng(3), torch.Generator()
+    module.mixing, module.many = Mixing(), [random.Random(4)]
+
+    def draw() -> list[float]:
+        return [
+            module.python.random(),
+            module.legacy.rand(),
+            module.numpy.random(),
+            torch.rand(1, generator=module.torch).item(),
+            module.mixing.draws.random(),
+            module.many[0].random(),
+        ]
+
+    with undisturbed(module):
+        within = draw()
+    assert draw() == within
+
+
 def test_everything_is_put_back_after_an_error_too():
     module = Restless()
     before = everything(module)
