@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from ...store import Column
 from ..measures import tail_index
@@ -43,7 +44,7 @@ class TailIndex(Halves):
         assert isinstance(pool, Pair)
         first, second = self.both(pool)
         noise = [
-            (a - b).reshape(-1) / 2
+            (_dense(a) - _dense(b)).reshape(-1) / 2
             for a, b in zip(first, second, strict=True)
             if a is not None and b is not None
         ]
@@ -51,3 +52,7 @@ class TailIndex(Halves):
         if not bool(together.isfinite().all()):
             return {}
         return {"tail_index": float(tail_index(together))}
+
+
+def _dense(gradient: Tensor) -> Tensor:
+    return gradient.to_dense() if gradient.is_sparse else gradient

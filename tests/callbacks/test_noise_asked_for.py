@@ -65,3 +65,13 @@ def test_the_tail_index_is_recorded_where_it_is_asked_for(tmp_path: Path) -> Non
     found = store.read(callback.run_id, "tail_index").column("tail_index")
     assert len(found) >= 1
     assert ((found > 0.3) & (found < 3)).all()
+
+
+def test_the_tail_index_takes_sparse_gradients_too(tmp_path: Path) -> None:
+    net = Tokens()
+    net.net[0] = nn.Embedding(9, 8, sparse=True)
+    data = TensorDataset(torch.randint(9, (64, 5)), torch.randint(3, (64,)))
+    _, callback = fit(tmp_path, data, 4, net=net, probe=TailIndex(every=2))
+    store = connect(tmp_path / "spool" / callback.run_id)
+    assert why_off(store.events(callback.run_id)) == []
+    assert len(store.read(callback.run_id, "tail_index")) >= 1
