@@ -36,8 +36,7 @@ EARLY_GRID = 10
 lie on a grid: what several probes need of a step is then measured once for all of them."""
 
 RECONSIDERED = 50
-"""A cheap probe asks at least so often, in steps: one slow spell, in which nothing was left for it,
-must not keep it away for long. The account holds the total."""
+"""A cheap probe asks at least so often, in steps: a slow spell must not keep it away for long."""
 
 SHORT_SECONDS = 2.0
 """A run that is over sooner need not pay the credit back."""
