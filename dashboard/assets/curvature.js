@@ -131,7 +131,7 @@
       caption: "1 is the edge of stability: above it a step lands farther out along the steepest direction than it began.",
       means: "Largest eigenvalue over the largest that the optimizer is stable at (for Adam that of the Hessian scaled by its second moment, 38/lr at beta 0.9). Sound runs hover around 1; the rule about a too high learning rate asks for a climbing loss besides. On held-out nets lr over this ratio told how far the rate can be raised from where a run stands, for plain SGD on average, with momentum the loss rose at about a quarter of it, with Adam at about half; measured at the initialization it did not tell at which rate a training blows up. Not drawn for an optimizer whose edge is not known." },
     ({ box }) => new o.LineChart(box, model, { name: "edge", label: "Eigenvalue over the edge of stability", family: "curvature", zero: true,
-      empty: "No stable limit is known for this optimizer.", show: (v) => (Number.isNaN(v) ? "–" : `${o.number(v, 2)} ×`), rules: [{ value: 1, name: "edge of stability" }],
+      empty: "Nothing sampled yet, or no stable limit is known for this optimizer.", show: (v) => (Number.isNaN(v) ? "–" : `${o.number(v, 2)} ×`), rules: [{ value: 1, name: "edge of stability" }],
       lines: (table, colours) => names(table, "edge_ratio").map((name, i) => ({ name: name.includes("/") ? name.slice(name.indexOf("/") + 1) : "this run", values: table.column(name), gaps: false, colour: i ? colours.third : colours.line, dash: DASHES[i % 5], width: 2 })) }));
   }
 
@@ -201,7 +201,7 @@
       means: "Largest less smallest Rayleigh quotient of the top vector over the batches of the pool, over the largest eigenvalue. A proposed learning rate carries this spread as its range." },
     ({ box, note }) => {
       const chart = new o.LineChart(box, model, { name: "spread", label: "Spread of the curvature over batches", family: "curvature", zero: true, percent: true,
-        empty: "One batch in the pool so far: no spread.",
+        empty: "Nothing sampled yet, or one batch alone, which has no spread.",
         lines: (table, colours) => {
           const top = table.column("lambda_1"), spread = table.column("lambda_spread");
           return [{ name: "spread", values: spread && spread.map((v, i) => (top[i] > 0 ? v / top[i] : NaN)), gaps: false, colour: colours.line, width: 1.8 }];

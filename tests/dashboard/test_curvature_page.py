@@ -204,7 +204,7 @@ def test_an_unknown_edge_is_said_and_not_drawn(home, look):
     with_curvature(home, [float("nan")] * 3)
     page = look(f"/run/{RUN}/curvature").page
     expect(page.locator("#density-card")).to_be_hidden()
-    expect(page.locator("#edge-card")).to_contain_text("No stable limit is known")
+    expect(page.locator("#edge-card")).to_contain_text("no stable limit is known")
     expect(page.locator(".stats")).to_contain_text("no stable limit is known for LBFGS")
 
 
