@@ -53,7 +53,9 @@ class Noise:
         if len(samples) and np.median(samples) > 0:
             self.batch = float(np.median(samples))
         columns = [history.column("noise", name, before, step) for name in COLUMNS]
-        if not len(columns[0]):
+        if not all(
+            len(column) for column in columns
+        ):  # a probe of one's own may be called noise too
             return
         for row in zip(*(column.values.tolist() for column in columns), strict=True):
             self.estimator.update(*row)

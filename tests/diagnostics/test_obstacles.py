@@ -201,3 +201,11 @@ def test_the_noise_on_the_panel_is_the_last_that_the_store_reads() -> None:
     assert found["scale"] == pytest.approx(float(read.column("noise_scale")[-1]), rel=1e-5)
     page = render_report(Store(home), RUN, judged)
     assert f"{percent(found['share'])} of a step" in page and "a larger batch" in page
+
+
+def test_a_family_of_the_readers_own_that_is_called_noise_too_breaks_nothing() -> None:
+    own = Schema("noise", (Column.of("small_sq"),))
+    folded = Fold(RUN, Meta(), {**SCHEMAS, own.hash: own})
+    folded.push([*trained(40), frame(own, 10, 1.0)], [])
+    folded.judge()
+    assert report_of(folded)["obstacles"]["noise"]["sentence"].startswith("sampled once")
