@@ -41,7 +41,8 @@ class Outliers(Probe):
         self.ratios[module] = x.abs().amax() / x.square().mean().sqrt()
 
     def sample(self, step: int) -> Tensor:
-        unseen = torch.tensor(math.nan)
+        seen = next(iter(self.ratios.values()), torch.zeros(()))
+        unseen = torch.full_like(seen, math.nan)
         return torch.stack([self.ratios.get(m, unseen) for m in self.layers.values()])
 
 
