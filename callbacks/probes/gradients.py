@@ -103,7 +103,9 @@ class Gradients(Probe):
             self._take_stock()
         if not self._training.sharded:
             self._samples += 1
-            self._tap.pairs.begin(step, keep=self._samples % PAIRED == 1)
+            # with a fixed cadence the next step is not sampled: a copy would be kept for nothing
+            paired = self.every in (None, 1) and self._samples % PAIRED == 1
+            self._tap.pairs.begin(step, keep=paired)
         with torch.no_grad():
             self._before = [local(p).clone() for p in self._covered]
 
