@@ -74,7 +74,10 @@ def _of_packages() -> list[tuple[str, ModuleType]]:
     for point in metadata.entry_points(group=GROUP):
         try:
             module = point.load()
-        except Exception as error:  # a package that is broken; nobody here asked for it
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # a package that is broken; nobody here asked for it
             log.warning("rule %s of %s is left out: %r", point.name, point.value, error)
             continue
         if isinstance(module, ModuleType):
@@ -118,7 +121,7 @@ def _modules(source: str | Path | tuple[str, ModuleType]) -> list[tuple[str, Mod
     name = str(source)
     try:
         return [(name.rpartition(".")[2], importlib.import_module(name))]
-    except Exception as error:  # somebody else's code runs here
+    except (Exception, SystemExit) as error:  # somebody else's code runs here
         raise ConfigError(
             f"rules {name}: neither a file, nor a folder, nor a module that can be imported "
             f"({_said(error)})"

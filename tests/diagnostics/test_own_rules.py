@@ -213,6 +213,23 @@ def test_rules_come_from_folders_modules_and_the_environment(
     assert info.thresholds["fire"] == 3.0 and info.thresholds["cadence"] == 10
 
 
+def test_a_package_whose_rule_ends_the_process_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path, "raise SystemExit(3)", "ending_rule.py")
+    written(tmp_path, "raise SystemExit(3)", "named_rule.py")
+    dist = tmp_path / "ending-1.0.dist-info"
+    dist.mkdir()
+    (dist / "METADATA").write_text("Metadata-Version: 2.1\nName: ending\nVersion: 1.0\n")
+    (dist / "entry_points.txt").write_text("[otoscope.rules]\nending = ending_rule\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv(VARIABLE, "")
+    monkeypatch.chdir(tmp_path)
+    assert active_rules() == RULES
+    with pytest.raises(ConfigError, match="SystemExit"):
+        load_rules(["named_rule"])
+
+
 def test_the_command_line_takes_own_rules_and_refuses_bad_ones_at_the_start(
     tmp_path: Path,
 ) -> None:
