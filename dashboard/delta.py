@@ -254,7 +254,8 @@ def _series(
         return None
     of_layers = any(layer is not None for layer in part.layers)
     count = len(part.columns)
-    points = min(query.layer_points if of_layers else query.points, LAYER_CELLS // count)
+    points = query.layer_points if of_layers else query.points
+    points = max(1, min(points, LAYER_CELLS // count))
     start = None if last is None else last + 1
     rows = store.read(
         run,

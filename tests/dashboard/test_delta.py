@@ -248,3 +248,13 @@ def test_the_first_view_of_a_long_run_misses_no_step_though_its_raw_is_gone(stor
     more = delta(store, RUN, answer["cursor"])
     assert not more["reset"]
     assert more["series"]["train"]["steps"] == [60_001]
+
+
+def test_more_columns_than_an_answer_has_room_for_come_in_one_row(store, home):
+    rates = tuple(Column.of(f"lr/0.{group}") for group in range(30_001))
+    train = Schema("train", (Column.of("loss"), *rates))
+    home.write_meta(RUN, {"name": "groups"})
+    home.add_schema(RUN, train)
+    values = np.ones(len(train.columns), np.float32)
+    home.append(RUN, [Frame("train", 0, 1, s, 1.0, train.hash, values) for s in (1, 2)], [])
+    assert len(delta(store, RUN)["series"]["train"]["steps"]) == 1
