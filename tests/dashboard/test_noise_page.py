@@ -21,7 +21,7 @@ NOISE = Schema("noise", tuple(Column.of(name) for name in ("small_sq", "big_sq",
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, str]:
     folder = tmp_path_factory.mktemp("recorded")
-    store, run = record(folder, "adam", steps=120, probes=[probe("Noise", every=3)])
+    store, run = record(folder, "adam", steps=120, probes=[probe("Noise", every=1)])
     Daemon(store.home, heartbeat=folder / "beat").tick()
     return store, run
 
