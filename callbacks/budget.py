@@ -37,7 +37,6 @@ lie on a grid: what several probes need of a step is then measured once for all 
 
 RECONSIDERED = 50
 """A cheap probe asks at least so often, in steps: a slow spell must not keep it away for long."""
-
 SHORT_SECONDS = 2.0
 """A run that is over sooner need not pay the credit back."""
 START_SHARE = 0.1
@@ -76,6 +75,7 @@ class Budget:
         self._start = 0
         self._next = 0
         self._apart = self._dear_step = 0
+        self._fastest = math.inf
         self._known_parts: dict[str, float] = {}
         self._aside = 0.0
         """Share of the wall time that is set aside for dear probes."""
@@ -149,6 +149,7 @@ class Budget:
         a loaded machine. So a step counts at most twice what is usual.
         """
         self.elapsed += seconds
+        self._fastest = min(self._fastest, seconds)
         self._roomy += seconds * self._room()
         if not self.step_seconds > 0:
             # the first step loads code and is no measure; a step costs some 30 µs of our own
@@ -285,15 +286,14 @@ class Budget:
         return wanted + self._start_owed() - share * self.elapsed - loan, share
 
     def _loan(self, share: float, done: int) -> float:
-        """Return the seconds that may be taken on credit now: what the rest of the run pays back.
-
-        The first steps are slow, and tell nothing of how long the run will take.
-        """
+        """Return the seconds that may be taken on credit now: what the rest of the run pays back."""
         if done > LOAN_STEPS:
             return 0.0
-        if self.max_steps is None or done <= EARLY_GRID or self._whole() < SHORT_SECONDS:
+        # the first steps are slow: how long the run takes is told by the fastest so far
+        whole = 0.0 if self.max_steps is None else self._fastest * self.max_steps
+        if whole < SHORT_SECONDS or done <= 5:
             return LOAN_SECONDS
-        ahead = max(0.0, self._whole() - self.elapsed)
+        ahead = max(0.0, whole - self.elapsed)
         left = share - self._fixed / self.step_seconds
         return min(LOAN_SECONDS, max(0.0, ahead * left))
 
