@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..store import Event, Finding, Frame, Meta, Schema
-from ..store.schemas import Json, dumps
+from ..store.schemas import Json, dumps, plain
 from .engine import Engine
 from .facts import Facts
 from .log import GRID, Log
@@ -59,6 +59,7 @@ class Fold:
         self.facts = Facts()
         self.obstacles = Obstacles()
         self.engine = Engine(run)
+        self.memory: dict[str, dict[str, Json]] = {}
         self.history = History()
         self.log = Log(world_size=meta.world_size)
         self._thresholds: dict[str, Thresholds] = {}
@@ -82,6 +83,7 @@ class Fold:
             "facts": self.facts.to_json(),
             "obstacles": self.obstacles.to_json(),
             "rules": self.engine.to_json(),
+            "memory": self.memory,
             "waiting": waiting,
             "ranks": {
                 str(number): {"world": a.world, "excluded": a.excluded, "last": a.last}
@@ -101,6 +103,7 @@ class Fold:
         self.facts = Facts.from_json(state["facts"])
         self.obstacles = Obstacles.from_json(state.get("obstacles", {}))
         self.engine = Engine.restore(self.run, state["rules"], list(findings))
+        self.memory = dict(state.get("memory") or {})
         known = {rule.id for rule in self.rules}
         for finding in self.engine.findings:
             if finding.state == "firing" and finding.rule not in known:
@@ -227,6 +230,7 @@ class Fold:
         self.facts.begin_attempt(first)
         self.obstacles.begin_attempt(first)
         self.engine.begin_attempt()
+        self.memory = {}
         for rule in self.rules:
             self.engine.entry(rule.id)  # now: an event before the first point shall find them all
 
@@ -242,6 +246,9 @@ class Fold:
         self.facts.learn(self.history, before, window, self.thresholds("lr_too_high"))
         self.obstacles.learn(self.history, before, point)
         for rule in self.rules:
+            if rule.remember is not None:
+                context = self._context(rule, self.thresholds(rule.id))
+                self.memory[rule.id] = plain(rule.remember(window, context))
             self._apply(rule, window)
         self.settings.mark(self.engine.findings)
 
@@ -279,15 +286,18 @@ class Fold:
             )
         if window.last_step(rule.family) <= window.step - numbers.span:
             return unknown(f"no sample of {rule.family} in the last {numbers.span:,} steps")
-        context = Context(
+        return rule.judge(window, self._context(rule, numbers))
+
+    def _context(self, rule: Rule, numbers: Thresholds) -> Context:
+        return Context(
             meta=self.meta,
             facts=self.facts,
             thresholds=numbers,
             rates=self.thresholds("lr_too_high"),
             start=self.place.start,
             states=self.engine.states(),
+            memory=self.memory.get(rule.id, {}),
         )
-        return rule.judge(window, context)
 
     # ---- events ----------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..store import Evidence, Meta, Recommendation
-from ..store.schemas import Severity
+from ..store.schemas import Json, Severity
 from .facts import Facts
 from .thresholds import Thresholds
 from .windows import Window
@@ -67,7 +67,8 @@ class Context:
     """What the run told us, and what was kept of its past.
 
     `states` maps each rule to its state in the engine; `start` is the step before the attempt's
-    first; `rates` are the numbers behind every advice on the learning rate.
+    first; `rates` are the numbers behind every advice on the learning rate; `memory` is what the
+    rule's own `remember` kept of the attempt so far.
     """
 
     meta: Meta
@@ -76,6 +77,7 @@ class Context:
     rates: Thresholds
     start: int = 0
     states: Mapping[str, str] = field(default_factory=dict)
+    memory: Mapping[str, Json] = field(default_factory=dict)
 
     @property
     def optimizer(self) -> Mapping[str, object]:
@@ -98,6 +100,13 @@ class Context:
 
 Judge = Callable[[Window, Context], Verdict]
 
+Remember = Callable[[Window, Context], dict[str, Json]]
+"""What a rule wants to know of the past that no window reaches back to: small, plain JSON.
+
+Called at every point of the grid, before the rule judges and from the attempt's first point on;
+`context.memory` is what it returned at the point before, empty at first.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -109,5 +118,6 @@ class Rule:
     document: str = ""
     from_start: bool = False
     """Whether it compares with how the run began, and cannot judge where that was not kept."""
+    remember: Remember | None = None
     numbers: Mapping[str, Any] | None = None
     """Its section of numbers, where it brings them itself; else they stand in rules.toml."""

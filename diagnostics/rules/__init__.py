@@ -30,6 +30,7 @@ RULES: tuple[Rule, ...] = tuple(
         module.judge,
         module.__doc__ or "",
         from_start=getattr(module, "FROM_START", False),
+        remember=getattr(module, "remember", None),
     )
     for module in MODULES
 )
