@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..store import Frame, Schema
+from .rank_windows import MOST_COLUMNS, NO_RANKS, RankSamples, RankTable
 
 KEPT_STEPS = 2000
 """Steps behind the point that are kept: no rule may ask for a larger span."""
@@ -109,9 +110,11 @@ NO_LAYERS = LayerSamples(np.empty(0, dtype=np.int64), np.empty((0, 0)), ())
 
 @dataclass
 class History:
-    """The tables of one attempt, by family."""
+    """The tables of one attempt, by family; by rank too, where more than one rank writes it."""
 
     tables: dict[str, Table] = field(default_factory=dict)
+    by_rank: dict[str, RankTable] = field(default_factory=dict)
+    _lone: dict[str, int] = field(default_factory=dict)
 
     def add(self, frames: Sequence[Frame], schemas: Mapping[str, Schema]) -> None:
         """Take the frames of one family at one step, one a rank, sorted by rank."""
@@ -125,7 +128,26 @@ class History:
             table = self.tables[schema.family] = Table(schema)
         elif table.schema.hash != schema.hash:
             table.follow(schema)
+        self._add_by_rank(same, schema, table)
         table.append(same[0].step, combine(schema, [frame.values for frame in same]))
+
+    def _add_by_rank(self, frames: Sequence[Frame], schema: Schema, table: Table) -> None:
+        family = schema.family
+        apart = self.by_rank.get(family)
+        if apart is None:
+            if len(frames) == 1 and self._lone.setdefault(family, frames[0].rank) == frames[0].rank:
+                return
+            if len(schema.columns) > MOST_COLUMNS:
+                return
+            apart = self.by_rank[family] = _seeded(table, self._lone.get(family))
+        elif apart.schema.hash != schema.hash:
+            apart.follow(schema)
+        apart.append(frames)
+
+    def ranks(self, family: str, name: str, after: int, upto: int) -> RankSamples:
+        """Return each rank's own samples of a column with after < step <= upto."""
+        table = self.by_rank.get(family)
+        return NO_RANKS if table is None else table.column(name, after, upto)
 
     def column(self, family: str, name: str, after: int, upto: int) -> Samples:
         """Return the samples of a column with after < step <= upto."""
@@ -186,6 +208,16 @@ class History:
         return LayerSamples(table.steps[low:high].copy(), values, names)
 
 
+def _seeded(table: Table, lone: int | None) -> RankTable:
+    """Return a table by rank with the rows that one rank wrote while it was alone."""
+    if lone is None:
+        return RankTable(table.schema)
+    apart = RankTable(table.schema, [lone])
+    for row in range(table.count):
+        apart.append_values(int(table.steps[row]), {lone: table.rows[row]})
+    return apart
+
+
 def combine(schema: Schema, values: Sequence[np.ndarray]) -> np.ndarray:
     """Return one row from the ranks' rows, each column as its schema says.
 
@@ -242,6 +274,33 @@ class Window:
         if count is None or len(found) <= count:
             return found
         return LayerSamples(found.steps[-count:], found.values[-count:], found.layers)
+
+    def across(
+        self, family: str, column: str, *, count: int | None = None, span: int | None = None
+    ) -> RankSamples:
+        """Return the last samples of a column of all ranks, side by side; at most KEPT_ROWS steps.
+
+        Empty where fewer than two ranks wrote the family, and for a column that is the same on all.
+        """
+        found = self.history.ranks(family, column, self._after(span), self.step)
+        if count is None or len(found) <= count:
+            return found
+        return RankSamples(
+            found.steps[-count:], found.values[-count:], found.wrote[-count:], found.ranks
+        )
+
+    def ranks(
+        self, family: str, column: str, *, count: int | None = None, span: int | None = None
+    ) -> dict[int, Samples]:
+        """Return each rank's own last samples of a column: of those steps in which it wrote one.
+
+        `count` is that of steps, for all ranks alike. See `across`, which keeps them side by side.
+        """
+        found = self.across(family, column, count=count, span=span)
+        return {
+            rank: Samples(found.steps[wrote], found.values[wrote, place])
+            for place, (rank, wrote) in enumerate(zip(found.ranks, found.wrote.T, strict=True))
+        }
 
     def last_step(self, family: str) -> int:
         """Return the step of the family's last sample, -1 where there is none."""
