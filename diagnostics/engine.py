@@ -37,6 +37,8 @@ class Entry:
     quiet_until: int = 0
     finding: str | None = None
     case: dict[str, Json] | None = None
+    severity: str = ""
+    """Of the last breach."""
 
 
 class Engine:
@@ -81,7 +83,7 @@ class Engine:
         entry.known, entry.why = step, ""
         hit = verdict.kind == "breach"
         if hit:
-            self._remember(entry, verdict, step)
+            self._remember(entry, verdict, thresholds, step)
         entry.recent = [*entry.recent, int(hit)][-thresholds.n :]
         if entry.state in ("firing", "clearing"):
             self._hold_or_clear(entry, verdict, thresholds, step)
@@ -136,21 +138,23 @@ class Engine:
             return
         entry.state, entry.recent, entry.held = "unknown", [], None
 
-    def _remember(self, entry: Entry, verdict: Verdict, step: int) -> None:
+    def _remember(self, entry: Entry, verdict: Verdict, thresholds: Thresholds, step: int) -> None:
         case = verdict.case
         if case is None:
             raise ValueError("a breach needs a case that says what was seen")
         if not any(entry.recent):
             entry.onset = step if case.onset is None else case.onset
         entry.breached, entry.case = step, plain(asdict(case))
+        entry.severity = case.severity or thresholds.severity
 
     def _fire_unless_held(
         self, rule: str, entry: Entry, thresholds: Thresholds, attempt: int, step: int
     ) -> None:
         causes = [cause for cause in parents(rule) if cause in self.entries]
+        tells = [cause for cause in causes if self.entries[cause].severity != "info"]
         if rule == "non_finite":
             self._promote(causes, attempt, entry.onset, step)
-        elif any(self.entries[cause].state == "pending" for cause in causes):
+        elif any(self.entries[cause].state == "pending" for cause in tells):
             entry.held = step if entry.held is None else entry.held
             if step - entry.held < HOLD:
                 entry.state = "pending"  # a root cause is about to be named or ruled out
@@ -171,13 +175,13 @@ class Engine:
     def _fire(self, rule: str, entry: Entry, severity: Any, attempt: int, step: int) -> None:
         case = _case(entry.case or {})
         finding = Finding(
-            id=f"{rule}:run:{attempt}:{entry.onset}",
+            id=f"{rule}:{case.scope}:{attempt}:{entry.onset}",
             run=self.run,
             attempt=attempt,
             rule=rule,
             severity=severity,
             state="firing",
-            scope="run",
+            scope=case.scope,
             first_step=entry.onset,
             last_step=step,
             title="",
@@ -187,8 +191,7 @@ class Engine:
         self.findings = [*self.findings, finding][-KEPT_FINDINGS:]
         entry.state, entry.calm, entry.held, entry.finding = "firing", 0, None, finding.id
         hang(self.findings, finding)
-        if finding.id not in caused_ids(self.findings):
-            gather(self.findings, finding)
+        gather(self.findings, finding)
 
     def _hold_or_clear(
         self, entry: Entry, verdict: Verdict, thresholds: Thresholds, step: int
@@ -198,7 +201,8 @@ class Engine:
             entry.state = "fine"
             return
         finding.stale = False
-        if verdict.strength >= thresholds.clear:
+        elsewhere = verdict.case is not None and verdict.case.scope != finding.scope
+        if verdict.strength >= thresholds.clear and not elsewhere:
             entry.state, entry.calm, finding.last_step = "firing", 0, step
             if verdict.case is not None:
                 _strengthen(finding, verdict.case)

@@ -7,18 +7,121 @@ from collections.abc import Sequence
 from ..store import Finding
 
 CAUSES: dict[str, tuple[str, ...]] = {
+    "input_problem": (
+        "symmetric_weights",
+        "bad_initialization",
+        "lr_too_high",
+        "exploding_gradients",
+        "dead_units",
+        "saturated_activations",
+        "vanishing_gradients",
+        "activation_drift",
+        "stale_second_moment",
+        "loss_scale_collapse",
+        "loss_spike",
+        "oscillating_loss",
+        "nonlinear_step",
+        "missing_warmup",
+        "ill_conditioned",
+        "update_imbalance",
+        "wrong_head",
+        "batch_too_small",
+        "non_finite",
+        "plateau",
+    ),
+    "rank_desync": ("batch_too_small", "batch_too_large", "oscillating_loss", "plateau"),
+    "symmetric_weights": (
+        "bad_initialization",
+        "dead_units",
+        "vanishing_gradients",
+        "frozen_layer",
+        "update_imbalance",
+        "wrong_head",
+        "lr_too_low",
+        "plateau",
+    ),
+    "bad_initialization": (
+        "exploding_gradients",
+        "dead_units",
+        "saturated_activations",
+        "vanishing_gradients",
+        "activation_drift",
+        "loss_scale_collapse",
+        "nonlinear_step",
+        "missing_warmup",
+        "update_imbalance",
+        "frozen_layer",
+        "non_finite",
+        "plateau",
+    ),
     "lr_too_high": (
         "exploding_gradients",
         "dead_units",
+        "saturated_activations",
+        "vanishing_gradients",
+        "activation_drift",
+        "stale_second_moment",
+        "loss_scale_collapse",
+        "loss_spike",
+        "oscillating_loss",
+        "nonlinear_step",
+        "missing_warmup",
+        "update_imbalance",
+        "wrong_head",
         "non_finite",
         "plateau",
-        "vanishing_gradients",
     ),
-    "exploding_gradients": ("non_finite", "dead_units", "plateau"),
-    "dead_units": ("vanishing_gradients", "plateau"),
-    "vanishing_gradients": ("plateau",),
+    "exploding_gradients": (
+        "non_finite",
+        "loss_scale_collapse",
+        "stale_second_moment",
+        "loss_spike",
+        "dead_units",
+        "activation_drift",
+        "oscillating_loss",
+        "plateau",
+    ),
+    "activation_drift": ("loss_scale_collapse", "saturated_activations"),
+    "stale_second_moment": ("loss_spike", "oscillating_loss", "nonlinear_step"),
+    "missing_warmup": ("loss_spike",),
+    "outlier_batch": ("loss_spike",),
+    "loss_scale_collapse": ("plateau",),
+    "loss_spike": ("oscillating_loss", "plateau"),
+    "dead_units": (
+        "saturated_activations",
+        "vanishing_gradients",
+        "frozen_layer",
+        "update_imbalance",
+        "wrong_head",
+        "plateau",
+    ),
+    "saturated_activations": ("vanishing_gradients", "frozen_layer", "update_imbalance", "plateau"),
+    "wrong_head": (
+        "vanishing_gradients",
+        "overfitting",
+        "batch_too_small",
+        "lr_too_low",
+        "plateau",
+    ),
+    "vanishing_gradients": ("frozen_layer", "update_imbalance", "lr_too_low", "plateau"),
+    "clipping_too_tight": ("lr_too_low", "frozen_layer", "plateau"),
+    "lr_too_low": ("frozen_layer", "plateau"),
+    "frozen_layer": ("update_imbalance", "plateau"),
+    "batch_too_small": ("oscillating_loss", "plateau"),
+    "ill_conditioned": ("oscillating_loss", "plateau"),
+    "oscillating_loss": ("plateau",),
+    "nonlinear_step": ("plateau",),
+    "stalled": ("straggler", "throughput_drop"),
+    "straggler": ("input_bound", "throughput_drop"),
+    "input_bound": ("throughput_drop",),
+    "memory_growth": ("throughput_drop",),
 }
-"""Root cause → what it causes. `non_finite` besides causes all that starts after it."""
+"""Root cause → what it causes, deepest first. `non_finite` besides causes all that starts after it.
+
+Without a circle: a test holds that.
+"""
+
+SEVERITIES = ("critical", "warning", "info")
 
 REACH = 200
 """Steps: what began so long before its root cause was seen may still be caused by it."""
@@ -30,18 +133,26 @@ LONG_REACH = {"lr_too_high": 2000}
 """Units die within a few steps of too high a rate, long before the loss tells."""
 
 
+DEPTH = {rule: depth for depth, rule in enumerate(CAUSES)}
+
+
 def parents(rule: str) -> tuple[str, ...]:
     """Return the rules that may be the cause of a rule, the first ones first.
 
-    >>> parents("plateau")
-    ('lr_too_high', 'exploding_gradients', 'dead_units', 'vanishing_gradients')
+    >>> parents("non_finite")
+    ('input_problem', 'bad_initialization', 'lr_too_high', 'exploding_gradients')
     """
     return tuple(cause for cause, effects in CAUSES.items() if rule in effects)
 
 
 def is_cause(cause: Finding, effect: Finding) -> bool:
-    """Tell whether one firing finding is the root of another."""
+    """Tell whether one firing finding is the root of another.
+
+    One that is mere information hides nothing that asks for action.
+    """
     if cause.id == effect.id or cause.attempt != effect.attempt:
+        return False
+    if cause.severity == "info" and effect.severity != "info":
         return False
     if cause.rule == "non_finite":
         return effect.first_step >= cause.first_step and effect.rule != "non_finite"
@@ -51,21 +162,25 @@ def is_cause(cause: Finding, effect: Finding) -> bool:
 
 
 def hang(findings: Sequence[Finding], effect: Finding) -> None:
-    """Hang a finding that has just fired under its root cause, where one is firing."""
-    for cause in findings:
-        if cause.state == "firing" and is_cause(cause, effect):
-            root = root_of(findings, cause)
-            if root.id != effect.id:
-                _adopt(root, effect)
-                return
+    """Hang a finding that has just fired under its root cause, where one is firing.
+
+    Of several it is the one that stands first in CAUSES: the deepest.
+    """
+    firing = [item for item in findings if item.state == "firing" and is_cause(item, effect)]
+    for cause in sorted(firing, key=lambda item: DEPTH.get(item.rule, -1)):
+        root = root_of(findings, cause)
+        if root.id != effect.id:
+            _adopt(root, effect)
+            return
 
 
 def gather(findings: Sequence[Finding], cause: Finding) -> None:
-    """Hang what is firing already under a root cause that has just fired."""
-    hidden = caused_ids(findings)
+    """Hang what is firing already under a root cause that has just fired, or under its own root."""
+    hidden, root = caused_ids(findings), root_of(findings, cause)
     for effect in findings:
-        if effect.state == "firing" and effect.id not in hidden and is_cause(cause, effect):
-            _adopt(cause, effect)
+        free = effect.id not in hidden and effect.id != root.id
+        if effect.state == "firing" and free and is_cause(cause, effect):
+            _adopt(root, effect)
 
 
 def root_of(findings: Sequence[Finding], finding: Finding) -> Finding:
@@ -86,3 +201,5 @@ def _adopt(root: Finding, effect: Finding) -> None:
         if name not in root.caused and name != root.id:
             root.caused.append(name)
     effect.caused = []
+    if SEVERITIES.index(effect.severity) < SEVERITIES.index(root.severity):
+        root.severity = effect.severity  # what it does is as bad as what it did

@@ -15,7 +15,12 @@ from .windows import Window
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What a rule has to say where it was breached: everything of a finding but its identity."""
+    """What a rule has to say where it was breached: everything of a finding but its identity.
+
+    `scope`: what it is about, where that is not the whole run: `layer:<path>`, `rank:<n>` or
+    `optimizer:<i>`; it is a part of the finding's id, so what is said of a group that may grow
+    is about the run. The first of `because` with a family and column is the chart behind it.
+    """
 
     title: str
     why: str
@@ -27,6 +32,7 @@ class Case:
     ranks: tuple[int, ...] = ()
     not_measured: tuple[str, ...] = ()
     onset: int | None = None
+    scope: str = "run"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from otoscope.diagnostics.engine import Engine
-from otoscope.diagnostics.inhibition import HOLD
+from otoscope.diagnostics.inhibition import CAUSES, HOLD
 from otoscope.diagnostics.rule import Case, Verdict, breach, fine, unknown
 from otoscope.diagnostics.thresholds import Thresholds, load
 from otoscope.store import Evidence, Recommendation
@@ -154,3 +154,52 @@ def test_a_state_survives_its_json() -> None:
     again = Engine.restore("run-1", engine.to_json(), engine.findings)
     feed(again, "plateau", [breach(2, case())], at=10)
     assert again.findings[0].title == "something is wrong"
+
+
+def test_a_finding_is_about_what_its_case_names() -> None:
+    engine = Engine("run-1")
+    feed(engine, "plateau", [breach(2, case(scope="rank:3"))] * 2)
+    assert (engine.findings[0].id, engine.findings[0].scope) == ("plateau:rank:3:1:10", "rank:3")
+    feed(engine, "plateau", [breach(2, case(scope="rank:5"))] * 5, at=20)
+    assert {item.scope: item.state for item in engine.findings} == {
+        "rank:3": "resolved",
+        "rank:5": "firing",
+    }
+
+
+def test_what_is_mere_information_hides_no_warning() -> None:
+    engine = Engine("run-1")
+    told = breach(2, case(severity="info"))
+    feed(engine, "dead_units", [told] * 3)
+    feed(engine, "plateau", [breach(2, case())] * 3)
+    assert [item.caused for item in engine.ordered()] == [[], []]
+
+
+def test_a_root_cause_is_as_severe_as_what_it_did() -> None:
+    engine = Engine("run-1")
+    feed(engine, "lr_too_high", [breach(2, case())] * 3)
+    feed(engine, "exploding_gradients", [breach(2, case(severity="critical"))] * 3, at=30)
+    root = engine.ordered()[0]
+    assert (root.rule, root.severity) == ("lr_too_high", "critical")
+
+
+def test_what_hangs_under_an_effect_hangs_under_its_root_cause_too() -> None:
+    engine = Engine("run-1")
+    feed(engine, "lr_too_high", [breach(2, case())] * 3)
+    feed(engine, "frozen_layer", [breach(2, case())] * 3)
+    feed(engine, "dead_units", [breach(2, case())] * 3, at=30)
+    root = engine.ordered()[0]
+    assert root.rule == "lr_too_high"
+    assert {name.partition(":")[0] for name in root.caused} == {"dead_units", "frozen_layer"}
+
+
+def test_no_rule_is_its_own_cause_by_any_way_round() -> None:
+    def reached(rule: str) -> set[str]:
+        below = set(CAUSES.get(rule, ()))
+        return below.union(*(reached(effect) for effect in below))
+
+    order = list(CAUSES)
+    assert all(rule not in reached(rule) for rule in order)
+    for rule, effects in CAUSES.items():
+        for effect in set(effects) & set(order):
+            assert order.index(effect) > order.index(rule), f"{effect} stands before {rule}"
