@@ -130,9 +130,9 @@ TUNED = (
         ("vanishing_gradients",),
         replace(MLP, net=lambda: drawn(mlp(64, 10, depth=8))),
     ),
-    Fault(replace(MLP, name="mlp-sgd-1e-5", optimizer=sgd(1e-5)), ("plateau",), MLP),
+    Fault(replace(MLP, name="mlp-sgd-1e-5", optimizer=sgd(1e-5)), ("lr_too_low",), MLP),
     Fault(
-        replace(DIABETES, name="diabetes-sgd-1e-6", optimizer=sgd(1e-6)), ("plateau",), DIABETES
+        replace(DIABETES, name="diabetes-sgd-1e-6", optimizer=sgd(1e-6)), ("lr_too_low",), DIABETES
     ),
     Fault(
         replace(MLP, name="mlp-left-out", optimizer=last_layer_only(sgd(0.001))),
@@ -180,7 +180,7 @@ HELD_OUT = (
         ("vanishing_gradients",),
         replace(WINE, net=lambda: drawn(mlp(13, 3, width=48, depth=7))),
     ),
-    Fault(replace(FRIEDMAN, name="friedman-sgd-2e-6", optimizer=sgd(2e-6)), ("plateau",), FRIEDMAN),
+    Fault(replace(FRIEDMAN, name="friedman-sgd-2e-6", optimizer=sgd(2e-6)), ("lr_too_low",), FRIEDMAN),
     Fault(
         replace(CANCER_ADAM, name="cancer-bias-4", net=lambda: biased(mlp(30, 2, width=96, depth=2), -4.0)),
         ("dead_units",),

@@ -200,3 +200,38 @@ def lower_rate(window: Window, context: Context, *, rollback_before: int | None)
         advice.snippet += f"\n\n{resume_snippet(context, checkpoint['path'])}"
         advice.risk = f"the steps behind {checkpoint['step']:,} are lost; {advice.risk}"
     return advice
+
+
+def higher_rate(window: Window, context: Context) -> Recommendation:
+    """Return the advice to raise the learning rate: until a first step is as long as where runs train.
+
+    At a share of that, since late steps are longer than the first; by curvature at most half of
+    what is stable; where neither was measured, by `raise_most`, and judged again.
+    """
+    rate, rates, edge = current_rate(window, context), context.rates, context.facts.edge_peak
+    size, at = first_step(context), context.facts.update_first_lr
+    factor, reason = rates["raise_most"], "the most while the first step was not measured"
+    if size > 0 and at > 0:
+        aim = rates["raise_share"] * sound_step(context)
+        factor = max(at * aim / size / rate, 1.0)
+        reason = f"the first step would move the weights by {percent(aim)}"
+    derived = edge > 0 and 0.5 / edge < factor
+    if derived:
+        factor, reason = max(0.5 / edge, 1.0), "half of what the curvature allows"
+    value = rounded(rate * factor)
+    return Recommendation(
+        parameter="lr",
+        current=rate,
+        proposed=value,
+        basis="derived" if derived else "rule of thumb",
+        formula=f"{number(rate)} × {number(factor)}: {reason}",
+        snippet=optimizer_snippet(context, value),
+        effect=f"steps {number(factor)} times longer",
+        verify="the loss falls by more than 2 % in 200 steps; else it is judged again",
+        risk="too long a step shows within 100 steps as a rising loss",
+    )
+
+
+def timid(context: Context) -> bool:
+    """Tell whether the first step was far shorter than in runs that train: lowering cannot help."""
+    return first_step(context) < context.rates["timid"] * sound_step(context)

@@ -9,6 +9,7 @@ from . import (
     dead_units,
     exploding_gradients,
     lr_too_high,
+    lr_too_low,
     non_finite,
     plateau,
     vanishing_gradients,
@@ -20,6 +21,7 @@ MODULES: tuple[ModuleType, ...] = (
     exploding_gradients,
     dead_units,
     vanishing_gradients,
+    lr_too_low,
     plateau,
 )
 

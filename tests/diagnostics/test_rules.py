@@ -307,7 +307,7 @@ def test_gradients_that_vanish_through_sigmoids_hide_the_plateau_that_they_cause
 def test_a_rate_far_too_low_is_raised() -> None:
     _, judged = run_lab(lambda p: SGD(p, 1e-5), steps=450)
     finding = root(judged)
-    assert finding["rule"] == "plateau"
+    assert finding["rule"] == "lr_too_low"
     assert finding["recommendation"]["parameter"] == "lr"
     advised = finding["recommendation"]["proposed"]
     mended, _ = run_lab(lambda p: SGD(p, advised), steps=400)
