@@ -297,6 +297,7 @@ class Fold:
             start=self.place.start,
             states=self.engine.states(),
             memory=self.memory.get(rule.id, {}),
+            obstacles=self.obstacles,
         )
 
     # ---- events ----------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from ..store import Evidence, Meta, Recommendation
 from ..store.schemas import Json, Severity
 from .facts import Facts
+from .obstacles import Obstacles
 from .thresholds import Thresholds
 from .windows import Window
 
@@ -74,7 +75,8 @@ class Context:
 
     `states` maps each rule to its state in the engine; `start` is the step before the attempt's
     first; `rates` are the numbers behind every advice on the learning rate; `memory` is what the
-    rule's own `remember` kept of the attempt so far.
+    rule's own `remember` kept of the attempt so far; `obstacles` what was read of curvature, landscape
+    and noise, which windows forget between two samples.
     """
 
     meta: Meta
@@ -84,6 +86,7 @@ class Context:
     start: int = 0
     states: Mapping[str, str] = field(default_factory=dict)
     memory: Mapping[str, Json] = field(default_factory=dict)
+    obstacles: Obstacles = field(default_factory=Obstacles)
 
     @property
     def optimizer(self) -> Mapping[str, object]:
