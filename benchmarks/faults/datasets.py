@@ -1,0 +1,125 @@
+"""The data of the bench: split in two once and for all, and spoiled as a case says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from sklearn.datasets import load_iris, make_circles, make_moons, make_regression
+from torch import Tensor
+
+from .. import _data
+
+Batch = tuple[Tensor, Tensor]
+
+
+def _pictures() -> Batch:
+    x, _ = _data.digits()
+    return x, x
+
+
+def _moons() -> Batch:
+    x, y = make_moons(1200, noise=0.15, random_state=0)
+    return _data.standard(x, y)
+
+
+def _circles() -> Batch:
+    x, y = make_circles(1200, noise=0.08, factor=0.5, random_state=0)
+    return _data.standard(x, y)
+
+
+def _linear() -> Batch:
+    x, y, *_ = make_regression(1000, 20, noise=5.0, random_state=0)
+    return _data.standard(x, y, regression=True)
+
+
+DATA: dict[str, Callable[..., Batch]] = {
+    "digits": _data.digits,
+    "pictures": _pictures,
+    "cancer": _data.cancer,
+    "wine": _data.wine,
+    "iris": lambda: _data.table(load_iris),
+    "diabetes": _data.diabetes,
+    "friedman": _data.friedman,
+    "linear": _linear,
+    "moons": _moons,
+    "circles": _circles,
+    "text": _data.text,
+}
+ORDERS = ("shuffled", "sorted")
+FIELDS = ("name", "rows", "label_noise", "scale", "shift", "uneven", "keep", "corrupt", "length")
+HELD_BACK = 0.2
+"""Share of the rows that validate, the same rows for every seed."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """The rows that train, and those that validate."""
+
+    train: Batch
+    validation: Batch
+
+
+def check(spec: Any) -> None:
+    """Raise KeyError where a data set has a field that there is not."""
+    odd = [key for key in (spec if isinstance(spec, Mapping) else ()) if key not in FIELDS]
+    if odd:
+        raise KeyError(f"data takes no {', '.join(odd)}; it takes {', '.join(FIELDS)}")
+
+
+@cache
+def _loaded(name: str, length: int) -> Batch:
+    return DATA[name](length) if length else DATA[name]()
+
+
+def load(spec: Any, normalize: Mapping[str, Any] | None = None) -> Split:
+    """Return the two parts of a data set.
+
+    `rows` of those that train are kept; `label_noise` is the share of them with another label;
+    `keep` = {class: share} thins classes out; `corrupt` is the share whose inputs are a thousand
+    times too large. `scale`, `shift` and `uneven` (each feature up to so many times larger than
+    the first) change both parts: the world is so.
+    """
+    body: Mapping[str, Any] = {"name": spec} if isinstance(spec, str) else spec
+    x, y = _loaded(str(body["name"]), int(body.get("length", 0)))
+    if body.get("uneven"):
+        power = torch.linspace(0, 1, x.shape[1])
+        x = x * float(body["uneven"]) ** power
+    if x.is_floating_point():
+        x = x * float(body.get("scale", 1.0)) + float(body.get("shift", 0.0))
+    if normalize is not None:
+        mean, std = torch.as_tensor(normalize["mean"]), torch.as_tensor(normalize["std"])
+        x = (x - mean) / std.clamp_min(1e-8)
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(len(x), generator=generator)
+    cut = int(len(x) * HELD_BACK)
+    held, rows = order[:cut], order[cut:]
+    for label, share in (body.get("keep") or {}).items():
+        drawn = torch.rand(len(rows), generator=generator)
+        rows = rows[(y[rows] != int(label)) | (drawn < float(share))]
+    rows = rows[: int(body.get("rows", len(rows)))]
+    train_x, train_y = x[rows].clone(), y[rows].clone()
+    noise = float(body.get("label_noise", 0.0))
+    if noise:
+        wrong = torch.rand(len(rows), generator=generator) < noise
+        mixed = train_y[torch.randperm(len(rows), generator=generator)]
+        train_y = torch.where(wrong.view(-1, *[1] * (train_y.ndim - 1)), mixed, train_y)
+    if body.get("corrupt"):
+        bad = torch.rand(len(rows), generator=generator) < float(body["corrupt"])
+        train_x[bad] = train_x[bad] * 1000.0
+    return Split((train_x, train_y), (x[held], y[held]))
+
+
+def batches(data: Batch, size: int, seed: int, order: str = "shuffled") -> Iterator[Batch]:
+    """Yield batches for ever: shuffled anew each epoch, or as they lie by their labels."""
+    x, y = data
+    generator = torch.Generator().manual_seed(seed)
+    by_label = torch.argsort(y.flatten(1)[:, 0] if y.ndim > 1 else y, stable=True)
+    while True:
+        rows = by_label if order == "sorted" else torch.randperm(len(x), generator=generator)
+        for first in range(0, max(len(x) - size + 1, 1), size):
+            taken = rows[first : first + size]
+            yield x[taken], y[taken]
