@@ -44,8 +44,7 @@ def _optimizer(body: Body, **changes: Any) -> Body:
 
 
 def _rate(body: Body, times: float) -> Body:
-    body = _optimizer(body, lr=float(parts.named(body["optimizer"])[1]["lr"]) * times)
-    return body
+    return _optimizer(body, lr=float(parts.named(body["optimizer"])[1]["lr"]) * times)
 
 
 def _lr(body: Body, value: Any) -> Body:

@@ -47,6 +47,11 @@ TRAINING: dict[str, Any] = {
 ABOUT = ("kind", "set", "expect", "tempts", "twin", "onset", "mend", "why", "source", "like")
 """What is said about the training."""
 REQUIRED = ("kind", "set", "net", "data", "optimizer")
+RESERVED = {
+    "net": ("residual", "gru", "highway", "mixer", "classifier", "autoencoder", "normed_convnet"),
+    "data": ("friedman", "moons", "circles", "linear", "iris", "pictures"),
+}
+"""What no threshold was chosen on: a held-out case has a net or data of these, a tuning case none."""
 UNPLANTED = ("edge_of_stability", "stalled", "memory_growth", "throughput_drop", "lost_samples")
 """Rules that never fire, or that a clock decides: they are tested on synthetic frames."""
 
@@ -146,6 +151,13 @@ def _case(name: str, tables: Mapping[str, tuple[str, dict[str, Any]]]) -> Case:
             parts.check(checked)
         except (KeyError, TypeError) as error:
             raise CaseError(f"[{name}] of {area}.toml: {error.args[0]}") from error
+    reserved = [part for key in RESERVED if (part := _name(body[key])) in RESERVED[key]]
+    if table["set"] == "tuning" and reserved:
+        raise CaseError(
+            f"[{name}] of {area}.toml tunes on {', '.join(reserved)}, which is held out"
+        )
+    if table["set"] == "held-out" and not reserved:
+        raise CaseError(f"[{name}] of {area}.toml is held out, but its net and data are tuned on")
     return Case(
         name=name,
         kind=str(table["kind"]),

@@ -27,15 +27,16 @@ OUT = ROOT / "benchmarks" / "out" / "faults"
 JUDGES = ("diagnostics",)
 RECORDS = ("callbacks", "store", "benchmarks/faults")
 """Folders whose code decides what is judged, and what is recorded."""
-NOT_TRAINING = (
+NOT_RUNNING = (
     "case.py",
     "__main__.py",
+    "running.py",
     "card.py",
     "page.py",
     "efficacy.py",
     "runs.py",
-    "null_rates.py",
 )
+"""Files of the bench that neither train nor judge."""
 
 
 def digest(*parts: str) -> str:
@@ -48,10 +49,11 @@ def code(folders: tuple[str, ...]) -> str:
     told = hashlib.blake2b(digest_size=8)
     for folder in folders:
         for path in sorted((ROOT / folder).rglob("*")):
-            if path.suffix in (".py", ".toml") and path.parent.name != "cases":
-                if not (folder.startswith("benchmarks") and path.name in NOT_TRAINING):
-                    if path.name != "null_rates.toml":
-                        told.update(path.read_bytes())
+            if path.suffix not in (".py", ".toml") or path.parent.name == "cases":
+                continue
+            if path.name in (*NOT_RUNNING, "null_rates.toml"):
+                continue
+            told.update(path.read_bytes())
     return told.hexdigest()
 
 
