@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -34,7 +35,8 @@ def described_model(
     model: torch.nn.Module, optimizers: Iterable[torch.optim.Optimizer]
 ) -> dict[str, Json]:
     """Return the fields of Meta that model and optimizers tell."""
-    rows = described_parameters(model)
+    optimizers = list(optimizers)
+    rows = described_parameters(model, optimizers)
     return {
         "model": type(model).__name__,
         "parameter_count": sum(row["numel"] for row in rows if row["requires_grad"]),
@@ -66,3 +68,25 @@ def batch_size_of(batch: Any) -> int | None:
         if size is not None:
             return size
     return None
+
+
+def workers_of(loader: Any) -> int | None:
+    """Return how many processes a DataLoader loads with, None where it is none.
+
+    >>> workers_of(torch.utils.data.DataLoader([1, 2, 3])), workers_of([1, 2, 3])
+    (0, None)
+    """
+    found = getattr(loader, "num_workers", None)
+    return found if isinstance(found, int) and not isinstance(found, bool) else None
+
+
+def cpu_count(ranks_here: int = 1) -> int | None:
+    """Return the cores that this process may use, None where nobody tells.
+
+    `ranks_here`: processes of the run on this machine, among which they are shared.
+    """
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        cores = os.cpu_count() or 0
+    return max(1, cores // max(1, ranks_here)) if cores else None

@@ -85,8 +85,11 @@ def kind_of(module: nn.Module, name: str) -> str:
     return "bias" if "bias" in name else "weight"
 
 
-def described_parameters(model: nn.Module) -> list[dict[str, Json]]:
-    """Return one row a parameter for `Meta.parameters`."""
+def described_parameters(
+    model: nn.Module, optimizers: Iterable[torch.optim.Optimizer] = ()
+) -> list[dict[str, Json]]:
+    """Return one row a parameter for `Meta.parameters`; `optimized` where an optimizer holds it."""
+    held = {id(parameter) for parameter in trained_parameters(optimizers)}
     return [
         {
             "name": name if path == ROOT else f"{path}.{name}",
@@ -96,6 +99,7 @@ def described_parameters(model: nn.Module) -> list[dict[str, Json]]:
             "ndim": 0 if is_lazy(parameter) else parameter.ndim,
             "numel": 0 if is_lazy(parameter) else parameter.numel(),
             "requires_grad": parameter.requires_grad,
+            "optimized": id(parameter) in held,
         }
         for path, module, name, parameter in owned_parameters(model)
     ]

@@ -41,6 +41,7 @@ CAUSES: dict[str, tuple[str, ...]] = {
         "plateau",
     ),
     "bad_initialization": (
+        "lr_too_high",
         "exploding_gradients",
         "dead_units",
         "saturated_activations",

@@ -9,6 +9,7 @@ from .inputs import Inputs
 from .landscape import Landscape
 from .noise import Noise
 from .probe import Probe, ProbeOffError, Training
+from .symmetry import Symmetry
 from .system import System
 from .tail_index import TailIndex
 from .tap import GradientTap
@@ -26,6 +27,7 @@ __all__ = [
     "Noise",
     "Probe",
     "ProbeOffError",
+    "Symmetry",
     "System",
     "TailIndex",
     "Throughput",

@@ -6,23 +6,53 @@ from types import ModuleType
 
 from ..rule import Rule
 from . import (
+    activation_drift,
+    bad_initialization,
+    clipping_too_tight,
     dead_units,
     exploding_gradients,
+    frozen_layer,
+    input_bound,
+    input_problem,
+    loss_spike,
     lr_too_high,
     lr_too_low,
+    memory_growth,
     non_finite,
+    overfitting,
     plateau,
+    saturated_activations,
+    stale_second_moment,
+    straggler,
+    symmetric_weights,
+    throughput_drop,
+    update_imbalance,
     vanishing_gradients,
 )
 
 MODULES: tuple[ModuleType, ...] = (
     non_finite,
+    input_problem,
+    symmetric_weights,
+    bad_initialization,
     lr_too_high,
     exploding_gradients,
+    stale_second_moment,
     dead_units,
+    saturated_activations,
     vanishing_gradients,
+    loss_spike,
+    clipping_too_tight,
     lr_too_low,
+    frozen_layer,
     plateau,
+    activation_drift,
+    update_imbalance,
+    overfitting,
+    input_bound,
+    straggler,
+    memory_growth,
+    throughput_drop,
 )
 
 RULES: tuple[Rule, ...] = tuple(

@@ -77,6 +77,7 @@ class Lab:
         group = self.optimizer.param_groups[0]
         keys = ("lr", "betas", "momentum", "nesterov", "weight_decay")
         told = {key: group[key] for key in keys if key in group}
+        held = {id(p) for g in self.optimizer.param_groups for p in g["params"]}
         told["betas"] = list(told["betas"]) if "betas" in told else None
         return {
             "name": "lab",
@@ -90,6 +91,7 @@ class Lab:
                     "ndim": p.ndim,
                     "numel": p.numel(),
                     "requires_grad": p.requires_grad,
+                    "optimized": id(p) in held,
                 }
                 for name, p in self.model.named_parameters()
             ],

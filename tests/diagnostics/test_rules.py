@@ -299,8 +299,8 @@ def test_gradients_that_vanish_through_sigmoids_hide_the_plateau_that_they_cause
     finding = root(judged)
     assert finding["rule"] == "vanishing_gradients"
     assert finding["layers"][0] == "0"
-    assert [item["rule"] for item in judged["findings"] if item["id"] in finding["caused"]] == [
-        "plateau"
+    assert "plateau" in [
+        item["rule"] for item in judged["findings"] if item["id"] in finding["caused"]
     ]
 
 
@@ -357,10 +357,10 @@ def test_a_head_that_is_not_in_use_does_not_make_a_finding_of_convergence() -> N
     assert judged["findings"] == []
 
 
-def test_a_layer_that_was_left_out_of_the_optimizer_is_named_once_the_loss_stands_still() -> None:
+def test_layers_that_were_left_out_of_the_optimizer_are_named() -> None:
     _, judged = run_lab(lambda p: SGD(p[-1:], 0.5), steps=450)
     finding = root(judged)
-    assert finding["rule"] == "plateau"
+    assert finding["rule"] == "frozen_layer"
     assert finding["recommendation"]["parameter"] == "params"
     assert "0.weight" in finding["recommendation"]["proposed"]
 

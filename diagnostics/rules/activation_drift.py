@@ -1,0 +1,132 @@
+"""A layer's outputs grow and grow.
+
+What: the root mean square of a hidden layer's output is ten times what it was near step 100, or over
+1,000 (6,000 where half precision overflows at 65,504), in three evaluations; the last layer, whose
+outputs grow as it becomes sure, does not count.
+Why: growing outputs cost precision, saturate what comes behind them, and end in an overflow.
+Source: Dehghani et al. 2023 (attention logits of large transformers), Wortsman et al. 2023.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ...store import Evidence, Recommendation
+from ...store.schemas import Json
+from ..advice import current_rate
+from ..rule import Case, Context, Verdict, breach, fine, unknown
+from ..snippets import optimizer_snippet
+from ..windows import Window
+from ..words import listing, number, rounded
+
+FAMILY = "activations"
+FROM_START = True
+
+
+def remember(window: Window, context: Context) -> dict[str, Json]:
+    """Keep the layers' outputs near the step from which growth counts."""
+    kept: dict[str, Json] = dict(context.memory)
+    if "base" in kept or window.step - context.start < context.thresholds["settle"]:
+        return kept
+    steps, sizes, layers = _sizes(window, context.thresholds.span)
+    near = steps > context.start + context.thresholds["settle"] / 2
+    if near.any():
+        kept["base"] = {
+            layer: float(f"{value:.3g}")
+            for layer, value in zip(layers, _middle(sizes[near]), strict=True)
+            if value > 0
+        }
+        kept["step"] = int(steps[near][-1])
+    return kept
+
+
+def judge(window: Window, context: Context) -> Verdict:
+    """Breach where outputs are ten times those near step 100, or beyond 1,000."""
+    numbers, base = context.thresholds, context.memory.get("base")
+    if base is None:
+        return unknown(f"no sample near step {numbers['settle']:,.0f} yet")
+    steps, sizes, layers = _sizes(window, numbers.span)
+    if len(steps) < numbers.min_samples or steps[-1] <= context.memory["step"]:
+        return unknown(
+            f"fewer than {numbers.min_samples} samples of the layers' outputs since then"
+        )
+    now = _middle(sizes[-numbers.window :])
+    began = np.array([base.get(layer, math.nan) for layer in layers])
+    half = "16" in context.meta.precision and "bf16" not in context.meta.precision
+    limit = numbers["limit_half"] if half else numbers["limit"]
+    hidden = np.arange(len(layers)) < len(layers) - 1
+    grown = np.where(hidden, np.nan_to_num(now / began), 0.0) / numbers.fire
+    large = np.where(hidden & (np.nan_to_num(now / began) > 2), np.nan_to_num(now), 0.0) / limit
+    strength = np.maximum(grown, large)
+    worst = float(strength.max()) if len(strength) else 0.0
+    if worst <= 1:
+        return fine(worst)
+    order = np.argsort(-strength)[: int((strength > 1).sum())].tolist()
+    return breach(worst, _case(window, context, layers, order, now, began, bool((large > 1).any())))
+
+
+def _sizes(window: Window, span: int) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Return steps, root mean squares [samples, layers] and the names of layers with outputs."""
+    squares = window.layers("activations", "sum_sq", span=span)
+    numels = window.layers("activations", "numel", span=span)
+    if not len(squares):
+        return np.empty(0), np.empty((0, 0)), ()
+    places = {layer: i for i, layer in enumerate(numels.layers)}
+    chosen = [i for i, layer in enumerate(squares.layers) if layer in places]
+    layers = tuple(squares.layers[i] for i in chosen)
+    counts = numels.values[:, [places[layer] for layer in layers]]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        sizes = np.sqrt(squares.values[:, chosen] / np.where(counts > 0, counts, np.nan))
+    known = np.isfinite(sizes).any(axis=1)
+    return squares.steps[known], sizes[known], layers
+
+
+def _middle(sizes: np.ndarray) -> np.ndarray:
+    middle = np.full(sizes.shape[1], np.nan)
+    known = np.isfinite(sizes).any(axis=0)
+    middle[known] = np.nanmedian(sizes[:, known], axis=0)
+    return middle
+
+
+def _case(
+    window: Window, context: Context, layers: tuple[str, ...], order: list[int],
+    now: np.ndarray, began: np.ndarray, large: bool,
+) -> Case:  # fmt: skip
+    names, worst = [layers[i] for i in order], order[0]
+    told = context.optimizer.get("weight_decay")
+    decay = float(told) if isinstance(told, (int, float)) else 0.0
+    value = rounded(decay * 3) if decay > 0 else context.thresholds["decay"]
+    return Case(
+        title=f"The outputs of {listing(names, 2)} have grown {number(now[worst] / began[worst])} times",
+        why="Growing outputs cost precision, saturate what comes behind them, and end in an overflow.",
+        because=(
+            Evidence(
+                f"root mean square {number(float(now[worst]))}, {number(float(began[worst]))} at step "
+                f"{context.memory['step']:,}",
+                "activations",
+                f"rms/{names[0]}",
+                window.last_step("activations"),
+                float(now[worst]),
+                float(began[worst]) * context.thresholds.fire,
+            ),
+        ),
+        recommendation=Recommendation(
+            parameter="weight_decay",
+            current=decay,
+            proposed=value,
+            basis="rule of thumb",
+            formula=f"{number(decay)} × 3" if decay > 0 else "a usual first value",
+            snippet=optimizer_snippet(context, current_rate(window, context))
+            + f"  # with weight_decay={value:g}",
+            effect="weights that nothing holds do not grow any further",
+            verify="the root mean square falls, or stays, over the next 500 steps",
+            risk="too much of it keeps the net from fitting; normalizing queries and keys (attention), "
+            "or a small penalty on the logits, act on the outputs themselves",
+        ),
+        may_be_normal="A net that becomes sure of itself, without a normalization.",
+        severity="warning" if large else None,
+        layers=tuple(names),
+        onset=int(context.memory["step"]),
+    )

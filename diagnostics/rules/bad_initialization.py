@@ -1,0 +1,225 @@
+"""The weights were drawn too large or too small: the signal grows or fades from layer to layer.
+
+What: at the first step. Too large: the layers together multiply the signal's energy by more than 10,
+one of them by more than 2, and the first loss is more than three times that of guessing. Too small:
+the signal, or its gradient, shrinks in most layers and by more than a ten-thousandth in all, by the
+weights and not by the activations' slope, and the loss has not moved after 150 steps that were
+long enough. A net that learns all the same, inputs out of scale and weights from a checkpoint are
+no finding.
+Why: with a gain that is not 1 the signal grows or fades exponentially with depth; the loss begins
+far above guessing, or the first layers never hear of it.
+Source: Glorot and Bengio 2010, He et al. 2015; measured: deviation 0.5 at depth 6 begins at 119 times
+the loss of guessing; healthy 0.97 to 1.13.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...store import Evidence, Recommendation
+from ...store.schemas import Json
+from ..facts import BLOCK, learned
+from ..initialization import as_code
+from ..rule import Case, Context, Verdict, breach, fine, unknown
+from ..windows import KEPT_STEPS, Window
+from ..words import listing, number
+
+FAMILY = "train"
+FROM_START = True
+OTHERS = (
+    "lr_too_high",
+    "dead_units",
+    "frozen_layer",
+    "symmetric_weights",
+    "input_problem",
+    "lr_too_low",
+)
+COLUMNS = ("forward_gain", "backward_gain", "weight_std", "xavier_std", "he_std")
+UNIFORM = 1 / math.sqrt(3)
+"""Deviation of U(-1, 1): the framework's default draws from U(-1/sqrt(n), 1/sqrt(n))."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """How the layers were drawn, [layers], NaN where it was not seen."""
+
+    layers: tuple[str, ...]
+    forward: np.ndarray
+    backward: np.ndarray
+    std: np.ndarray
+    xavier: np.ndarray
+    he: np.ndarray
+    ratio: float
+    rectifies: bool
+
+    @classmethod
+    def of(cls, window: Window, context: Context) -> _Start | None:
+        """Read the first step, which windows that began anew since then do not hold any more."""
+        history, after = window.history, max(context.start, window.step - KEPT_STEPS)
+        read = [history.layers("initialization", name, after, window.step) for name in COLUMNS]
+        if not len(read[0]) or len({found.layers for found in read}) > 1:
+            return None
+        ratio = history.column("initialization", "loss_ratio", after, window.step).values
+        rectifies = bool(history.layers("activations", "dead", after, window.step).layers)
+        forward, backward, std, xavier, he = (found.values[0] for found in read)
+        first = float(ratio[0])
+        return cls(read[0].layers, forward, backward, std, xavier, he, first, rectifies)
+
+    @property
+    def grows(self) -> float:
+        """The whole net's gain in energy."""
+        return math.exp(_logs(self.forward).sum())
+
+    @property
+    def fades(self) -> float:
+        """What is left of the energy, forth or back, over all but the last layer."""
+        forward, backward = _logs(self.forward[:-1]), _logs(self.backward[1:-1])
+        return math.exp(min(forward.sum(), backward.sum()))
+
+    @property
+    def slope(self) -> float:
+        """The activations' part of the backward gain, against that of a ReLU."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            part = self.backward / (self.std / self.he) ** 2
+        part = part[1:-1][np.isfinite(part[1:-1])]
+        return float(np.median(part)) if len(part) else math.nan
+
+
+def _logs(gains: np.ndarray) -> np.ndarray:
+    known = gains[np.isfinite(gains) & (gains > 0)]
+    return np.clip(np.log(known), -200, 200) if len(known) else np.zeros(1)
+
+
+def judge(window: Window, context: Context) -> Verdict:
+    """Breach where the weights are too large for the first loss, or too small to learn from."""
+    numbers, start = context.thresholds, _Start.of(window, context)
+    if start is None:
+        return unknown(
+            f"the first step was not looked at, lies more than {KEPT_STEPS:,} steps back, or the run "
+            "goes on from a checkpoint"
+        )
+    if np.isfinite(start.forward).sum() < numbers["least_layers"]:
+        return unknown("too few layers with weights were seen at the first step")
+    strength = min(start.grows / numbers["compound"], start.ratio / numbers.fire)
+    largest = float(np.nanmax(start.forward))
+    if strength > 1 and largest > numbers["gain"]:
+        if _came_down(window, context, start):
+            return fine(0.5)
+        return breach(strength, _case(context, start, grows=True), certain=True)
+    faint = numbers["faded"] / max(start.fades, 1e-80)
+    if faint > 1 and start.slope > numbers["slope"]:
+        return _faded(window, context, start, faint)
+    return fine(min(0.9, max(strength, 0.0)) if math.isfinite(strength) else 0.0)
+
+
+def _came_down(window: Window, context: Context, start: _Start) -> bool:
+    """Tell whether the loss fell under half of that of guessing, in spite of its start."""
+    return learned(window, context.facts, context.thresholds["learned"] / max(start.ratio, 1.0))
+
+
+def _faded(window: Window, context: Context, start: _Start, strength: float) -> Verdict:
+    numbers, facts = context.thresholds, context.facts
+    if window.step - context.start < numbers["settle"]:
+        return unknown(f"whether the net learns is seen from step {numbers['settle']:,.0f} on")
+    losses = window.samples("train", "loss", count=BLOCK).finite.values
+    still = len(losses) >= BLOCK and (
+        numbers["flat"] * facts.loss_start < np.median(losses) < facts.loss_start / numbers["flat"]
+    )
+    moves = numbers["moved"] < facts.update_peak < numbers["torn"]
+    if not still or not moves or context.standing(*OTHERS):
+        return fine(0.5)
+    return breach(min(strength, 100.0), _case(context, start, grows=False))
+
+
+def _drawn(start: _Start, grows: bool) -> dict[str, dict[str, Json]]:
+    """Return the deviation to draw each layer with: He's before a ReLU, Xavier's elsewhere."""
+    proposed: dict[str, dict[str, Json]] = {}
+    for i, layer in enumerate(start.layers):
+        last = i == len(start.layers) - 1
+        he = start.rectifies and not last
+        target = float(start.he[i] if he else start.xavier[i])
+        off = start.std[i] / target if target > 0 else math.nan
+        if off > 1.5 if grows else (off < 0.67 and not last):
+            kind = "kaiming_normal" if he else "xavier_normal"
+            proposed[layer] = {"kind": kind, "std": float(f"{target:.3g}")}
+    return proposed
+
+
+def _case(context: Context, start: _Start, *, grows: bool) -> Case:
+    drawn = _drawn(start, grows)
+    layers = tuple(drawn) or start.layers
+    known = start.forward[np.isfinite(start.forward)]
+    middle = float(np.median(known))
+    default = _is_default(start)
+    how = (
+        f"`{layers[0]}` was drawn with deviation {number(_of(start, layers[0]))}"
+        + (", the framework's default U(±1/√n)" if default and not grows else "")
+        + (f", {number(drawn[layers[0]]['std'])} keeps the signal" if drawn else "")
+    )
+    because = [
+        Evidence(
+            f"the signal's energy is multiplied by {number(start.grows)} over {len(known)} layers, "
+            f"by {number(middle)} in the median layer",
+            "initialization",
+            f"forward_gain/{start.layers[int(np.nanargmax(start.forward))]}",
+            context.start + 1,
+            float(np.nanmax(start.forward)) if grows else middle,
+            context.thresholds["gain"] if grows else 1 / context.thresholds["gain"],
+        ),
+        Evidence(how, "initialization", f"weight_std/{layers[0]}", context.start + 1),
+    ]
+    if grows and math.isfinite(start.ratio):
+        text = f"the first loss is {number(start.ratio)} times that of guessing"
+        because.insert(
+            0,
+            Evidence(
+                text, "initialization", "loss_ratio", context.start + 1, start.ratio,
+                context.thresholds.fire,
+            ),
+        )  # fmt: skip
+    too = "large" if grows else "small"
+    return Case(
+        title=f"The weights of {listing(layers, 2)} were drawn too {too}",
+        why="The signal grows from layer to layer: the net begins by being wrong with great "
+        "certainty, and every step is as large as its error."
+        if grows
+        else "The signal fades from layer to layer: what is left at the end does not tell one "
+        "sample from another, and next to no gradient comes back.",
+        because=tuple(because),
+        recommendation=Recommendation(
+            parameter="weight_init",
+            current={
+                layer: {"kind": "as drawn", "std": float(f"{_of(start, layer):.3g}")}
+                for layer in drawn
+            },
+            proposed=drawn,
+            basis="derived",
+            formula="sqrt(2 / inputs) before a ReLU, sqrt(2 / (inputs + outputs)) elsewhere: each "
+            "layer passes on the energy that it gets",
+            snippet=as_code(drawn),
+            effect="the first loss is that of guessing, and every layer gets a gradient"
+            if grows
+            else "the signal and its gradient reach every layer",
+            verify="loss ratio near 1 and gains between 0.5 and 2 at the first step",
+            risk="starts again from the first step; weights that were loaded would be lost",
+        ),
+        may_be_normal="Weights that were loaded for another task; a loss that guessing does not "
+        "describe.",
+        layers=layers,
+        onset=context.start + 1,
+    )
+
+
+def _of(start: _Start, layer: str) -> float:
+    return float(start.std[start.layers.index(layer)])
+
+
+def _is_default(start: _Start) -> bool:
+    """Tell whether the layers were drawn from U(±1/√n), as Linear and Conv are by default."""
+    expected = UNIFORM * start.he / math.sqrt(2)
+    with np.errstate(invalid="ignore"):
+        alike = np.abs(start.std / expected - 1) < 0.1
+    return bool(alike[np.isfinite(start.he)].mean() > 0.5) if np.isfinite(start.he).any() else False

@@ -1,0 +1,173 @@
+"""A layer that should train has not moved by a single bit.
+
+What: weights that want a gradient and whose step was exactly zero in every sample over 20 steps or
+more: left out of the optimizers, cut off from the loss (the layer runs, and no gradient comes back),
+or with a gradient that no step follows. A gradient of zero is a dead net and no frozen layer; layers
+with requires_grad=False, heads that are not in use, and a learning rate of zero or at the end of its
+decay do not count.
+Why: the layer stays as it was drawn, and all the others learn around it.
+Source: measured: half of the parameters not passed give a step of exactly 0 beside a gradient that is
+not, whatever the optimizer; DIAGNOSES rule 19.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...store import Evidence, Recommendation
+from ..advice import current_rate
+from ..rule import Case, Context, Verdict, breach, fine, unknown
+from ..windows import Window
+from ..words import count, listing
+
+FAMILY = "gradients"
+
+
+@dataclass(frozen=True, slots=True)
+class _Still:
+    """The layers that did not move: left out of the optimizers, cut off, or with no step."""
+
+    left_out: tuple[str, ...]
+    cut_off: tuple[str, ...]
+    no_step: tuple[str, ...]
+    trained: int
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every one of them."""
+        return (*self.left_out, *self.cut_off, *self.no_step)
+
+
+def judge(window: Window, context: Context) -> Verdict:
+    """Breach where weights that should train have not moved at all."""
+    numbers = context.thresholds
+    updates = window.layers("gradients", "update_sq", span=numbers.span, group="weight")
+    known = np.flatnonzero(np.isfinite(updates.values).any(axis=1)) if len(updates) else []
+    if len(known) < numbers.min_samples:
+        return unknown(f"fewer than {numbers.min_samples} samples of the layers' steps")
+    if updates.steps[known[-1]] - updates.steps[known[0]] < numbers["steps"]:
+        return unknown(f"samples over fewer than {numbers['steps']:,.0f} steps")
+    rates = window.samples("train", "lr", span=numbers.span).finite.values
+    if not len(rates) or rates.min() <= numbers["decayed"] * context.facts.lr_peak:
+        return unknown("the learning rate is zero, or at the end of its decay")
+    still = _still(window, context, updates.values[known], updates.layers)
+    if not still.all:
+        return fine()
+    return breach(1.0 + len(still.all) / still.trained, _case(window, context, still))
+
+
+def _still(
+    window: Window, context: Context, updates: np.ndarray, layers: tuple[str, ...]
+) -> _Still:
+    gradients = window.layers("gradients", "grad_sq", span=context.thresholds.span, group="weight")
+    told: dict[str, list[bool]] = {}
+    for entry in context.meta.parameters:
+        if entry.get("requires_grad", True) and int(entry.get("ndim") or 0) > 1:
+            told.setdefault(str(entry["layer"]), []).append(bool(entry.get("optimized", True)))
+    left_out, cut_off, no_step = [], [], []
+    ran = _ran(window)
+    for i, layer in enumerate(layers):
+        if not (updates[:, i] == 0).all() or layer not in told:
+            continue
+        seen = (
+            gradients.values[:, gradients.layers.index(layer)] if layer in gradients.layers else []
+        )
+        if not any(told[layer]):
+            left_out.append(layer)
+        elif np.isnan(seen).all():
+            if layer in ran:  # a head that is not in use runs no more than it trains
+                cut_off.append(layer)
+        elif (np.asarray(seen) > 0).any() and _would_move(window, context, layer):
+            no_step.append(layer)
+    return _Still(tuple(left_out), tuple(cut_off), tuple(no_step), max(len(told), 1))
+
+
+def _would_move(window: Window, context: Context, layer: str) -> bool:
+    """Tell whether a step of the learning rate is large enough to change float32 weights."""
+    read = {
+        name: window.layers("gradients", name, count=1, group="weight")
+        for name in ("grad_sq", "weight_sq", "numel")
+    }
+    gradient, weight, numel = (
+        float(found.values[0][found.layers.index(layer)]) for found in read.values()
+    )
+    step = current_rate(window, context) * math.sqrt(numel if context.adaptive else gradient)
+    return weight > 0 and step / math.sqrt(weight) > context.thresholds["rounding"]
+
+
+def _ran(window: Window) -> set[str]:
+    """Return the layers whose outputs were seen in a forward pass."""
+    numels = window.layers("activations", "numel", count=20)
+    if not len(numels):
+        return set()
+    seen = np.atleast_1d((np.nan_to_num(numels.values) > 0).any(axis=0))
+    return {layer for layer, was in zip(numels.layers, seen, strict=True) if was}
+
+
+def _case(window: Window, context: Context, still: _Still) -> Case:
+    layers = still.all
+    names = [
+        str(entry["name"])
+        for entry in context.meta.parameters
+        if entry.get("layer") in layers and entry.get("requires_grad", True)
+    ]
+    why = {
+        "left_out": "no optimizer holds it",
+        "cut_off": "it runs, and no gradient comes back to it: something cuts it off (detach, "
+        "no_grad, numbers taken out of the graph)",
+        "no_step": "it has a gradient, and no step follows",
+    }
+    reason = why["left_out" if still.left_out else "cut_off" if still.cut_off else "no_step"]
+    step = window.last_step("gradients")
+    return Case(
+        title=f"{listing(layers, 2)} should train and never moves",
+        why="It stays as it was drawn, and all the others learn around it.",
+        because=(
+            Evidence(
+                f"weights the same to the last bit in every sample: {reason}",
+                "gradients",
+                f"update_sq/{layers[0]}",
+                step,
+                0.0,
+                0.0,
+            ),
+            Evidence(f"{count(len(layers), 'layer')} of {still.trained} that want a gradient"),
+        ),
+        recommendation=_thaw(names, cut=not still.left_out and bool(still.cut_off)),
+        may_be_normal="Left out on purpose: requires_grad=False says so, and saves their backward "
+        "pass; a teacher or a loss network that shall not learn.",
+        severity="critical" if len(layers) >= still.trained else None,
+        layers=layers,
+        onset=context.start + 1,
+    )
+
+
+def _thaw(names: list[str], *, cut: bool) -> Recommendation:
+    if cut:
+        return Recommendation(
+            parameter="inspect",
+            current=None,
+            proposed=names,
+            basis="from your run",
+            formula="parameters in an optimizer that run and never get a gradient",
+            snippet="# look for .detach(), .data, .item(), torch.no_grad() or a new tensor made "
+            "from numbers\n# between these parameters and the loss",
+            effect="the gradient reaches these layers",
+            verify="their gradient and step are no longer zero in the next sample",
+            risk="none where it was a slip; a target network is meant to be cut off",
+        )
+    return Recommendation(
+        parameter="params",
+        current=[],
+        proposed=names,
+        basis="derived",
+        formula="parameters that want a gradient and whose weights stayed the same to the last bit",
+        snippet="optimizer.add_param_group({'params': [p for n, p in model.named_parameters() "
+        f"if n in {names!r}]}})",
+        effect="these layers begin to learn",
+        verify="their step is no longer zero in the next sample",
+        risk="if they were left out on purpose, set requires_grad=False instead",
+    )

@@ -1,0 +1,331 @@
+"""The inputs are not what a net can learn from: their scale, a NaN, a shift, or their order.
+
+What: over the first batches, a mean beyond 5 or a standard deviation beyond 5 or under 0.02 (at
+five times as much at once, under it where the loss does not fall); numbers that are not finite;
+mean or deviation that leave those of the first batches for three samples in a row, by eight robust
+deviations and half of the inputs' own; or labels that come sorted: batches hold less than half of
+the entropy that shuffling gives. Token ids have no scale, and a model that scales its inputs itself
+(what enters its first layer is of another size than the batch) is left alone.
+Why: the first layer's outputs, gradients and curvature grow with the square of the inputs' scale;
+batches of one class teach the net that class alone, and it forgets the others.
+Source: LeCun et al. 1998 (standardized inputs); measured: digits × 255 begin at 51 times the loss of
+guessing; label entropy 0.97 shuffled, 0.09 sorted.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...store import Evidence, Recommendation
+from ...store.schemas import Json
+from ..facts import learned
+from ..rule import Case, Context, Verdict, breach, fine, unknown
+from ..snippets import own_loop
+from ..windows import Window
+from ..words import number, percent
+
+FAMILY = "train"
+FROM_START = True
+BEGINNING, RECENT, ORDERS = 6, 3, 12
+SHAPE = ("mean", "std", "min", "max")
+
+
+def remember(window: Window, context: Context) -> dict[str, Json]:
+    """Keep the first batches' statistics, the last ones', and how mixed the labels were."""
+    kept: dict[str, Json] = {
+        "seen": 0, "first": [], "last": [], "orders": [], "top": 0.0, "bad": None, "entered": None,
+        **context.memory,
+    }  # fmt: skip
+    if kept["entered"] is None:
+        kept["entered"] = _entered(window)
+    if window.last_step("inputs") <= kept["seen"]:
+        return kept
+    read = {
+        name: window.samples("inputs", name)
+        for name in (*SHAPE, "non_finite", "label_entropy", "top_class_share")
+    }
+    steps = read["mean"].steps
+    for i in np.flatnonzero(steps > kept["seen"]):
+        kept["seen"] = int(steps[i])
+        row = {name: float(samples.values[i]) for name, samples in read.items()}
+        if row["non_finite"] > 0:
+            kept["bad"] = kept["bad"] or [int(steps[i]), row["non_finite"]]
+        elif all(math.isfinite(row[name]) for name in SHAPE):
+            numbers = [int(steps[i]), *(row[name] for name in SHAPE)]
+            if len(kept["first"]) < BEGINNING:
+                kept["first"] = [*kept["first"], numbers]
+            else:
+                kept["last"] = [*kept["last"], numbers][-RECENT:]
+        if math.isfinite(row["label_entropy"]):
+            kept["orders"] = [*kept["orders"], row["label_entropy"]][-ORDERS:]
+            kept["top"] = row["top_class_share"]
+    return kept
+
+
+def _entered(window: Window) -> float | None:
+    """Return the root mean square of what entered the first layer at the first step, if known."""
+    outputs = window.layers("initialization", "rms", count=1)
+    gains = window.layers("initialization", "forward_gain", count=1)
+    if not len(outputs) or outputs.layers != gains.layers:
+        return None
+    known = np.flatnonzero((gains.values[0] > 0) & np.isfinite(outputs.values[0]))
+    if not len(known):
+        return None
+    first = known[0]
+    return float(outputs.values[0][first] / math.sqrt(gains.values[0][first]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """Mean, deviation and largest magnitude of the first batches, and how far they are off."""
+
+    mean: float
+    std: float
+    largest: float
+    excess: float
+
+
+def judge(window: Window, context: Context) -> Verdict:
+    """Breach where the inputs are not finite, out of scale, shifted or sorted."""
+    numbers, kept = context.thresholds, context.memory
+    if not kept.get("seen"):
+        return unknown("no input was looked at: no batch was handed over, or none that has numbers")
+    if kept["bad"] is not None:
+        return _not_finite(window, context)
+    judged: list[float] = []
+    scale = _scale(context)
+    if scale is not None:
+        if scale.excess > 1 and _matters(window, context, scale):
+            return breach(scale.excess, _scaled(window, context, scale))
+        judged.append(min(scale.excess, 0.9))
+    shift = _shift(context)
+    if shift is not None:
+        if shift[0] > 1:
+            return breach(shift[0], _shifted(context, shift))
+        judged.append(shift[0])
+    order = _order(context)
+    if order is not None:
+        if order < numbers["mixed"]:
+            strength = numbers["mixed"] / max(order, numbers["mixed"] / 10)
+            return breach(strength, _sorted(window, context, order))
+        judged.append(min(numbers["mixed"] / order, 0.9))
+    if not judged:
+        return unknown("too few batches were looked at, or their numbers have no scale (token ids)")
+    return fine(max(judged))
+
+
+def _scale(context: Context) -> _Scale | None:
+    first, numbers = context.memory["first"], context.thresholds
+    if len(first) < context.thresholds.min_samples:
+        return None
+    _, means, stds, lows, highs = np.array(first, dtype=float).T
+    mean, std = float(np.median(means)), float(np.median(stds))
+    largest = float(max(abs(lows.min()), abs(highs.max())))
+    excess = max(abs(mean), std) / numbers.fire
+    # sparse features and one-hot rows have a small deviation, too, but a largest value that counts
+    if largest < numbers["faint"] and std < numbers["narrow"]:
+        excess = max(excess, numbers["narrow"] / max(std, 1e-12))
+    entered, size = context.memory["entered"], math.hypot(mean, std)
+    own = entered is not None and size > 0 and not 1 / 3 < entered / size < 3
+    return _Scale(mean, std, largest, 0.0 if own else excess)
+
+
+def _matters(window: Window, context: Context, scale: _Scale) -> bool:
+    """Tell whether the scale does harm: far off it does; else it is seen in the loss."""
+    numbers = context.thresholds
+    if learned(window, context.facts, numbers["learned"]):
+        return False
+    if scale.excess >= numbers["far"]:
+        return True
+    slow = window.step - context.start > numbers["settle"]
+    return slow and not learned(window, context.facts, numbers["flat"])
+
+
+def _shift(context: Context) -> tuple[float, str, int, float, float] | None:
+    """Return strength, quantity, step, value before and value now of the larger shift."""
+    first, last, numbers = context.memory["first"], context.memory["last"], context.thresholds
+    if len(first) < numbers.min_samples or len(last) < RECENT:
+        return None
+    if last[-1][0] - last[0][0] < numbers["shift_steps"]:
+        return None
+    base, now = np.array(first, dtype=float), np.array(last, dtype=float)
+    spread = max(float(np.median(base[:, 2])), 1e-12)
+    found = []
+    middle = float(np.median(base[:, 1]))
+    noise = max(1.4826 * float(np.median(np.abs(base[:, 1] - middle))), numbers["least"] * spread)
+    moved = float(np.abs(now[:, 1] - middle).min())
+    strength = min(moved / (numbers["z"] * noise), moved / (numbers["shift_std"] * spread))
+    found.append((strength, "mean", int(last[0][0]), middle, float(np.median(now[:, 1]))))
+    times = np.maximum(now[:, 2], 1e-12) / spread
+    change = (
+        float(np.maximum(times, 1 / times).min()) if (times > 1).all() or (times < 1).all() else 1.0
+    )
+    found.append(
+        (change / numbers["times"], "std", int(last[0][0]), spread, float(np.median(now[:, 2])))
+    )
+    return max(found)
+
+
+def _order(context: Context) -> float | None:
+    """Return how mixed the labels of a batch are, 1 where they are shuffled; None if unknown."""
+    orders, numbers = context.memory["orders"], context.thresholds
+    batch = context.meta.batch_size or 0
+    if len(orders) < numbers["batches"] or batch < numbers["rows"]:
+        return None
+    if context.memory["top"] > numbers["rare"]:
+        return None  # nearly all are of one class: whole batches are by chance
+    return max(float(np.median(orders)), float(np.mean(orders)))
+
+
+def _scaled(window: Window, context: Context, scale: _Scale) -> Case:
+    mean, std = float(f"{scale.mean:.3g}"), float(f"{max(scale.std, 1e-8):.3g}")
+    wide = abs(scale.mean) > context.thresholds.fire or scale.std > context.thresholds.fire
+    step = int(context.memory["first"][-1][0])
+    return Case(
+        title=f"The inputs are not scaled: mean {number(scale.mean)}, deviation {number(scale.std)}",
+        why="The first layer's outputs, its gradients and the curvature of the loss grow with the "
+        "inputs: what learning rate and initialization are made for is a mean near 0 and a deviation "
+        "near 1."
+        if wide
+        else "The first layer hears next to nothing of its inputs: its biases are all that it passes "
+        "on.",
+        because=(
+            Evidence(
+                f"inputs of mean {number(scale.mean)} and deviation {number(scale.std)}, largest "
+                f"{number(scale.largest)}",
+                "inputs",
+                "std" if scale.std > abs(scale.mean) or not wide else "mean",
+                step,
+                scale.std if scale.std > abs(scale.mean) or not wide else scale.mean,
+                context.thresholds.fire if wide else context.thresholds["narrow"],
+            ),
+        ),
+        recommendation=Recommendation(
+            parameter="input_normalization",
+            current={"mean": 0.0, "std": 1.0},
+            proposed={"mean": mean, "std": std},
+            basis="derived",
+            formula="(input - mean) / deviation, both of the first batches: the result has mean 0 "
+            "and deviation 1",
+            snippet=_scaling(context, mean, std),
+            effect="steps of the learning rate are of the size that the layers were drawn for",
+            verify="inputs of mean 0 and deviation 1 in the first samples, and a first loss near "
+            "that of guessing",
+            risk="the same numbers are needed wherever the model is used later on",
+        ),
+        may_be_normal="Features whose scale carries meaning, in a net that was made for them.",
+        onset=context.start + 1,
+    )
+
+
+def _scaling(context: Context, mean: float, std: float) -> str:
+    if own_loop(context):
+        return f"x = (x - {mean:g}) / {std:g}  # in training, validation and wherever it is used"
+    return (
+        "def on_after_batch_transfer(self, batch, dataloader_idx):\n"
+        "    x, y = batch\n"
+        f"    return (x - {mean:g}) / {std:g}, y"
+    )
+
+
+def _not_finite(window: Window, context: Context) -> Verdict:
+    step, share = context.memory["bad"]
+    losses = window.samples("train", "loss")
+    near = losses.values[np.abs(losses.steps - step) <= 1]
+    handled = bool(len(near) and np.isfinite(near).all())
+    case = Case(
+        title=f"The inputs hold numbers that are not finite, at step {step:,}",
+        why="One such number in a batch is one in the loss, and from there in every weight.",
+        because=(
+            Evidence(
+                f"{percent(share)} of a batch's numbers are not finite",
+                "inputs",
+                "non_finite",
+                int(step),
+                float(share),
+                0.0,
+            ),
+        ),
+        recommendation=Recommendation(
+            parameter="inspect",
+            current=None,
+            proposed=[int(step)],
+            basis="from your run",
+            formula="step whose batch held them",
+            snippet="assert torch.isfinite(x).all()  # in the data set, for each sample",
+            effect="the loss stays finite",
+            verify="no number that is not finite in the next samples of the inputs",
+            risk="none",
+        ),
+        may_be_normal="Missing values that the model itself masks: then the loss stays finite.",
+        severity="info" if handled else None,
+        onset=int(step),
+    )
+    return breach(2.0, case, certain=True)
+
+
+def _shifted(context: Context, shift: tuple[float, str, int, float, float]) -> Case:
+    _, what, step, before, now = shift
+    word = "mean" if what == "mean" else "deviation"
+    return Case(
+        title=f"The inputs have changed: {word} {number(before)} to {number(now)}",
+        why="What was learned holds for other inputs than those that come now.",
+        because=(
+            Evidence(
+                f"{word} of the inputs {number(now)} since step {step:,}, {number(before)} in the "
+                "first batches",
+                "inputs",
+                what,
+                step,
+                now,
+                before,
+            ),
+        ),
+        recommendation=Recommendation(
+            parameter="inspect",
+            current=None,
+            proposed=[int(step)],
+            basis="from your run",
+            formula="first sampled step whose batch is of the other kind",
+            snippet="# compare batches from before and from behind this step: another file, another "
+            "decoding, a normalization left out",
+            effect="the inputs stay what the net was trained on",
+            verify=f"{word} of the inputs near {number(before)} again",
+            risk="none",
+        ),
+        may_be_normal="Data that change on purpose: a curriculum, another domain, larger pictures.",
+        onset=int(step),
+    )
+
+
+def _sorted(window: Window, context: Context, order: float) -> Case:
+    return Case(
+        title="The data are not shuffled: batches hold one class after the other",
+        why="Each step pulls the net towards the class at hand, and away from those before it.",
+        because=(
+            Evidence(
+                f"labels of a batch have {percent(order)} of the entropy that shuffling gives",
+                "inputs",
+                "label_entropy",
+                int(context.memory["seen"]),
+                order,
+                context.thresholds["mixed"],
+            ),
+        ),
+        recommendation=Recommendation(
+            parameter="shuffle",
+            current=False,
+            proposed=True,
+            basis="derived",
+            formula="entropy of a batch's labels over that of a random batch: 1 where shuffled",
+            snippet=f"DataLoader(dataset, batch_size={context.meta.batch_size}, shuffle=True)",
+            effect="every batch is a small picture of the whole data set",
+            verify="label entropy near 1 in the next samples",
+            risk="sequences that belong together must be shuffled as wholes",
+        ),
+        may_be_normal="Groups that belong together: a stream in its own order, episodes.",
+        onset=context.start + 1,
+    )

@@ -1,0 +1,220 @@
+"""Activations lie in their flat tails, where no gradient passes.
+
+What: more than half of a layer's inputs where the activation's slope is under 5 % of its largest
+(tanh beyond 2.18, sigmoid beyond 4.36, the negative tails of GELU, SiLU and ELU), in three samples,
+while the weights before it get less than a tenth of the share of the gradient that they began with,
+or the loss has not fallen. ReLUs (dead units), the last layer's activation and gates do not count.
+Why: in the tails the output no longer depends on the input, so that the layers before hear nothing
+of the loss.
+Source: Glorot and Bengio 2010; measured: tanh with deviation 1 has 65 to 80 % there, healthy nets 0 to
+2 %.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...store import Evidence, Recommendation
+from ...store.schemas import Json
+from ..advice import current_rate, lower_rate
+from ..facts import learned
+from ..initialization import as_code
+from ..rule import Case, Context, Verdict, breach, fine, unknown
+from ..windows import Window
+from ..words import listing, number, percent
+
+FAMILY = "activations"
+FROM_START = True
+GATES = ("gate", "lstm", "gru", "attn", "attention")
+
+
+def remember(window: Window, context: Context) -> dict[str, Json]:
+    """Keep each layer's share of the gradient in the first samples, and the first saturation."""
+    kept: dict[str, Json] = dict(context.memory)
+    if "shares" not in kept:
+        shares = _gradient_shares(window)
+        if len(shares):
+            kept["shares"] = {layer: float(f"{share:.3g}") for layer, share in shares.items()}
+    if "began" not in kept:
+        found = _saturated(window, context.thresholds.span)
+        if found is not None:
+            kept["began"] = {
+                site: float(f"{share:.3g}")
+                for site, share in zip(found.sites, found.shares[0], strict=True)
+                if math.isfinite(share)
+            }
+    return kept
+
+
+@dataclass(frozen=True, slots=True)
+class _Saturated:
+    """Saturated shares [samples, sites], and the layer with weights that runs before each site."""
+
+    steps: np.ndarray
+    shares: np.ndarray
+    sites: tuple[str, ...]
+    before: tuple[str | None, ...]
+
+
+def judge(window: Window, context: Context) -> Verdict:
+    """Breach where most of a layer is saturated and it costs the layers before their gradient."""
+    numbers = context.thresholds
+    found = _saturated(window, numbers.span)
+    if found is None:
+        return unknown("no activation that saturates was seen")
+    if len(found.steps) < numbers.min_samples:
+        return unknown(f"fewer than {numbers.min_samples} samples of the activations")
+    share = np.median(found.shares[-numbers.window :], axis=0)
+    strength = np.where(np.isfinite(share), share, 0.0) / numbers.fire
+    worst = float(strength.max())
+    if worst <= 1:
+        return fine(worst)
+    bad = np.flatnonzero(strength > 1)
+    starved = [int(i) for i in bad if _starved(window, context, found.before[i])]
+    flat = window.step - context.start > numbers["settle"] and not learned(
+        window, context.facts, numbers["flat"]
+    )
+    if not starved and not flat:
+        return fine(0.7)  # a net may learn with what is left
+    order = sorted((starved or bad.tolist()), key=lambda i: -strength[i])
+    return breach(worst, _case(window, context, found, order, share))
+
+
+def _saturated(window: Window, span: int) -> _Saturated | None:
+    counts = window.layers("activations", "saturated", span=span)
+    numels = window.layers("activations", "numel", span=span)
+    table = window.history.tables.get("activations")
+    if table is None or not len(counts):
+        return None
+    firing = set(window.layers("activations", "dead", count=1).layers)
+    order: list[str] = []
+    outputs: set[str] = set()
+    for column in table.schema.columns:
+        if column.layer is not None and column.layer not in order:
+            order.append(column.layer)
+        if column.quantity == "sum_sq" and column.layer is not None:
+            outputs.add(column.layer)
+    weighted = set(window.layers("gradients", "weight_sq", count=1, group="weight").layers)
+    last = max((i for i, layer in enumerate(order) if layer in outputs & weighted), default=-1)
+    sites, before, columns = [], [], []
+    for place, site in enumerate(counts.layers):
+        behind = order.index(site) > last >= 0 and "()" not in site
+        if site in firing or behind or any(word in site.lower() for word in GATES):
+            continue
+        if site not in numels.layers:
+            continue
+        earlier = [x for x in order[: order.index(site)] if x in outputs & weighted]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            columns.append(counts.values[:, place] / numels.values[:, numels.layers.index(site)])
+        sites.append(site)
+        before.append(earlier[-1] if earlier and "()" not in site else None)
+    if not sites:
+        return None
+    shares = np.stack(columns, axis=1)
+    known = np.isfinite(shares).any(axis=1)
+    return _Saturated(counts.steps[known], shares[known], tuple(sites), tuple(before))
+
+
+def _gradient_shares(window: Window) -> dict[str, float]:
+    """Return each layer's part of the squared gradient, median of the last three samples."""
+    squares = window.layers("gradients", "grad_sq", count=3, group="weight")
+    if not len(squares):
+        return {}
+    with np.errstate(invalid="ignore", divide="ignore"):
+        parts = squares.values / np.nansum(squares.values, axis=1, keepdims=True)
+    known = np.isfinite(parts).any(axis=0)
+    if not known.any():
+        return {}
+    middle = np.full(parts.shape[1], np.nan)
+    middle[known] = np.nanmedian(parts[:, known], axis=0)
+    return {
+        layer: float(part)
+        for layer, part in zip(squares.layers, middle, strict=True)
+        if math.isfinite(part)
+    }
+
+
+def _starved(window: Window, context: Context, layer: str | None) -> bool:
+    began = (context.memory.get("shares") or {}).get(layer)
+    now = _gradient_shares(window).get(layer or "")
+    return bool(began and now is not None and now < context.thresholds["lost"] * began)
+
+
+def _case(
+    window: Window, context: Context, found: _Saturated, order: list[int], share: np.ndarray
+) -> Case:
+    sites = [found.sites[i] for i in order]
+    worst = order[0]
+    began = (context.memory.get("began") or {}).get(sites[0])
+    born = began is not None and began > context.thresholds.fire
+    text = f"{percent(float(share[worst]))} of the inputs of `{sites[0]}` lie in its flat tails"
+    if began is not None:
+        text += f" ({percent(began)} at the first sample)"
+    step = int(found.steps[-1])
+    because = [
+        Evidence(
+            text,
+            "activations",
+            f"saturated/{sites[0]}",
+            step,
+            float(share[worst]),
+            context.thresholds.fire,
+        )
+    ]
+    layers = [layer for i in order if (layer := found.before[i]) is not None]
+    advice = _redrawn(window, context, layers) if born else None
+    if advice is None:
+        advice = lower_rate(window, context, rollback_before=None if born else step)
+        advice.effect = "steps no longer throw the activations into their tails"
+        advice.verify = "fewer than a third saturated after 200 steps, and the loss falls"
+        rate = current_rate(window, context)
+        advice.also = [] if math.isfinite(rate) else advice.also
+    return Case(
+        title=f"Saturated: {listing(sites, 2)} passes on next to no gradient",
+        why="In the tails the output no longer depends on the input: the layers before hear nothing "
+        "of the loss.",
+        because=tuple(because),
+        recommendation=advice,
+        may_be_normal="Outputs that shall be near their bounds: gates, a net that is done and sure.",
+        layers=tuple(sites),
+        onset=context.start + 1 if born else None,
+    )
+
+
+def _redrawn(window: Window, context: Context, layers: list[str]) -> Recommendation | None:
+    """Return the deviation at which each layer's outputs have a root mean square of 1."""
+    squares = window.layers("activations", "sum_sq", count=1)
+    numels = window.layers("activations", "numel", count=1)
+    weights = window.layers("gradients", "weight_sq", count=1, group="weight")
+    counts = window.layers("gradients", "numel", count=1, group="weight")
+    proposed: dict[str, dict[str, Json]] = {}
+    current: dict[str, dict[str, Json]] = {}
+    sizes = []
+    for layer in layers:
+        if layer not in squares.layers or layer not in weights.layers or layer not in numels.layers:
+            continue
+        size = squares.values[0][squares.layers.index(layer)]
+        size = math.sqrt(max(size / numels.values[0][numels.layers.index(layer)], 0.0))
+        place = weights.layers.index(layer)
+        std = math.sqrt(weights.values[0][place] / counts.values[0][place])
+        if math.isfinite(size) and size > 1 and std > 0:
+            sizes.append(size)
+            current[layer] = {"kind": "as drawn", "std": float(f"{std:.3g}")}
+            proposed[layer] = {"kind": "xavier_normal", "std": float(f"{std / size:.3g}")}
+    if not proposed:
+        return None
+    return Recommendation(
+        parameter="weight_init",
+        current=current,
+        proposed=proposed,
+        basis="derived",
+        formula="deviation of the weights over the root mean square of what they give, "
+        f"{number(max(sizes))} at most: then it is 1, where the slope is large",
+        snippet=as_code(proposed),
+        effect="activations begin where their slope is largest",
+        verify="fewer than a tenth saturated in the first samples",
+        risk="starts again from the first step; a LayerNorm before the activation keeps it so",
+    )
