@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from .rule import Context
 
 CLASSES = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}
@@ -36,12 +38,32 @@ def activation_snippet(layer: str, module: str, function: str) -> str:
 
 def optimizer_snippet(context: Context, rate: float) -> str:
     """Return the lines that make the run's optimizer with another learning rate."""
+    return optimizer_with(context, rate)
+
+
+def optimizer_with(
+    context: Context, rate: float, *, name: str | None = None, betas: list[float] | None = None
+) -> str:
+    """Return the lines that make the run's optimizer with other betas, or another one by name."""
     if huggingface(context):
-        return f"arguments = TrainingArguments(learning_rate={rate:g})  # beside your own"
-    told = context.optimizer
+        beta = "" if betas is None else f", adam_beta1={betas[0]:g}, adam_beta2={betas[1]:g}"
+        kind = "" if name is None else f', optim="{name.lower()}_torch"'
+        return (
+            f"arguments = TrainingArguments(learning_rate={rate:g}{beta}{kind})  # beside your own"
+        )
+    told = dict(context.optimizer)
+    if betas is not None:
+        told["betas"] = betas
+    if name is not None:
+        told = {"name": name, "weight_decay": told.get("weight_decay")}
+        return _made(context, name, rate, told)
     name = CLASSES.get(context.optimizer_name.lower(), context.optimizer_name)
     if not told:
         return f"lr = {rate:g}"
+    return _made(context, name, rate, told)
+
+
+def _made(context: Context, name: str, rate: float, told: Mapping[str, object]) -> str:
     parts = [f"lr={rate:g}"]
     for key, default in (
         ("momentum", 0),

@@ -1,0 +1,264 @@
+"""The loss leaps up and stays up for many steps: not one hard batch, but a stretch of them.
+
+What: 3 of 8 steps over the median of the 128 before by six spreads (at least six tenths of it), over
+1.5 times their 95th percentile, and by a seventh of the first loss. Of 16 steps in a row 8 must be,
+else it is told as information only; earlier spikes are cut down to that limit before they count as
+usual. A loss that is not back within 1.2 times its usual after 200 steps has diverged.
+Why: a stretch of bad batches, or steps grown too long, undo what hundreds of steps have learned.
+Source: Chowdhery et al. 2022 (PaLM: go back about 100 steps and skip the batches); measured: labels
+permuted for 20 batches raise 16 of 18 losses, in 58 healthy runs at most 6 of 18 rose.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...store import Evidence, Recommendation
+from ...store.schemas import Json
+from ..advice import current_rate, good_checkpoint
+from ..facts import update_ratios
+from ..rule import Case, Context, Verdict, breach, fine, unknown
+from ..snippets import clip_snippet, optimizer_snippet, resume_snippet
+from ..thresholds import Thresholds
+from ..windows import Samples, Window
+from ..words import count, number, percent, rounded
+
+FAMILY = "train"
+FROM_START = True
+IN_A_ROW = 8
+NORMAL = 1.349
+"""Interquartile range of a normal distribution over its standard deviation."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Spike:
+    """Losses that stand over the usual: their steps, the highest, what was usual, the limit."""
+
+    steps: np.ndarray
+    top: float
+    top_step: int
+    usual: float
+    limit: float
+    most: int
+    """Of so many steps in a row as a stretch must have, how many are high."""
+
+
+def remember(window: Window, context: Context) -> dict[str, Json]:
+    """Keep where the last stretch began, what was usual before it, and where it was last high."""
+    kept = dict(context.memory)
+    if window.since > int(kept.get("since", 0)):
+        kept = {}
+    kept["since"] = window.since
+    usual, limit = kept.get("usual"), kept.get("limit")
+    losses = _losses(window, context.thresholds)
+    if usual is not None and limit is not None:
+        recent = losses.values[-IN_A_ROW:]
+        if len(recent) and np.median(recent) <= _back(context, float(usual)):
+            kept = {"since": window.since}  # it is over
+        return kept
+    found = _look(losses, context)
+    if found is not None and len(found.steps):
+        onset = int(found.steps[0])
+        kept |= {"onset": onset, "usual": found.usual, "limit": found.limit}
+    return kept
+
+
+def judge(window: Window, context: Context) -> Verdict:
+    """Breach where several of a few steps in a row leave the usual together."""
+    numbers, kept = context.thresholds, context.memory
+    losses = _losses(window, numbers)
+    if len(losses) < numbers.min_samples + int(numbers["stretch"]):
+        return unknown(
+            f"fewer than {numbers.min_samples} finite losses before the last "
+            f"{count(int(numbers['stretch']), 'step')}"
+        )
+    found = _look(losses, context)
+    if kept.get("usual") is None or found is None:
+        return fine()
+    usual, limit, onset = float(kept["usual"]), float(kept["limit"]), int(kept["onset"])
+    since = Samples(losses.steps[losses.steps >= onset], losses.values[losses.steps >= onset])
+    if not len(since):
+        return fine(1.0)
+    top = int(np.argmax(since.values))
+    high = since.steps[since.values > limit]
+    seen = _Spike(
+        high,
+        float(since.values[top]),
+        int(since.steps[top]),
+        usual,
+        limit,
+        _most(since.values > limit, int(numbers["stretch"])),
+    )
+    diverged = window.step - onset >= numbers["patience"]
+    return breach(seen.top / limit, _case(window, context, seen, onset, diverged))
+
+
+def _back(context: Context, usual: float) -> float:
+    """Return the loss at which a run has come back from a spike."""
+    numbers, start = context.thresholds, abs(context.facts.loss_start)
+    return max(numbers["back"] * usual, usual + numbers["back_of_start"] * start)
+
+
+def _losses(window: Window, numbers: Thresholds) -> Samples:
+    return window.samples("train", "loss", count=numbers.window + 400, span=numbers.span).finite
+
+
+def _look(losses: Samples, context: Context) -> _Spike | None:
+    """Return what of the last steps stands over the usual of those before; None if too few."""
+    numbers = context.thresholds
+    stretch = int(numbers["stretch"]) + 2
+    before = losses.values[:-stretch][-numbers.window :]
+    if len(before) < numbers.min_samples:
+        return None
+    usual, limit = _limit(before, context)
+    recent, steps = losses.values[-stretch:], losses.steps[-stretch:]
+    high = recent > limit
+    if _most(high, IN_A_ROW) < numbers.fire:
+        return _Spike(steps[:0], math.nan, 0, usual, limit, 0)
+    top = int(np.argmax(recent))
+    most = _most(high, stretch)
+    return _Spike(steps[high], float(recent[top]), int(steps[top]), usual, limit, most)
+
+
+def _limit(before: np.ndarray, context: Context) -> tuple[float, float]:
+    _, limit = _once(before, context)
+    return _once(np.minimum(before, limit), context)  # earlier spikes cut down to that limit
+
+
+def _once(before: np.ndarray, context: Context) -> tuple[float, float]:
+    numbers = context.thresholds
+    median = float(np.median(before))
+    low, high, p95 = np.quantile(before, [0.25, 0.75, 0.95])
+    spread = max(float(high - low) / NORMAL, numbers["least_spread"] * abs(median))
+    limit = max(
+        median + numbers["spreads"] * spread,
+        numbers["p95"] * float(p95),
+        median + numbers["rise_of_start"] * abs(context.facts.loss_start),
+    )
+    return median, limit
+
+
+def _most(high: np.ndarray, width: int) -> int:
+    if len(high) <= width:
+        return int(high.sum())
+    return int(np.convolve(high.astype(int), np.ones(width, dtype=int), "valid").max())
+
+
+def _case(window: Window, context: Context, seen: _Spike, onset: int, diverged: bool) -> Case:
+    numbers = context.thresholds
+    longer = _longer_steps(window, onset)
+    because = [
+        Evidence(
+            f"loss {number(seen.top)} at step {seen.top_step:,}, {number(seen.usual)} was usual; "
+            f"{count(len(seen.steps), 'step')} over {number(seen.limit)} since step {onset:,}",
+            "train",
+            "loss",
+            seen.top_step,
+            seen.top,
+            seen.limit,
+        )
+    ]
+    if longer is not None:
+        step, times = longer
+        text = f"steps {number(times)} times longer than usual at step {step:,}, before it"
+        because.append(Evidence(text, "gradients", "update_ratio", step, times, 2.0))
+    severity = "critical" if diverged else None
+    if not diverged and seen.most < numbers["many"]:
+        severity = "info"
+    title = f"The loss leapt from {number(seen.usual)} to {number(seen.top)} at step {onset:,}"
+    if diverged:
+        title += f" and has not come back in {window.step - onset:,} steps"
+    return Case(
+        title=title,
+        why="A stretch of bad batches, or steps grown too long, undo what hundreds of steps have "
+        "learned.",
+        because=tuple(because),
+        recommendation=_advice(window, context, seen, onset, longer is not None),
+        may_be_normal="A change of the data on purpose, as in a curriculum; a restart of the "
+        "schedule; a lone hard batch, after which the loss is back at once.",
+        severity=severity,
+        onset=onset,
+    )
+
+
+def _longer_steps(window: Window, onset: int) -> tuple[int, float] | None:
+    """Return step and factor where steps had doubled before the loss did: then it was the step."""
+    steps, ratios = update_ratios(window.history, window.since, onset)
+    if len(ratios) < 6:
+        return None
+    before, near = ratios[:-3], ratios[-3:]
+    times = near / np.median(before)
+    top = int(np.argmax(times))
+    close = steps[-3:][top] >= onset - 50
+    return (int(steps[-3:][top]), float(times[top])) if times[top] > 2 and close else None
+
+
+def _advice(
+    window: Window, context: Context, seen: _Spike, onset: int, longer: bool
+) -> Recommendation:
+    numbers = context.thresholds
+    rate = current_rate(window, context)
+    lower = rounded(rate * numbers["thumb"])
+    checkpoint = good_checkpoint(context, onset - int(numbers["rollback"]) + 1)
+    checkpoint = checkpoint or good_checkpoint(context, onset)
+    skipped = 2 * len(seen.steps)
+    if checkpoint is not None:
+        then: dict[str, Json] = {"lr": lower} if longer else {}
+        snippet = resume_snippet(context, checkpoint["path"])
+        return Recommendation(
+            parameter="rollback",
+            proposed={"step": checkpoint["step"], "path": checkpoint["path"], "then": then},
+            basis="from your run",
+            formula=f"the last checkpoint {number(numbers['rollback'])} steps before the onset, or "
+            f"the last before it; leave out {skipped:,} batches, twice the spike's",
+            snippet=(f"{optimizer_snippet(context, lower)}\n\n" if longer else "") + snippet,
+            effect=f"goes on from step {checkpoint['step']:,} with weights from before the spike",
+            verify=f"the loss stays under {number(seen.limit)} in the 200 steps behind the old onset",
+            risk=f"{window.step - checkpoint['step']:,} steps are trained again; where the same "
+            "batches come again, so does the spike: skip them",
+        )
+    verify = (
+        f"the loss is back under {number(_back(context, seen.usual))} within "
+        f"{number(numbers['patience'])} steps"
+    )
+    clip = None if context.adaptive or longer else _clip(window, context, onset, verify)
+    return clip or Recommendation(
+        parameter="lr",
+        current=rate,
+        proposed=lower,
+        basis="rule of thumb",
+        formula=f"{number(rate)} × {number(numbers['thumb'])}; no checkpoint from before the spike "
+        "is known to go back to",
+        snippet=optimizer_snippet(context, lower),
+        effect="a bad stretch moves the weights by less",
+        verify=verify,
+        risk="slower between spikes; batches that are bad stay bad: look at those of steps "
+        f"{int(onset):,} to {int(seen.top_step):,}",
+    )
+
+
+def _clip(window: Window, context: Context, onset: int, verify: str) -> Recommendation | None:
+    numbers = context.thresholds
+    squares = window.samples("train", "grad_sq").finite
+    # norms of the start tell nothing of what is usual now
+    near = (squares.steps < onset) & (squares.steps >= onset - 2 * numbers.window)
+    norms = np.sqrt(squares.values[near])[-100:]
+    if len(norms) < numbers["few_norms"]:
+        return None
+    value = rounded(float(np.quantile(norms, numbers["clip_quantile"])))
+    return Recommendation(
+        parameter="gradient_clip_val",
+        current=context.meta.gradient_clip_val,
+        proposed=value,
+        basis="from your run",
+        formula=f"the norm that {percent(numbers['clip_quantile'])} of the {len(norms)} steps "
+        "measured before the onset stayed under",
+        snippet=clip_snippet(context, value),
+        effect="steps of a usual size stay as they are, those of bad batches are cut to that size",
+        verify=verify,
+        risk="batches that are bad stay bad: look at them; where the norm grows because the model "
+        "learns, training slows down",
+    )
