@@ -129,7 +129,7 @@ def _agree(derived: float, thumb: float, context: Context) -> bool:
 
 def _by_thumb(context: Context, rate: float) -> Rate:
     factor, peak, aim = context.rates["thumb"], context.facts.update_sound, sound_step(context)
-    if not aim / peak < factor:
+    if not (peak > 0 and aim / peak < factor):
         return Rate(
             rounded(rate * factor), None, "rule of thumb", f"{number(rate)} × {number(factor)}"
         )
