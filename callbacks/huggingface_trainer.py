@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from ..store.keys import RUN_ID
+from .describing import cpu_count
 from .recorder import Origin
 
 STATE = "Otoscope"
@@ -82,6 +84,8 @@ def meta_of(args: Any, loader: Any) -> dict[str, Any]:
         "gradient_clip_algorithm": "norm" if clip else None,
         "accumulate_grad_batches": int(args.gradient_accumulation_steps),
         "batch_size": int(args.per_device_train_batch_size),
+        "num_workers": int(args.dataloader_num_workers),
+        "cpu_count": cpu_count(int(os.environ.get("LOCAL_WORLD_SIZE") or 1)),
         "world_size": int(args.world_size),
         "config": {"loop": "transformers"},
     }

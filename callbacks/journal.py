@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -75,7 +76,8 @@ class Journal:
         for schema in self._schemas.values():
             sender.emit(schema)
         about_run = {} if self._rank else {**fields, "ended": None}
-        sender.emit({**about_run, **self._news(time.time())})
+        here = {str(self._rank): socket.gethostname()} if fields.get("world_size", 1) > 1 else {}
+        sender.emit({**about_run, **self._news(time.time()), "hosts": here})
         self.is_open = True
 
     def enlist(self, schema: Schema) -> None:

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from .describing import cpu_count, workers_of
 from .probes.probe import COLD
 from .stepping import LossFn
 
@@ -56,10 +57,16 @@ def meta_of(trainer: Any, pl_module: Any) -> dict[str, Any]:
         else None,
         "accumulate_grad_batches": int(trainer.accumulate_grad_batches),
         "batch_size": sampler_size if isinstance(sampler_size, int) else None,
+        "num_workers": workers_of(loader),
+        "cpu_count": cpu_count(_local_world(trainer)),
         "world_size": int(trainer.world_size),
         "classes": _classes(pl_module),
         "config": {"loop": "lightning"},
     }
+
+
+def _local_world(trainer: Any) -> int:
+    return max(1, int(trainer.world_size) // max(1, int(trainer.num_nodes)))
 
 
 def _classes(pl_module: Any) -> int | None:

@@ -18,7 +18,7 @@ from .retention import Memory, place_of
 from .schemas import Event, Frame, Json, Meta, Schema, StreamName
 from .tiers import Extent, Piece
 
-MERGED = ("heartbeat", "clock_offset", "left", "sending")
+MERGED = ("heartbeat", "clock_offset", "left", "sending", "hosts")
 """Fields of Meta that are merged rank by rank."""
 
 

@@ -17,7 +17,10 @@ class Meta:
     [{name, layer, kind: weight|bias|norm|embedding, ndim, numel, requires_grad}]; `heartbeat`:
     {rank: epoch s of its last sample}; `left`: {rank: epoch s at which it ended as it should};
     `clock_offset`: {rank: seconds}. `attempt` is the latest, `began` the epoch s of its beginning.
-    `sending`: {rank: {stored, waiting, lost}}, the samples of its attempt so far.
+    `sending`: {rank: {stored, waiting, lost}}, the samples of its attempt so far. `hosts`: {rank:
+    name of its machine}, of runs of several processes. `num_workers`: processes that load the data,
+    0 where the training does so itself, None where nobody knows; `cpu_count`: cores that each rank
+    may use for them.
     `progress`: {step, loss, loss_best, step_seconds, spark}; `ended`: {attempt, how: finished|failed, t, reason} or
     None while it trains; `overhead`: {share, seconds, probes: {name: seconds}}.
     """
@@ -34,6 +37,8 @@ class Meta:
     gradient_clip_algorithm: str | None = None
     accumulate_grad_batches: int = 1
     batch_size: int | None = None
+    num_workers: int | None = None
+    cpu_count: int | None = None
     world_size: int = 1
     classes: int | None = None
     parameters: list[dict[str, Json]] = field(default_factory=list)
@@ -41,6 +46,7 @@ class Meta:
     clock_offset: dict[str, float] = field(default_factory=dict)
     left: dict[str, float] = field(default_factory=dict)
     sending: dict[str, dict[str, int]] = field(default_factory=dict)
+    hosts: dict[str, str] = field(default_factory=dict)
     parent: str | None = None
     attempt: int = 1
     started: float = 0.0
@@ -69,6 +75,7 @@ class Meta:
         meta.left = {k: t for k, t in meta.left.items() if _is_number(t)}
         meta.heartbeat = {k: t for k, t in meta.heartbeat.items() if _is_number(t)}
         meta.sending = {k: v for k, v in meta.sending.items() if _are_counts(v)}
+        meta.hosts = {k: name for k, name in meta.hosts.items() if isinstance(name, str)}
         meta.clock_offset = {k: t for k, t in meta.clock_offset.items() if _is_number(t)}
         meta.progress = {k: v for k, v in meta.progress.items() if _is_progress(v)}
         meta.optimizers = [item for item in meta.optimizers if isinstance(item, dict)]
