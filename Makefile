@@ -8,7 +8,7 @@ PACKAGES := store callbacks diagnostics dashboard cli
 SOURCES := $(shell find $(PACKAGES) -type f -not -name '*.pyc' 2>/dev/null | sort)
 LISTING := $(shell printf '%s\n' $(SOURCES) | cksum | cut -d' ' -f1)
 
-.PHONY: demo test check bench format clean install link
+.PHONY: demo test check bench faults faults-quick peers format clean install link
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,9 @@ help:
 	@echo "make test    run every test"
 	@echo "make check   ruff, format, pyright, import-linter"
 	@echo "make bench   print the figures that the README names"
+	@echo "make faults  the fault bench: what is found, what is said of healthy runs, what the advice mends"
+	@echo "make faults-quick   a part of it, under three minutes, held to floors"
+	@echo "make peers   other tools and their rules on the same runs"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -54,6 +57,15 @@ format: link
 
 bench: link
 	$(BIN)/python -m benchmarks $(ARGS)
+
+faults: link
+	$(BIN)/python -m benchmarks.faults --full $(ARGS)
+
+faults-quick: link
+	$(BIN)/python -m benchmarks.faults --quick $(ARGS)
+
+peers: link
+	$(BIN)/python -m benchmarks.peers $(ARGS)
 
 clean:
 	rm -rf .make build dist *.egg-info .pytest_cache .ruff_cache
