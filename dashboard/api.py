@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from flask import Flask, Response, request
@@ -11,6 +12,7 @@ from ..store import ConfigError, Event, OtoscopeError, RunInfo, StoreError
 from ..store.keys import checked_run_id
 from .cursor import LONGEST
 from .delta import Query, delta
+from .findings import checked_override, evidence_of, numbers_of, overrides_of
 from .replies import as_text, failure, failure_of, reply, reply_text
 from .shelf import Shelf
 
@@ -20,7 +22,7 @@ RUNS = 5000
 CURVES = 300
 """Rows that come with their small curve and the obstacles; older ones are seen rarely."""
 
-ACTIONS = ("acknowledged", "snoozed", "normal", "note")
+ACTIONS = ("acknowledged", "snoozed", "normal", "closed", "note", "override")
 TEXT = 4000
 """Characters of a note; names are cut at 200, tags at 50."""
 
@@ -74,9 +76,24 @@ def add_routes(server: Flask, shelf: Shelf, prefix: str) -> None:
             shelf.answer(question, lambda: as_text(delta(shelf.store(), run, since, query)))
         )
 
+    @server.get(f"{api}/<run>/evidence")
+    def _evidence(run: str) -> Response:
+        finding = request.args.get("finding", "")
+        question = ("evidence", checked_run_id(run), finding)
+        return reply_text(
+            shelf.answer(question, lambda: as_text(evidence_of(shelf.store(), run, finding)))
+        )
+
+    @server.get(f"{api}/<run>/numbers")
+    def _numbers(run: str) -> Response:
+        rule = request.args.get("rule", "")
+        return reply(numbers_of(shelf.store(), checked_run_id(run), rule))
+
     @server.post(f"{api}/<run>/events")
     def _event(run: str) -> Response:
-        event = event_of(body_of_request(), shelf.store().run(checked_run_id(run)))
+        body, info = body_of_request(), shelf.store().run(checked_run_id(run))
+        changed = overrides_of(shelf.store(), run) if body.get("kind") == "override" else {}
+        event = event_of(body, info, changed)
         shelf.store().home.add_event(run, event)
         shelf.forget()
         return reply({"event": event.to_json()}, 201)
@@ -115,8 +132,10 @@ def body_of_request() -> dict[str, Any]:
     return body
 
 
-def event_of(body: dict[str, Any], run: RunInfo) -> Event:
+def event_of(body: dict[str, Any], run: RunInfo, held: Mapping[str, Any] | None = None) -> Event:
     """Return the event that a person's action becomes: what the fold obeys and replay repeats.
+
+    `held`: the numbers of rules that are changed already.
 
     Raises ConfigError for a kind that a page may not send, or a body without what it needs.
     """
@@ -126,6 +145,9 @@ def event_of(body: dict[str, Any], run: RunInfo) -> Event:
     if kind == "note":
         text = _text(body.get("text"), "text", TEXT)
         return Event("note", step, run.attempt, t=time.time(), body={"text": text})
+    if kind == "override":
+        change = checked_override(_text(body.get("key"), "key", 200), body.get("value"), held or {})
+        return Event("override", step, run.attempt, t=time.time(), body=change)
     told: dict[str, Any] = {"finding": _text(body.get("finding"), "finding", 500)}
     if kind == "snoozed":
         until = body.get("until_step")

@@ -29,11 +29,12 @@ QUANTITIES = {
 }
 """What the heatmap and the strips can show of each layer: family and quantity."""
 
-PAGES = ("run", "curvature", "noise")
+PAGES = ("run", "findings", "curvature", "noise")
 """Which page of a run asks: each gets the families that it shows."""
 
 SHOWN = {
     "run": {"train": None, "validation": None, "curvature": ("edge_ratio",)},
+    "findings": {"train": ("loss", "samples"), "validation": None},
     "curvature": {
         "train": ("loss", "samples", "lr"),
         "gradients": ("grad_cosine",),

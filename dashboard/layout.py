@@ -114,6 +114,7 @@ def _run() -> list[Any]:
         ),
         html.Nav(id="run-tabs", **_named({"aria-label": "Pages of this run"})),
         html.Div(_first_view(), className="view", id="view-run"),
+        html.Div(className="view", id="view-findings"),
         html.Div(className="view", id="view-curvature"),
         html.Div(className="view", id="view-noise"),
     ]

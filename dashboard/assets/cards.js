@@ -30,7 +30,6 @@
 
   /** One finding as a card. `act(kind, finding, body)` sends what a person decided. */
   o.findingCard = function (finding, place, model, act) {
-    const advice = finding.recommendation;
     const told = model.told(finding);
     const aside = Boolean(told) || finding.state === "resolved";
     const card = o.h("section", { class: `card finding ${finding.severity}${aside ? " aside" : ""}`, id: `finding-${place.index}`, tabindex: -1, "data-rule": finding.rule },
@@ -38,22 +37,31 @@
         o.h("span", { class: "dim" }, when(finding)), o.h("span", { class: "space" }),
         o.h("span", { class: "dim" }, `finding ${place.index + 1} of ${place.count}`)),
       o.h("h2", {}, o.rich(finding.title)),
-      said(aside, o.h("dl", { class: "said" }, [
-        part("Seen", seen(finding)),
-        advice ? part("Set", setting(advice)) : null,
-        advice ? advice.alternatives.map((other) => part("Or", setting(other))) : null,
-        finding.why ? part("Why", o.rich(finding.why)) : null,
-        advice ? part("First", first(advice)) : null,
-        finding.may_be_normal ? part("May be normal", o.rich(finding.may_be_normal)) : null,
-        advice && advice.verify ? part("Verify", o.rich(advice.verify)) : null,
-        advice && advice.risk ? part("Risk", o.rich(advice.risk)) : null,
-        finding.not_measured.length ? part("Not measured", o.rich(finding.not_measured.join("; "))) : null,
-        finding.outcome ? part("Outcome", finding.outcome) : null,
-      ].flat())),
+      said(aside, o.argument(finding)),
       caused(finding, model),
       told ? o.h("p", { class: "told" }, o.icon("check"), told) : null,
-      buttons(finding, model, act));
+      o.outcome(finding),
+      o.h("div", { class: "row tight buttons" },
+        o.h("button", { class: "button accent", onclick: () => model.showOnCharts(finding) }, "Show on charts"),
+        o.answers(finding, model, act),
+        o.h("a", { class: "more", href: o.findingLink(model.id, finding.id) }, "Evidence")));
     return card;
+  };
+
+  /** The argument of a finding: what was seen, what to set, why, what speaks against it. */
+  o.argument = function (finding) {
+    const advice = finding.recommendation;
+    return o.h("dl", { class: "said" }, [
+      part("Seen", seen(finding)),
+      advice ? part("Set", setting(advice)) : null,
+      advice ? advice.alternatives.map((other) => part("Or", setting(other))) : null,
+      finding.why ? part("Why", o.rich(finding.why)) : null,
+      advice ? part("First", first(advice)) : null,
+      finding.may_be_normal ? part("May be normal", o.rich(finding.may_be_normal)) : null,
+      advice && advice.verify ? part("Verify", o.rich(advice.verify)) : null,
+      advice && advice.risk ? part("Risk", o.rich(advice.risk)) : null,
+      finding.not_measured.length ? part("Not measured", o.rich(finding.not_measured.join("; "))) : null,
+    ].flat());
   };
 
   /** What was put aside or is over shows its argument on request. */
@@ -61,6 +69,7 @@
     return aside ? o.h("details", {}, o.h("summary", {}, "What was said"), list) : list;
   }
 
+  o.when = when;
   function when(finding) {
     if (finding.state === "resolved") return `steps ${o.step(finding.first_step)} to ${o.step(finding.last_step)}, resolved`;
     return `since step ${o.step(finding.first_step)}${finding.stale ? ", no newer data" : ""}`;
@@ -119,15 +128,22 @@
     return chips.length ? o.h("div", { class: "caused" }, o.h("span", { class: "dim" }, "Caused by it"), chips) : null;
   }
 
-  function buttons(finding, model, act) {
+  /** The buttons by which a person answers a finding. */
+  o.answers = function (finding, model, act) {
     const until = model.run.step + Math.max(500, Math.round(model.run.step / 5));
-    return o.h("div", { class: "row tight buttons" },
-      o.h("button", { class: "button accent", onclick: () => model.showOnCharts(finding) }, "Show on charts"),
+    return [
       o.h("button", { class: "button", onclick: () => act("normal", finding, {}) }, "This is normal"),
       // a run that ended reaches no later step
       model.ended() ? null : o.h("button", { class: "button", title: `Until step ${o.step(until)}`, onclick: () => act("snoozed", finding, { until_step: until }) }, "Snooze"),
-      o.h("button", { class: "button", onclick: () => act("acknowledged", finding, {}) }, "Acknowledge"));
-  }
+      o.h("button", { class: "button", onclick: () => act("acknowledged", finding, {}) }, "Acknowledge"),
+    ];
+  };
+
+  /** What became of a finding after a setting was changed. */
+  o.outcome = (finding) => (finding.outcome ? o.h("p", { class: "outcome" }, o.h("strong", {}, o.capital(finding.outcome))) : null);
+
+  /** Where a finding stands on the Findings page. */
+  o.findingLink = (run, finding) => `${o.prefix()}run/${encodeURIComponent(run)}/findings?finding=${encodeURIComponent(finding)}`;
 
   /** What was judged, what was not and why, and what Otoscope itself costs. */
   o.judgedCard = function (model) {

@@ -119,7 +119,7 @@
       context.save();
       this.clip(context, width);
       this.drawFindings(context, this.model.tables.train || table);
-      for (const rule of this.options.rules || []) this.drawRule(context, y, width, rule.value);
+      for (const rule of this.options.rules || []) this.drawRule(context, y, width, rule.value, rule.strong);
       lines.forEach((line) => this.drawLine(context, xs, line, y, last - first < FEW));
       context.restore();
       this.drawEvents(context, table, xs);
@@ -227,9 +227,9 @@
       context.stroke();
     }
 
-    drawRule(context, y, width, value) {
+    drawRule(context, y, width, value, strong) {
       const at = Math.round(y(value)) + 0.5;
-      context.strokeStyle = o.colours().event;
+      context.strokeStyle = strong ? o.colours().mark : o.colours().event;
       context.setLineDash([5, 5]);
       context.lineWidth = 1;
       context.beginPath();
@@ -243,7 +243,8 @@
       const colours = o.colours(), { values: xs } = o.horizontal(table, this.model);
       for (const finding of this.model.marked()) {
         const from = this.x(this.model.place(table, xs, finding.first_step));
-        const to = this.x(this.model.place(table, xs, Math.max(finding.last_step, table.steps[table.steps.length - 1])));
+        const last = finding.state === "resolved" ? finding.last_step : Math.max(finding.last_step, table.steps[table.steps.length - 1]);
+        const to = this.x(this.model.place(table, xs, last));
         context.fillStyle = colours.fault;
         context.fillRect(from, TOP - 8, Math.max(2, to - from), this.height - BOTTOM - TOP + 8);
         context.strokeStyle = colours.mark;
@@ -282,7 +283,7 @@
         const i = at >= 0 ? at : line.values.findLastIndex(Number.isFinite);
         return { name: line.name, value: this.show(line.values[i]), colour: line.colour, dash: line.dash || [], title: line.title || "" };
       });
-      const rules = lines.length ? (this.options.rules || []).map((rule) => ({ name: rule.name, value: "", colour: o.colours().event, dash: [5, 5], title: "" })) : [];
+      const rules = lines.length ? (this.options.rules || []).map((rule) => ({ name: rule.name, value: "", colour: rule.strong ? o.colours().mark : o.colours().event, dash: [5, 5], title: "" })) : [];
       o.fill(this.legend, [...rows, ...rules], () => [...rows, ...rules].map((row) =>
         o.h("span", { class: "key", title: row.title || null }, o.swatch(row.colour, row.dash), `${row.name} `, o.h("strong", {}, row.value))));
     }

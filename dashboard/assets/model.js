@@ -5,7 +5,7 @@
     exploding_gradients: "gradient", lr_too_high: "update", lr_too_low: "update", frozen_layer: "update" };
 
   o.RunModel = class RunModel {
-    /** `page`: which page of the run it is for, `run`, `curvature` or `noise`. */
+    /** `page`: which page of the run it is for, `run`, `findings`, `curvature` or `noise`. */
     constructor(id, page) {
       this.id = id;
       this.page = page;

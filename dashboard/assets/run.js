@@ -2,7 +2,7 @@
 (function (o) {
   "use strict";
   const BEHIND = 1000; // samples: fewer wait for the next write of an ordinary run
-  const NAMES = { run: "Run", curvature: "Curvature", noise: "Noise" };
+  const NAMES = { run: "Run", findings: "Findings", curvature: "Curvature", noise: "Noise" };
 
   /** The pages of a run; each makes {views, show(changed), chosen(setting)} for its model. */
   o.pages = Object.assign(o.pages || {}, { run: runPage });

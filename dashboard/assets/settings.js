@@ -4,14 +4,15 @@
   const DEFAULTS = {
     x: "step", yscale: "linear", smoothing: "0.9", quantity: "gradient", colour: "relative",
     "strip-scale": "own", filter: "", theme: "auto", others: "", eigenvalues: "linear", scan: "",
+    finding: "", severity: "", state: "", rule: "",
   };
   const CHOICES = {
     x: ["step", "time", "samples"], yscale: ["linear", "log"], smoothing: ["0", "0.8", "0.9", "0.98"],
     quantity: ["gradient", "update", "saturated", "dead", "output", "entropy", "rank"],
     colour: ["relative", "absolute"], "strip-scale": ["own", "one"], theme: ["auto", "light", "dark"],
-    eigenvalues: ["linear", "log"],
+    eigenvalues: ["linear", "log"], severity: ["", "critical", "warning", "info"], state: ["", "open", "aside", "over"],
   };
-  const OWN = ["others", "eigenvalues", "scan"]; // controls of ours, which Dash does not know
+  const OWN = ["others", "eigenvalues", "scan", "finding", "severity", "state", "rule"]; // controls of ours, which Dash does not know
   const THEME_KEY = "mantine-color-scheme-value";
   const listeners = [];
   o.settings = { ...DEFAULTS, range: null };
@@ -41,13 +42,18 @@
   o.readAddress = function () {
     const asked = new URLSearchParams(location.search);
     for (const name of Object.keys(DEFAULTS)) {
-      if (name !== "theme" && asked.has(name)) o.setControl(name, asked.get(name).slice(0, 200));
+      if (name !== "theme" && asked.has(name)) o.setControl(name, asked.get(name).slice(0, 500));
     }
+    if (location.hash.length > 1) o.setControl("finding", decoded(location.hash.slice(1)).slice(0, 500));
     const range = (asked.get("range") || "").split("-").map(Number);
     if (range.length === 2 && range.every(Number.isFinite) && range[0] < range[1]) o.settings.range = range;
     o.setControl("theme", localStorage.getItem(THEME_KEY) || "auto");
     applyTheme(o.settings.theme);
   };
+
+  function decoded(text) {
+    try { return decodeURIComponent(text); } catch { return text; } // a lone percent sign is no escape
+  }
 
   o.setRange = function (range) {
     o.settings.range = range;

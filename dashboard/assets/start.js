@@ -6,7 +6,7 @@
 
   function start() {
     const path = location.pathname.slice(o.prefix().length);
-    const run = /^run\/([^/]+)(?:\/(curvature|noise))?\/?$/.exec(path);
+    const run = /^run\/([^/]+)(?:\/(findings|curvature|noise))?\/?$/.exec(path);
     o.readAddress();
     o.byId("help").addEventListener("click", showHelp);
     document.addEventListener("keydown", onKey);

@@ -1,0 +1,92 @@
+"""What the Findings page asks of one finding: its charts, and the numbers of its rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..diagnostics import catalogue
+from ..diagnostics.evidence import evidence_charts
+from ..diagnostics.ranges import SEVERITIES, allowed
+from ..diagnostics.thresholds import checked_key, load
+from ..store import ConfigError, Store
+from ..store.schemas import plain
+
+MEANING = {
+    "severity": "how bad a finding of it is, where the rule does not say worse",
+    "warm_up": "steps at the beginning that are not judged",
+    "window": "steps or samples that are looked at together",
+    "span": "steps after which a sample is too old to judge by",
+    "k": "breaches among the last n checks that make a finding",
+    "n": "checks that are counted; calm ones in a row that end a finding",
+    "fire": "the threshold of a breach",
+    "clear": "strength, against the threshold, under which a check is calm",
+    "cool_down": "steps of silence after a setting was changed",
+    "min_samples": "samples that it needs to judge at all",
+    "cadence": "steps between two checks",
+}
+"""What the numbers mean that every rule has."""
+
+
+def evidence_of(store: Store, run: str, finding: str) -> dict[str, Any]:
+    """Return `{"finding", "charts"}` of docs/shapes.md.
+
+    Raises UnknownRunError, and ConfigError where the run has no such finding.
+    """
+    for found in store.findings(run):
+        if found.id == finding:
+            body = found.to_json()
+            charts = [chart.to_json() for chart in evidence_charts(store, run, body)]
+            return {"finding": finding, "charts": charts}
+    raise ConfigError(f"this run has no finding {finding[:80]!r}; the page lists those it has")
+
+
+def numbers_of(store: Store, run: str, rule: str) -> dict[str, Any]:
+    """Return a rule's numbers as `{"rule", "document", "numbers": [...]}` of docs/shapes.md.
+
+    Raises UnknownRunError, and ConfigError where there is no such rule.
+    """
+    info = next((row for row in catalogue() if row.id == rule), None)
+    if info is None:
+        raise ConfigError(f"there is no rule {rule[:80]!r}; `otoscope rules` lists them")
+    changed = overrides_of(store, run)
+    numbers = {
+        name: changed.get(f"{rule}.{name}", default) for name, default in info.thresholds.items()
+    }
+    rows = [
+        {
+            "name": name,
+            "what": MEANING.get(name, ""),
+            "default": default,
+            "value": numbers[name],
+            "range": str(allowed(rule, name, numbers) or ""),
+            "choices": list(SEVERITIES) if name == "severity" else None,
+        }
+        for name, default in info.thresholds.items()
+    ]
+    return plain({"rule": rule, "document": info.what, "numbers": rows})
+
+
+def overrides_of(store: Store, run: str) -> dict[str, Any]:
+    """Return the numbers that were changed for a run: of otoscope.toml, then by events, the last of each."""
+    settings = store.judgement(run).state.get("settings") or {}
+    held: dict[str, Any] = {**settings.get("project", {}), **settings.get("overrides", {})}
+    project = settings.get("project", {})
+    for event in store.events(run):
+        if event.kind == "override":
+            key, value = str(event.body.get("key")), event.body.get("value")
+            held[key] = project.get(key) if value is None else value
+    return {key: value for key, value in held.items() if value is not None}
+
+
+def checked_override(key: str, value: Any, held: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the body of an `override` event; None takes a change back.
+
+    `held`: what else was changed, `k` being held against the `n` in force. Raises ConfigError with
+    the key, what was got and what is allowed.
+    """
+    own = {row.id: row.thresholds for row in catalogue()}
+    rule, _ = checked_key(key, own)
+    if value is not None:
+        load(rule, {**held, key: value}, own[rule])
+    return {"key": key, "value": value}
