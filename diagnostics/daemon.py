@@ -226,6 +226,7 @@ class Daemon:
             fold.meta = self.home.meta(run)
             fold.settings.profile = fold.settings.profile or fold.meta.task
             fold.log.world_size = fold.meta.world_size
+            fold.settle()
         if not fold.knows_its_schemas():
             fold.schemas.update(self.home.schemas(run))
 
@@ -265,10 +266,11 @@ class Daemon:
             findings=fold.findings(),
             obstacles=plain(whole["obstacles"]),
         )
-        if not self.home.commit(run, self.token, LEASE_MS, watched.committed, judgement):
+        stamps = fold.stamps
+        if not self.home.commit(run, self.token, LEASE_MS, watched.committed, judgement, stamps):
             self._runs.pop(run, None)  # another daemon was faster: begin anew from what it wrote
             return False
-        watched.committed = fold.cursor
+        watched.committed, fold.stamps = fold.cursor, []
         watched.reader.relax()
         return True
 

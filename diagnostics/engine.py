@@ -15,6 +15,8 @@ from .thresholds import Thresholds
 RANK = {"critical": 0, "warning": 1, "info": 2}
 BASES = ("rule of thumb", "from your run", "derived")
 KEPT_FINDINGS = 200
+STRONGEST = 1e9
+"""An infinite effect is kept as this: the state is JSON."""
 
 
 @dataclass
@@ -39,6 +41,8 @@ class Entry:
     case: dict[str, Json] | None = None
     severity: str = ""
     """Of the last breach."""
+    strength: float = 0.0
+    """Effect over threshold at the last evaluation that could judge."""
 
 
 class Engine:
@@ -80,7 +84,7 @@ class Engine:
         if verdict.kind == "unknown":
             self._not_known(entry, verdict.why)
             return
-        entry.known, entry.why = step, ""
+        entry.known, entry.why, entry.strength = step, "", min(verdict.strength, STRONGEST)
         hit = verdict.kind == "breach"
         if hit:
             self._remember(entry, verdict, thresholds, step)
@@ -106,6 +110,22 @@ class Engine:
             if finding.state == "firing":
                 finding.state, finding.stale = "resolved", False
         self.entries = {}
+
+    def close(self, finding_id: str, step: int, quiet_until: int) -> None:
+        """Resolve a finding because a person says so; its rule keeps quiet for a while."""
+        for rule, entry in self.entries.items():
+            if entry.finding == finding_id:
+                self.withdraw(rule, "closed by hand", step)
+                self.entries[rule].quiet_until = quiet_until
+        for finding in self.findings:
+            finding.closed = finding.closed or finding.id == finding_id
+
+    def withdraw(self, rule: str, why: str, step: int) -> None:
+        """Resolve what a rule found, and let it begin anew."""
+        finding = self._finding(self.entry(rule))
+        if finding is not None:
+            finding.state, finding.stale, finding.last_step = "resolved", False, step
+        self.entries[rule] = Entry(why=why)
 
     def quieten(self, thresholds: Mapping[str, Thresholds], step: int) -> None:
         """Begin every rule's cool-down: a setting was changed at this step."""

@@ -6,39 +6,24 @@ frames behind the cursor, so a restarted daemon goes on with the findings it wou
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from ..store import Event, Finding, Frame, Meta, Schema
-from ..store.schemas import Json, dumps, plain
+from ..store.schemas import Json, plain
+from .changes import Change, StepSize, between, with_settings
 from .engine import Engine
 from .facts import Facts
+from .fold_state import restore, state_of
+from .heeding import change_step_size, obey
 from .log import GRID, Log
 from .obstacles import Obstacles
+from .outcomes import Outcomes
+from .place import Place
 from .rule import Context, Rule, Verdict, unknown
 from .rules import RULES
-from .settings import ANSWERS, Settings, whole
+from .settings import ANSWERS, Settings
 from .thresholds import Thresholds, switched_off
 from .windows import KEPT_STEPS, History, Window
-
-VERSION = 1
-KEPT_GAPS = 20
-
-
-@dataclass(slots=True)
-class Place:
-    """Where the fold stands: the last point judged, and where the windows begin."""
-
-    attempt: int = 0
-    step: int = 0
-    start: int = 0
-    since: int = 0
-    why_since: str = ""
-    events: str = "0-0"
-    points: int = 0
-    missed: list[list[int]] = field(default_factory=list)
-    """[attempt, first step, last step] of samples that were lost, or not kept any more."""
 
 
 class Fold:
@@ -51,8 +36,11 @@ class Fold:
         schemas: Mapping[str, Schema],
         *,
         rules: Sequence[Rule] = RULES,
+        project: Mapping[str, Json] | None = None,
     ) -> None:
         self.run, self.meta, self.schemas = run, meta, dict(schemas)
+        self.settled = meta
+        """What the run told of itself, as it was in the attempt that is judged."""
         self.rules = rules
         self.place = Place()
         self.settings = Settings(profile=meta.task)
@@ -63,7 +51,13 @@ class Fold:
         self.history = History()
         self.log = Log(world_size=meta.world_size)
         self._thresholds: dict[str, Thresholds] = {}
-        self._own = {rule.id: rule.numbers for rule in rules if rule.numbers is not None}
+        self.own_numbers = {rule.id: rule.numbers for rule in rules if rule.numbers is not None}
+        self.outcomes = Outcomes()
+        self.step_size = StepSize()
+        self.stamps: list[Event] = []
+        """`counted` events to commit: of requests that were read late, where they counted."""
+        if project:
+            self.settings.adopt(project, self.own_numbers)
 
     # ---- state -----------------------------------------------------------------------------
 
@@ -75,46 +69,11 @@ class Fold:
 
     def state(self) -> dict[str, Json]:
         """Return everything but findings and windows, as JSON of scalars."""
-        waiting = [event.to_json() for *_, event in self.log.events]
-        body = {
-            "version": VERSION,
-            "place": {name: getattr(self.place, name) for name in Place.__slots__},
-            "settings": vars(self.settings),
-            "facts": self.facts.to_json(),
-            "obstacles": self.obstacles.to_json(),
-            "rules": self.engine.to_json(),
-            "memory": self.memory,
-            "waiting": waiting,
-            "ranks": {
-                str(number): {"world": a.world, "excluded": a.excluded, "last": a.last}
-                for number, a in self.log.attempts.items()
-                if number >= self.place.attempt
-            },
-            "late": self.log.late,
-        }
-        return json.loads(dumps(body))
+        return state_of(self)
 
     def restore(self, state: Mapping[str, Json], findings: Iterable[Finding]) -> None:
         """Go on from a state; the raw frames behind its place come by `rebuild`."""
-        if state.get("version") != VERSION:
-            return
-        self.place = Place(**state["place"])
-        self.settings = Settings(**state["settings"])
-        self.facts = Facts.from_json(state["facts"])
-        self.obstacles = Obstacles.from_json(state.get("obstacles", {}))
-        self.engine = Engine.restore(self.run, state["rules"], list(findings))
-        self.memory = dict(state.get("memory") or {})
-        known = {rule.id for rule in self.rules}
-        for finding in self.engine.findings:
-            if finding.state == "firing" and finding.rule not in known:
-                finding.stale = True  # a reader's own rule that is not judged by any more
-        self.log = Log(world_size=self.meta.world_size, late=state["late"])
-        for number, body in state["ranks"].items():
-            attempt = self.log.attempt(int(number))
-            attempt.world, attempt.last = body["world"], body["last"]
-            attempt.excluded = {int(rank): step for rank, step in body["excluded"].items()}
-        self.log.add_events(Event.from_json(body) for body in state["waiting"])
-        self._thresholds.clear()
+        restore(self, state, findings)
 
     def rebuild(self, frames: Iterable[Frame]) -> None:
         """Fill the windows from raw frames at or behind the place; others are let go."""
@@ -161,6 +120,7 @@ class Fold:
     ) -> int:
         """Judge every point that is complete, at most `most`; returns how many were judged."""
         judged = 0
+        self._heed_requests()
         while most is None or judged < most:
             point = self.log.next_point(self.place.attempt, until)
             if point is None:
@@ -170,6 +130,7 @@ class Fold:
                 self._begin_attempt(following)
                 continue
             self._judge_point(point)
+            self._heed_requests()
             judged += 1
             if progress is not None:
                 progress(point)
@@ -189,6 +150,8 @@ class Fold:
             span = self.thresholds(rule.id).span
             if rule.id in off:
                 missing[rule.id] = f"switched off in the task profile {self.settings.profile}"
+            elif self.thresholds(rule.id).severity == "off":
+                missing[rule.id] = f"switched off by {rule.id}.severity"
             elif entry.known is not None and entry.known >= self.place.step - span:
                 judged.append(rule.id)
             else:
@@ -198,8 +161,16 @@ class Fold:
     def thresholds(self, rule: str) -> Thresholds:
         """Return a rule's numbers, with what was overridden."""
         if rule not in self._thresholds:
-            self._thresholds[rule] = self.settings.thresholds(rule, self._own.get(rule))
+            self._thresholds[rule] = self.settings.thresholds(rule, self.own_numbers.get(rule))
         return self._thresholds[rule]
+
+    def numbers_of(self, rule: str) -> Thresholds | None:
+        """Return a rule's numbers; None of one that is not judged by any more."""
+        return self.thresholds(rule) if any(rule == item.id for item in self.rules) else None
+
+    def forget_thresholds(self) -> None:
+        """Read every rule's numbers anew: some were set."""
+        self._thresholds.clear()
 
     def marks(self) -> dict[int, int]:
         """Return the step up to which each rank that is waited for has sent all."""
@@ -221,27 +192,59 @@ class Fold:
     # ---- one point -------------------------------------------------------------------------
 
     def _begin_attempt(self, number: int) -> None:
-        self.place.attempt, self.place.step = number, 0
+        earlier = self.log.attempt(self.place.attempt).settings
         frames = self.log.attempt(number).frames
         first = min(frames, default=1)
+        settings = self.log.attempt(number).settings
+        if self.place.attempt:
+            changes = between(earlier, settings, number, first - 1)
+            back = Change("rollback", self.place.step, first - 1, number, first - 1)
+            self.outcomes.begin_attempt(changes, back, self.engine, self.numbers_of)
+        self.place.attempt = number
         self.place.step = self.place.start = self.place.since = first - 1
         self.place.why_since = "a new attempt began"
+        self.settle()
         self.history = History()
         self.facts.begin_attempt(first)
         self.obstacles.begin_attempt(first)
         self.engine.begin_attempt()
-        self.memory = {}
+        self.memory, self.step_size = {}, StepSize()
         for rule in self.rules:
             self.engine.entry(rule.id)  # now: an event before the first point shall find them all
+
+    def settle(self) -> None:
+        """Take the attempt's own settings over those that the run's meta holds, its latest ones."""
+        settings = self.log.attempt(self.place.attempt).settings
+        self.settled = with_settings(self.meta, settings)
+
+    def _heed_requests(self) -> None:
+        """Let what people asked for count that is due behind the place; stamp what came late."""
+        place = self.place
+        if not place.attempt:
+            return
+        for event in self.log.take_requests(place.attempt, place.step):
+            if self.log.is_late(event, place.attempt, place.step):
+                self.stamps.append(
+                    Event(
+                        "counted",
+                        place.step,
+                        place.attempt,
+                        body={"event": event.id},
+                        id=f"counted-{event.id}",
+                    )
+                )
+            obey(self, event)
+            self.settings.mark(self.engine.findings)
 
     def _judge_point(self, point: int) -> None:
         before = self.place.step
         for event in self.log.take_events(self.place.attempt, point):
-            self._obey(event)
+            obey(self, event)
         for group in self.log.take(self.place.attempt, point):
             self._learn(group)
         self.place.step = point
         self.place.points += 1
+        self._learn_step_size(before, point)
         window = Window(self.history, point, self.place.since)
         self.facts.learn(self.history, before, window, self.thresholds("lr_too_high"))
         self.obstacles.learn(self.history, before, point)
@@ -250,7 +253,14 @@ class Fold:
                 context = self._context(rule, self.thresholds(rule.id))
                 self.memory[rule.id] = plain(rule.remember(window, context))
             self._apply(rule, window)
+        self.outcomes.look(self.engine, point)
         self.settings.mark(self.engine.findings)
+
+    def _learn_step_size(self, before: int, point: int) -> None:
+        samples = self.history.column("train", "samples", before, point).finite.values
+        change = self.step_size.learn(samples, before)
+        if change is not None:
+            change_step_size(self, *change)
 
     def _learn(self, group: Sequence[Frame]) -> None:
         """Take the frames of one family at one step, unless they are a part of a sum."""
@@ -263,7 +273,7 @@ class Fold:
 
     def _apply(self, rule: Rule, window: Window) -> None:
         numbers, entry = self.thresholds(rule.id), self.engine.entry(rule.id)
-        if rule.id in switched_off(self.settings.profile):
+        if numbers.severity == "off" or rule.id in switched_off(self.settings.profile):
             return
         if entry.evaluated is not None and window.step - entry.evaluated < numbers.cadence:
             return
@@ -290,7 +300,7 @@ class Fold:
 
     def _context(self, rule: Rule, numbers: Thresholds) -> Context:
         return Context(
-            meta=self.meta,
+            meta=self.settled,
             facts=self.facts,
             thresholds=numbers,
             rates=self.thresholds("lr_too_high"),
@@ -299,57 +309,6 @@ class Fold:
             memory=self.memory.get(rule.id, {}),
             obstacles=self.obstacles,
         )
-
-    # ---- events ----------------------------------------------------------------------------
-
-    def _obey(self, event: Event) -> None:
-        if event.kind == "lr" and event.attempt == self.place.attempt:
-            self._restart(event.step, "the learning rate changed its course")
-        elif event.kind == "gap" and event.attempt == self.place.attempt:
-            self._miss(event)
-        elif event.kind == "probe_off":
-            self.obstacles.heed(event)
-        elif event.kind == "excluded":
-            self._restart(event.step, f"rank {event.body.get('rank')} left")
-        elif event.kind == "checkpoint":
-            self.facts.checkpointed(event)
-        elif event.kind == "action":
-            self._restart(event.step, f"{event.body.get('parameter')} was changed")
-            numbers = {rule.id: self.thresholds(rule.id) for rule in self.rules}
-            self.engine.quieten(numbers, event.step)
-        elif event.kind == "profile":
-            self.settings.profile = str(event.body.get("task", self.settings.profile))
-        elif event.kind == "override":
-            self.settings.override(str(event.body.get("key")), event.body.get("value"), self._own)
-            self._thresholds.clear()
-
-    def _miss(self, event: Event) -> None:
-        """Go on behind steps whose samples are lost, or not kept any more."""
-        last = whole(event.body.get("to"), event.step)
-        first = whole(event.body.get("from"), last)
-        self.place.missed = _joined(self.place.missed, [event.attempt, first, last])[-KEPT_GAPS:]
-        if event.body.get("beginning"):
-            self.facts.unkept = last
-        self._restart(last, "samples were lost")
-
-    def _restart(self, step: int, why: str) -> None:
-        self.place.since, self.place.why_since = max(self.place.since, step), why
-        self.engine.restart_windows(f"{why} at step {step:,}: windows begin anew")
-
-
-def _joined(gaps: Sequence[list[int]], new: list[int]) -> list[list[int]]:
-    """Return gaps with a further one, each [attempt, first, last]; those that touch are one.
-
-    >>> _joined([[1, 1, 4], [1, 9, 9]], [1, 5, 7])
-    [[1, 1, 7], [1, 9, 9]]
-    """
-    joined: list[list[int]] = []
-    for gap in sorted([*gaps, new]):
-        if joined and joined[-1][0] == gap[0] and gap[1] <= joined[-1][2] + 1:
-            joined[-1] = [gap[0], joined[-1][1], max(joined[-1][2], gap[2])]
-        else:
-            joined.append(gap)
-    return joined
 
 
 def fold(

@@ -70,7 +70,7 @@ def report_of(fold: Fold) -> dict[str, Json]:
     """Return the run JSON of a fold."""
     judged, missing = fold.coverage()
     step = fold.place.step
-    panel = fold.obstacles.panel(fold.meta)
+    panel = fold.obstacles.panel(fold.settled)
     measured = measured_of(panel, fold.facts.to_json())
     return run_json(
         fold.run, fold.findings(), judged, missing, panel, step, fold.place.missed, measured

@@ -6,17 +6,21 @@ point beyond it. How the log arrived (frame by frame, in chunks, at once) leaves
 
 from __future__ import annotations
 
+import bisect
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from ..store import Event, Frame
-from ..store.schemas import family_order
+from ..store.schemas import Json, family_order
 
 GRID = 10
 """Steps between two points at which a run is judged."""
 
 ENDS = ("finished", "exception")
+
+REQUESTS = ("override", "project", "profile", "action", "closed")
+"""What people ask for and what changes a judgement; any of them may be read late."""
 
 
 @dataclass
@@ -31,6 +35,8 @@ class Attempt:
     excluded: dict[int, int] = field(default_factory=dict)
     last: int | None = None
     """The step at which rank 0 ended: a point of its own."""
+    settings: dict[str, Json] = field(default_factory=dict)
+    """What it told of itself when it began, where it did."""
 
 
 @dataclass
@@ -40,7 +46,10 @@ class Log:
     world_size: int = 1
     attempts: dict[int, Attempt] = field(default_factory=dict)
     events: list[tuple[int, int, int, Event]] = field(default_factory=list)
+    requests: list[tuple[int, int, int, Event]] = field(default_factory=list)
     late: int = 0
+    counted: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """(attempt, step) behind which a request counted that was read late, by its event's id."""
     _arrived: int = 0
 
     def add_frames(self, frames: Iterable[Frame], done: tuple[int, int]) -> None:
@@ -66,11 +75,17 @@ class Log:
         """Take events in, in the order of their stream."""
         for event in events:
             self._arrived += 1
-            self.events.append((event.attempt, event.step, self._arrived, event))
+            waiting = self.requests if event.kind in REQUESTS else self.events
+            item = (event.attempt, event.step, self._arrived, event)
+            bisect.insort(waiting, item, key=lambda item: item[:3])
             attempt = self.attempt(event.attempt)
             if event.kind == "started":
                 world = event.body.get("world_size")
                 attempt.world = world if isinstance(world, int) else attempt.world
+                settings = event.body.get("settings")
+                attempt.settings = dict(settings) if isinstance(settings, dict) else {}
+            elif event.kind == "counted":
+                self.counted[str(event.body.get("event"))] = (event.attempt, event.step)
             elif event.kind == "excluded":
                 rank, step = event.body.get("rank"), event.body.get("from_step", event.step)
                 if isinstance(rank, int) and isinstance(step, int):
@@ -78,7 +93,6 @@ class Log:
                     self._exclude(attempt, rank, step)
             elif event.kind in ENDS and event.rank == 0:
                 attempt.last = event.step
-        self.events.sort(key=lambda item: item[:3])
 
     def attempt(self, number: int) -> Attempt:
         """Return an attempt's waiting frames."""
@@ -142,7 +156,31 @@ class Log:
         while split < len(self.events) and self.events[split][:2] < (number, point):
             split += 1
         taken, self.events = self.events[:split], self.events[split:]
+        asked = self._take_requests(lambda place: place < (number, point))
+        if asked:
+            taken = sorted([*taken, *asked], key=lambda item: (self._counts(item[-1]), item[2]))
         return [event for *_, event in taken]
+
+    def take_requests(self, number: int, step: int) -> list[Event]:
+        """Take out the requests that count right behind a point that was judged."""
+        return [event for *_, event in self._take_requests(lambda place: place <= (number, step))]
+
+    def _take_requests(
+        self, due: Callable[[tuple[int, int]], bool]
+    ) -> list[tuple[int, int, int, Event]]:
+        if not self.requests:
+            return []
+        taken = [item for item in self.requests if due(self._counts(item[-1]))]
+        if taken:
+            self.requests = [item for item in self.requests if item not in taken]
+        return sorted(taken, key=lambda item: (self._counts(item[-1]), item[2]))
+
+    def is_late(self, event: Event, number: int, step: int) -> bool:
+        """Tell whether a request comes only now, and would have counted earlier in a replay."""
+        return event.id not in self.counted and (event.attempt, event.step) < (number, step)
+
+    def _counts(self, event: Event) -> tuple[int, int]:
+        return max(self.counted.get(event.id, (0, 0)), (event.attempt, event.step))
 
     def waiting(self) -> Iterable[Frame]:
         """Return the frames that wait for their point."""

@@ -8,25 +8,44 @@ from typing import Any
 
 from ..store import ConfigError, Event, Finding
 from ..store.schemas import Json
-from .thresholds import Thresholds, known_key, load
+from .thresholds import Thresholds, checked_key, load
 
 ANSWERS = ("acknowledged", "normal", "snoozed")
 """What a person says of a finding. It changes no judgement."""
 
+Own = Mapping[str, Mapping[str, Any]]
+"""The numbers of a reader's own rules, by their id."""
+
 
 @dataclass
 class Settings:
-    """Task profile, thresholds that were overridden, and which findings are to be quiet."""
+    """Task profile, thresholds that were set, and which findings are to be quiet.
+
+    `project` are those of otoscope.toml, `overrides` those of the run alone, which come over them;
+    `refused` says of each that cannot be why.
+    """
 
     profile: str = ""
     overrides: dict[str, Json] = field(default_factory=dict)
+    project: dict[str, Json] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
     acknowledged: list[str] = field(default_factory=list)
     normal: list[str] = field(default_factory=list)
     snoozed: dict[str, int] = field(default_factory=dict)
 
     def thresholds(self, rule: str, own: Mapping[str, Any] | None = None) -> Thresholds:
-        """Return a rule's numbers, its own or those of rules.toml, with what was overridden."""
-        return load(rule, self.overrides, own)
+        """Return a rule's numbers, its own or those of rules.toml, with what was set laid over."""
+        if not self.project and not self.overrides:
+            return load(rule, None, own)
+        try:
+            return load(rule, {**self.project, **self.overrides}, own)
+        except ConfigError as error:  # taken in by a version that allowed it
+            self.refused[rule] = str(error)
+            return load(rule, None, own)
+
+    def in_force(self) -> dict[str, Json]:
+        """Return the numbers that are not the defaults."""
+        return {**self.project, **self.overrides}
 
     def heed(self, event: Event) -> None:
         """Take in an answer to a finding."""
@@ -35,31 +54,61 @@ class Settings:
             self.snoozed[finding] = whole(event.body.get("until_step"), 0)
         elif finding not in self.acknowledged:
             self.acknowledged.append(finding)
-        if event.kind == "normal":
+        if event.kind == "normal" and finding not in self.normal:
             self.normal.append(finding)
 
-    def override(
-        self, key: str, value: Json, own: Mapping[str, Mapping[str, Any]] | None = None
-    ) -> None:
-        """Lay a number over a rule's own; None takes it back, what is no number is let be."""
-        if not known_key(key, own):
-            return
+    def override(self, key: str, value: Json, own: Own | None = None) -> None:
+        """Lay a number over a rule's own for this run; None takes it back."""
         overrides = {name: item for name, item in self.overrides.items() if name != key}
         if value is not None:
             overrides[key] = value
+        if self._is_sound(key, {**self.project, **overrides}, own):
+            self.overrides = overrides
+
+    def adopt(self, numbers: Mapping[str, Json], own: Own | None = None) -> None:
+        """Take the numbers of otoscope.toml, in place of those that it held before."""
+        self.project, self.refused = {}, {}
+        by_rule: dict[str, dict[str, Json]] = {}
+        for key in sorted(numbers, key=lambda key: (key.endswith(".k"), key)):  # k behind its n
+            by_rule.setdefault(key.partition(".")[0], {})[key] = numbers[key]
+        for told in by_rule.values():
+            first = next(iter(told))
+            if self._is_sound(first, {**self.project, **told, **self.overrides}, own, told):
+                self.project |= told
+                continue
+            for key, value in told.items():
+                alone = {**self.project, key: value}
+                if self._is_sound(key, {**alone, **self.overrides}, own):
+                    self.project = alone
+
+    def _is_sound(
+        self, key: str, told: Mapping[str, Json], own: Own | None, keys: Iterable[str] = ()
+    ) -> bool:
         try:
-            rule = key.partition(".")[0]
-            load(rule, overrides, (own or {}).get(rule))
-        except ConfigError:
-            return
-        self.overrides = overrides
+            rule, _ = checked_key(key, own)
+            for other in keys:
+                checked_key(other, own)
+            load(rule, told, (own or {}).get(rule))
+        except ConfigError as error:
+            self.refused[key] = str(error)
+            return False
+        self.refused.pop(key, None)
+        return True
 
     def mark(self, findings: Iterable[Finding]) -> None:
         """Write onto the findings what was said of them."""
+        quiet = set(self.acknowledged)
         for finding in findings:
-            named = {finding.id, finding.rule}
-            finding.acknowledged = bool(named & set(self.acknowledged))
+            finding.acknowledged = finding.id in quiet or finding.rule in quiet
             finding.snoozed_until_step = self.snoozed.get(finding.id)
+
+    def normal_by_rule(self) -> dict[str, int]:
+        """Return of each rule how many of its findings a person called normal."""
+        counts: dict[str, int] = {}
+        for finding in self.normal:
+            rule = finding.partition(":")[0]
+            counts[rule] = counts.get(rule, 0) + 1
+        return counts
 
 
 def whole(value: Json, otherwise: int) -> int:

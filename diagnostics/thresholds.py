@@ -5,12 +5,14 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from importlib import resources
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from ..store import ConfigError
 from ..store.schemas import Severity
+from .ranges import checked
 
 SHARED = (
     "severity",
@@ -32,7 +34,7 @@ SHARED = (
 class Thresholds:
     """The numbers of one rule; those of its own are read as `thresholds["name"]`."""
 
-    severity: Severity
+    severity: Severity | Literal["off"]
     warm_up: int
     window: int
     span: int
@@ -83,38 +85,46 @@ def load(
 ) -> Thresholds:
     """Return a rule's numbers with the overrides `<rule>.<field>` laid over them.
 
-    `own` are the numbers of a rule that does not stand in rules.toml.
+    `own` are the numbers of a rule that does not stand in rules.toml. A severity of `off`
+    switches the rule off.
+
+    Raises ConfigError where a number is set to what it cannot be.
 
     >>> load("non_finite").severity
     'critical'
     """
-    body = numbers()[rule] if own is None else dict(own)
-    for key, value in (overrides or {}).items():
-        owner, _, name = key.partition(".")
-        if owner == rule and name in body:
-            body[name] = _like(body[name], value, key)
+    body = _section(rule, own)
+    told = {
+        key.partition(".")[2]: value
+        for key, value in (overrides or {}).items()
+        if key.partition(".")[0] == rule
+    }
+    # k is held against n: whoever sets both at once means both
+    for name in sorted(set(told) & set(body), key=lambda name: name == "k"):
+        body[name] = checked(rule, name, told[name], body)
+    checked(rule, "k", body["k"], body)
     own = {name: float(value) for name, value in body.items() if name not in SHARED}
     shared = {name: body[name] for name in SHARED}
     return Thresholds(**cast(Any, shared), own=own)
 
 
-def known_key(key: str, own: Mapping[str, Mapping[str, Any]] | None = None) -> bool:
-    """Tell whether `<rule>.<field>` names a number that can be overridden; `own`: see `load`.
+def _section(rule: str, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    return dict(_file()[rule] if own is None else own)
 
-    >>> known_key("plateau.fire"), known_key("plateau.nonsense")
-    (True, False)
+
+def checked_key(key: str, own: Mapping[str, Mapping[str, Any]] | None = None) -> tuple[str, str]:
+    """Return rule and number of a key `<rule>.<number>`; `own`: numbers of a reader's own rules.
+
+    Raises ConfigError that names the nearest known key.
     """
     rule, _, name = key.partition(".")
-    return name in {**numbers(), **(own or {})}.get(rule, {})
-
-
-def _like(default: Any, value: Any, key: str) -> Any:
-    if isinstance(default, str):
-        return value if value in ("info", "warning", "critical") else default
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise ConfigError(
-            f"{key} must be a number, got {value!r}; `otoscope rules` shows the defaults"
-        ) from None
-    return int(number) if isinstance(default, int) else number
+    sections = {**numbers(), **(own or {})}
+    if rule not in sections:
+        near = get_close_matches(rule, sections, 1, 0.5)
+        told = f"did you mean {near[0]}?" if near else "`otoscope rules` lists them"
+        raise ConfigError(f"there is no rule {rule!r} (got {key!r}); {told}")
+    if name not in sections[rule]:
+        near = get_close_matches(name, sections[rule], 1, 0.4)
+        known = f"did you mean {rule}.{near[0]}?" if near else f"it has {', '.join(sections[rule])}"
+        raise ConfigError(f"rule {rule} has no number {name!r} (got {key!r}); {known}")
+    return rule, name

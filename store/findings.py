@@ -72,6 +72,12 @@ class Finding:
     acknowledged: bool = False
     snoozed_until_step: int | None = None
     stale: bool = False
+    followed: dict[str, Json] | None = None
+    """The change that is followed, or has led to `outcome`: {parameter, from, to, step, attempt}."""
+    gone_by_itself: dict[str, Json] | None = None
+    """Null rate beside `outcome`: {runs, gone} of untouched runs; None where it is not known."""
+    closed: bool = False
+    """Whether a person closed it: it is resolved, whatever was measured."""
 
     def to_json(self) -> dict[str, Json]:
         """Return the finding as a JSON object (DESIGN: "A finding as JSON")."""
