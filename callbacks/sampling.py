@@ -20,8 +20,10 @@ from .budget import POOL, Budget
 from .guard import LIMIT, Guard
 from .probes.activations import Activations
 from .probes.gradients import Gradients
+from .probes.head import Head
 from .probes.initialization import Initialization
 from .probes.inputs import Inputs
+from .probes.modes import Modes
 from .probes.noise import Noise
 from .probes.pool import batch_size, copied
 from .probes.probe import AFTERMATH, Probe, ProbeOffError, Training, clock
@@ -51,7 +53,7 @@ def chosen_probes(asked: str | Sequence[Probe | str]) -> list[Probe]:
 def default_probes(which: str) -> list[Probe]:
     """Return the probes of "default" or "all"; curvature and landscape where they can be imported."""
     probes: list[Probe] = [Gradients(), Activations(), Noise(), Inputs(), Initialization()]
-    probes += [Symmetry(), System()]
+    probes += [Head(), Symmetry(), Modes(), System()]
     try:
         module = importlib.import_module(".probes.curvature", __package__)
     except ImportError as error:

@@ -21,6 +21,7 @@ from . import (
     non_finite,
     overfitting,
     plateau,
+    rank_desync,
     saturated_activations,
     stale_second_moment,
     straggler,
@@ -28,6 +29,7 @@ from . import (
     throughput_drop,
     update_imbalance,
     vanishing_gradients,
+    wrong_head,
 )
 
 MODULES: tuple[ModuleType, ...] = (
@@ -46,6 +48,7 @@ MODULES: tuple[ModuleType, ...] = (
     lr_too_low,
     frozen_layer,
     plateau,
+    wrong_head,
     activation_drift,
     update_imbalance,
     overfitting,
@@ -53,6 +56,7 @@ MODULES: tuple[ModuleType, ...] = (
     straggler,
     memory_growth,
     throughput_drop,
+    rank_desync,
 )
 
 RULES: tuple[Rule, ...] = tuple(

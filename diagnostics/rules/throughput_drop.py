@@ -1,8 +1,8 @@
 """The run has become slower than it was.
 
-What: the last three blocks of steps (each at least 50 steps and 10 seconds long) train 25 % fewer
+What: the last four blocks of steps (each at least 50 steps and 10 seconds long) train 25 % fewer
 samples a second than the run's best did, fewer than the slowest tenth of the blocks before, and
-three of their deviations fewer than their median: where the pace goes up and down by itself, as on a
+3.5 of their deviations fewer than their median: where the pace goes up and down by itself, as on a
 machine that is shared, nothing has changed. The
 slowest tenth of the steps of a block is left out of it: checkpoints, and what we measure. Validation
 is no part of a step. Windows begin anew where the number of samples in a step changes.
