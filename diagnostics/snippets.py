@@ -101,3 +101,39 @@ def resume_snippet(context: Context, path: str) -> str:
     if huggingface(context):
         return f'trainer.train(resume_from_checkpoint="{path}")'
     return f'trainer.fit(model, ckpt_path="{path}")'
+
+
+def warm_up_snippet(context: Context, steps: int, rate: float) -> str:
+    """Return the lines that let the rate rise linearly over the first steps."""
+    if huggingface(context):
+        return f"arguments = TrainingArguments(warmup_steps={steps})  # beside your own"
+    rise = (
+        f"torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / {steps}))"
+    )
+    if own_loop(context):
+        return f"scheduler = {rise}\n# after every optimizer.step()\nscheduler.step()"
+    made = optimizer_with(context, rate).replace("    return ", "    optimizer = ", 1)
+    return (
+        f"{made}\n"
+        f"    scheduler = {rise}\n"
+        '    return {"optimizer": optimizer, "lr_scheduler": '
+        '{"scheduler": scheduler, "interval": "step"}}'
+    )
+
+
+def batch_snippet(context: Context, micros: int, accumulated: int, batch: int) -> str:
+    """Return the line that sets a batch: by accumulation where the run accumulates, else the loader's."""
+    if huggingface(context):
+        return f"arguments = TrainingArguments(gradient_accumulation_steps={micros})  # beside your own"
+    if own_loop(context) or accumulated <= 1:
+        return f"loader = DataLoader(dataset, batch_size={batch}, shuffle=True)"
+    return f"trainer = Trainer(accumulate_grad_batches={micros})"
+
+
+def precision_snippet(context: Context, precision: str) -> str:
+    """Return the line that sets the precision."""
+    if huggingface(context):
+        return "arguments = TrainingArguments(bf16=True, fp16=False)  # beside your own"
+    if own_loop(context):
+        return 'with torch.autocast("cuda", dtype=torch.bfloat16):  # and without the GradScaler'
+    return f'trainer = Trainer(precision="{precision}")'

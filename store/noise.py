@@ -166,6 +166,21 @@ class NoiseScaleEstimator:
         found = _estimates(self._sums[:, None], np.array([self._samples]))
         return NoiseEstimate(*found[:, 0].tolist())
 
+    def at_least(self) -> float:
+        """Return the lower end of the 95 % interval, also where there is no upper one.
+
+        Where |G|² is not above zero with confidence, the noise scale may be anything above this.
+        nan before the fifth sample, and where nothing is known.
+
+        >>> estimator = NoiseScaleEstimator()
+        >>> for big_sq in (1.2, 0.8, 1.1, 0.9, 1.0, 1.0):
+        ...     estimator.update(4.0, big_sq, small=8, big=32)
+        >>> estimator.estimate().scale, round(estimator.at_least())
+        (nan, 157)
+        """
+        low = _estimates(self._sums[:, None], np.array([self._samples]))[1, 0]
+        return float(low) if math.isfinite(low) else _lower_end(self._sums, self._samples)
+
 
 POWERS = np.array([1, 1, 1, 2, 2, 2, 2, 2, 2, 4])
 """Power of the weights, and so of the decay, in each of the sums below."""
@@ -182,8 +197,8 @@ def _moments(g: np.ndarray, s: np.ndarray, w: np.ndarray) -> np.ndarray:
     return np.stack([w, w * g, w * s, *(v * x for x in (one, g, s, g * g, s * s, g * s)), v * v])
 
 
-def _estimates(sums: np.ndarray, samples: np.ndarray) -> np.ndarray:
-    """Return the five numbers of NoiseEstimate, float64[5, n], of sums float64[10, n]."""
+def _spread(sums: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return both means, their variances and covariance, what is left of the spread, the freedom."""
     total, wg, ws, w2, w2g, w2s, w2gg, w2ss, w2gs, w4 = sums
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         gradient, trace = wg / total, ws / total
@@ -194,6 +209,30 @@ def _estimates(sums: np.ndarray, samples: np.ndarray) -> np.ndarray:
         of_s = np.maximum(w2ss - 2 * trace * w2s + trace**2 * w2, 1e-12 * w2ss)
         both = w2gs - gradient * w2s - trace * w2g + gradient * trace * w2
         of_g, of_s, both = (x / (total**2 * left) for x in (of_g, of_s, both))
+    return gradient, trace, of_g, of_s, both, left, freedom
+
+
+def _lower_end(sums: np.ndarray, samples: int) -> float:
+    """Return where the confidence set of the noise scale begins that has no upper end.
+
+    With a denominator that may be zero, Fieller's limits solve the same equation, but the set lies
+    outside of them: its part above zero begins at the larger one.
+    """
+    gradient, trace, of_g, of_s, both, left, freedom = (float(x[0]) for x in _spread(sums[:, None]))
+    if samples < LEAST_SAMPLES or not left > 0 or not freedom >= 1:
+        return math.nan
+    t = float(student(freedom))
+    first = gradient**2 - t * t * of_g
+    root = (trace * gradient - t * t * both) ** 2 - first * (trace**2 - t * t * of_s)
+    if not first < 0 or not root > 0 or not trace**2 > t * t * of_s or not trace > 0:
+        return math.nan
+    return ((trace * gradient - t * t * both) - math.sqrt(root)) / first
+
+
+def _estimates(sums: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    """Return the five numbers of NoiseEstimate, float64[5, n], of sums float64[10, n]."""
+    gradient, trace, of_g, of_s, both, left, freedom = _spread(sums)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         low, high = fieller(trace, gradient, of_s, of_g, both, student(np.maximum(freedom, 1.0)))
         enough = (samples >= LEAST_SAMPLES) & (left > 0) & (freedom >= 1) & (gradient > 0)
         known = enough & np.isfinite(low)

@@ -1,0 +1,79 @@
+"""The batch is larger than its noise asks for: samples are spent that bring nothing.
+
+What: the upper bound of the noise scale stands under a quarter of the batch for 500 steps after the
+first tenth of the run. An opportunity, not a fault.
+Why: beyond the noise scale a larger batch hardly makes a step better, and every sample in it costs.
+Source: McCandlish et al. 2018; the noise scale is small at the start of every run and grows, so the
+first tenth does not count.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ...store import Evidence, Recommendation
+from ..batching import smaller_batch, steps_of
+from ..rule import Case, Context, Verdict, breach, fine, unknown
+from ..snippets import batch_snippet
+from ..windows import Window
+from ..words import number, percent
+
+FAMILY = "noise"
+
+
+def judge(window: Window, context: Context) -> Verdict:
+    """Breach where the noise scale stands far under the batch with confidence."""
+    numbers, noise = context.thresholds, context.obstacles.noise
+    if noise.estimator.samples < numbers.min_samples or not noise.batch:
+        return unknown(f"noise was measured in {steps_of(noise.estimator.samples)} only")
+    total = context.meta.max_steps
+    if isinstance(total, int) and window.step < numbers["first"] * total:
+        return unknown("the noise scale is small at the start of every run")
+    found = noise.estimator.estimate()
+    if not math.isfinite(found.high):
+        return unknown("the noise scale has no upper bound yet")
+    target, saved = smaller_batch(context, noise.batch, found.scale)
+    if not found.high < numbers.fire * noise.batch or target >= noise.batch:
+        return fine(numbers.fire * noise.batch / max(found.high, 1e-9))
+    strength = numbers.fire * noise.batch / max(found.high, 1e-9)
+    because = Evidence(
+        f"noise scale {number(found.scale)} ({number(found.low)}–{number(found.high)}) in "
+        f"{steps_of(noise.estimator.samples)}, batch {number(noise.batch)}: "
+        f"{percent(1 - 1 / (1 + found.scale / noise.batch))} of a step is noise",
+        "noise",
+        "noise_scale",
+        noise.step,
+        found.scale,
+        numbers.fire * noise.batch,
+    )
+    case = Case(
+        title=f"The batch of {number(noise.batch)} is larger than its noise asks for",
+        why="Beyond the noise scale a larger batch hardly makes a step better, and every sample in "
+        "it costs.",
+        because=(because,),
+        recommendation=_advice(context, noise.batch, found.scale, target, saved),
+        may_be_normal="A machine that takes no longer for the larger batch; the noise scale grows "
+        "during training, so that a batch too large now may be right later.",
+    )
+    return breach(strength, case)
+
+
+def _advice(
+    context: Context, batch: float, scale: float, target: int, saved: float
+) -> Recommendation:
+    accumulated = max(int(context.meta.accumulate_grad_batches or 1), 1)
+    micro = batch / accumulated
+    fewer = max(round(target / micro), 1)
+    by_micro = accumulated > 1 and fewer < accumulated
+    return Recommendation(
+        parameter="accumulate_grad_batches" if by_micro else "batch_size",
+        current=accumulated if by_micro else round(batch),
+        proposed=fewer if by_micro else target,
+        basis="derived",
+        formula=f"twice the noise scale of {number(scale)}",
+        snippet=batch_snippet(context, fewer, accumulated, target),
+        effect=f"the same loss after {percent(saved)} fewer samples, in "
+        f"{number((1 + scale / target) / (1 + scale / batch))} times the steps",
+        verify="a third of a step is noise, and the loss falls as far over the same samples",
+        risk="more steps: slower by the clock where a step takes as long as before",
+    )
