@@ -39,6 +39,11 @@ CAUSES: dict[str, tuple[str, ...]] = {
         "wrong_head",
         "lr_too_low",
         "plateau",
+        "lr_too_high",
+        "exploding_gradients",
+        "loss_spike",
+        "oscillating_loss",
+        "nonlinear_step",
     ),
     "bad_initialization": (
         "lr_too_high",
@@ -54,6 +59,10 @@ CAUSES: dict[str, tuple[str, ...]] = {
         "frozen_layer",
         "non_finite",
         "plateau",
+        "lr_too_low",
+        "loss_spike",
+        "oscillating_loss",
+        "wrong_head",
     ),
     "lr_too_high": (
         "exploding_gradients",

@@ -62,8 +62,7 @@ def identical_rows(rows: Tensor) -> Tensor:
 def alike_rows(rows: Tensor, cosine: float = 0.999) -> Tensor:
     """Return the share of rows of `rows` [n, m] that point where another one does; 0 for one row.
 
-    Cosines over `cosine` count; a row of zeros points nowhere and is like no other. A float32 scalar
-    on the device of `rows`; nothing is waited for. Rows of few numbers are alike by chance: of two
+    Cosines over `cosine` count; a row of zeros is like other rows of zeros. A float32 scalar on the device of `rows`; nothing is waited for. Rows of few numbers are alike by chance: of two
     numbers each, 64 rows have neighbours within 3 degrees, of eight none has.
 
     >>> round(alike_rows(torch.tensor([[1.0, 2.0], [2.0, 4.001], [3.0, 1.0]])).item(), 2)
@@ -72,8 +71,10 @@ def alike_rows(rows: Tensor, cosine: float = 0.999) -> Tensor:
     rows = rows.detach().float()
     norms = rows.norm(dim=1, keepdim=True)
     unit = rows / norms.clamp(min=1e-30)
-    unit = torch.where(norms > 0, unit, 0.0)
-    return ((unit @ unit.T).fill_diagonal_(0.0).amax(1) > cosine).float().mean()
+    empty = norms[:, 0] == 0
+    several = empty & (empty.sum() > 1)
+    like = (unit @ unit.T).fill_diagonal_(0.0).amax(1) > cosine
+    return (like | several).float().mean()
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,7 @@ class Initialization(Probe):
     def _see(self, module: nn.Module, inputs: Any, output: Any) -> None:
         assert self._forwards is not None
         if not self._forwards.running:  # the outermost has ended
-            logits = _logits(output)
+            logits = predicted(output)
             self._logits = self._logits if logits is None else logits.detach()
         path, tensor = self._paths.get(id(module)), first_tensor(output)
         if path is None or path in self._outputs or tensor is None:
@@ -200,7 +200,7 @@ class Initialization(Probe):
         self._forwards = None
 
 
-def _logits(output: Any) -> Tensor | None:
+def predicted(output: Any) -> Tensor | None:
     """Return what a net predicts: a mapping's `logits`, else the first of numbers a sample."""
     if isinstance(output, Mapping) and "logits" in output:
         output = output["logits"]

@@ -35,7 +35,7 @@ class Inputs(Probe):
         super().__init__(every=every)
         self.family = "inputs"
         self.weight = 0.2
-        self.least = 100
+        self.least = 20
         self.sees_batch = True
 
     def attach(self, training: Training) -> Sequence[Column]:

@@ -19,6 +19,7 @@ from . import (
     input_problem,
     loss_scale_collapse,
     loss_spike,
+    lost_samples,
     lr_too_high,
     lr_too_low,
     memory_growth,
@@ -26,11 +27,13 @@ from . import (
     non_finite,
     nonlinear_step,
     oscillating_loss,
+    outlier_batch,
     overfitting,
     plateau,
     rank_desync,
     saturated_activations,
     stale_second_moment,
+    stalled,
     straggler,
     symmetric_weights,
     throughput_drop,
@@ -71,6 +74,9 @@ MODULES: tuple[ModuleType, ...] = (
     memory_growth,
     throughput_drop,
     rank_desync,
+    outlier_batch,
+    stalled,
+    lost_samples,
 )
 
 RULES: tuple[Rule, ...] = tuple(

@@ -128,8 +128,10 @@ def _faded(window: Window, context: Context, start: _Start, strength: float) -> 
     still = len(losses) >= BLOCK and (
         numbers["flat"] * facts.loss_start < np.median(losses) < facts.loss_start / numbers["flat"]
     )
-    moves = numbers["moved"] < facts.update_peak < numbers["torn"]
-    if not still or not moves or context.standing(*OTHERS):
+    gone = start.fades < numbers["gone"] and _drawn(start, grows=False)
+    moves = numbers["moved"] < facts.update_peak or gone
+    torn = facts.update_peak > numbers["torn"] or (not gone and context.standing(*OTHERS))
+    if not still or not moves or torn:
         return fine(0.5)
     return breach(min(strength, 100.0), _case(context, start, grows=False))
 

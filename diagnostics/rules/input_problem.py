@@ -29,7 +29,7 @@ from ..words import number, percent
 
 FAMILY = "train"
 FROM_START = True
-BEGINNING, RECENT, ORDERS = 6, 3, 12
+BEGINNING, RECENT, ORDERS = 4, 3, 12
 SHAPE = ("mean", "std", "min", "max")
 
 
@@ -37,6 +37,7 @@ def remember(window: Window, context: Context) -> dict[str, Json]:
     """Keep the first batches' statistics, the last ones', and how mixed the labels were."""
     kept: dict[str, Json] = {
         "seen": 0, "first": [], "last": [], "orders": [], "top": 0.0, "bad": None, "entered": None,
+        "batches": 0, "classes": 0,
         **context.memory,
     }  # fmt: skip
     if kept["entered"] is None:
@@ -45,7 +46,7 @@ def remember(window: Window, context: Context) -> dict[str, Json]:
         return kept
     read = {
         name: window.samples("inputs", name)
-        for name in (*SHAPE, "non_finite", "label_entropy", "top_class_share")
+        for name in (*SHAPE, "non_finite", "label_entropy", "top_class_share", "label_classes")
     }
     steps = read["mean"].steps
     for i in np.flatnonzero(steps > kept["seen"]):
@@ -59,6 +60,9 @@ def remember(window: Window, context: Context) -> dict[str, Json]:
                 kept["first"] = [*kept["first"], numbers]
             else:
                 kept["last"] = [*kept["last"], numbers][-RECENT:]
+        if row["label_classes"] > 0:
+            kept["batches"] += 1
+            kept["classes"] = int(row["label_classes"])
         if math.isfinite(row["label_entropy"]):
             kept["orders"] = [*kept["orders"], row["label_entropy"]][-ORDERS:]
             kept["top"] = row["top_class_share"]
@@ -106,7 +110,7 @@ def judge(window: Window, context: Context) -> Verdict:
         if shift[0] > 1:
             return breach(shift[0], _shifted(context, shift))
         judged.append(shift[0])
-    order = _order(context)
+    order = _order(window, context)
     if order is not None:
         if order < numbers["mixed"]:
             strength = numbers["mixed"] / max(order, numbers["mixed"] / 10)
@@ -169,13 +173,22 @@ def _shift(context: Context) -> tuple[float, str, int, float, float] | None:
     return max(found)
 
 
-def _order(context: Context) -> float | None:
+def _order(window: Window, context: Context) -> float | None:
     """Return how mixed the labels of a batch are, 1 where they are shuffled; None if unknown."""
-    orders, numbers = context.memory["orders"], context.thresholds
-    batch = context.meta.batch_size or 0
-    if len(orders) < numbers["batches"] or batch < numbers["rows"]:
+    kept, numbers = context.memory, context.thresholds
+    rows = window.samples("train", "samples").finite.values
+    orders, batch = kept["orders"], float(np.median(rows)) if len(rows) else 0.0
+    if batch < numbers["rows"] or kept["batches"] < numbers["batches"]:
         return None
-    if context.memory["top"] > numbers["rare"]:
+    expected = window.history.column("initialization", "expected_loss", context.start, window.step)
+    classes = math.exp(min(float(expected.values[0]), 20.0)) if len(expected) else math.nan
+    enough = kept["batches"] * batch >= numbers["a_class"] * classes
+    if enough and classes > 3 and kept["classes"] <= classes / 2:
+        # the first batches hold few of the classes, and the last ones hardly more than one
+        late = orders[-2:]
+        if not late or min(late) < numbers["mixed"]:
+            return min([*late, kept["classes"] / classes])
+    if len(orders) < numbers["batches"] or kept["top"] > numbers["rare"]:
         return None  # nearly all are of one class: whole batches are by chance
     return max(float(np.median(orders)), float(np.mean(orders)))
 
@@ -307,7 +320,8 @@ def _sorted(window: Window, context: Context, order: float) -> Case:
         why="Each step pulls the net towards the class at hand, and away from those before it.",
         because=(
             Evidence(
-                f"labels of a batch have {percent(order)} of the entropy that shuffling gives",
+                f"the first batches hold {context.memory['classes']} of the classes; labels of a batch "
+                f"have {percent(order)} of what shuffling gives",
                 "inputs",
                 "label_entropy",
                 int(context.memory["seen"]),

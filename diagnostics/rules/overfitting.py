@@ -1,7 +1,7 @@
 """The validation loss has turned and rises while the training loss goes on falling.
 
 What: the median of the last three validation losses is over the lowest one by more than 5 %, by
-more than three standard errors of its own noise, and by more than 3 % of its first value, while the
+more than three standard errors of its own noise, and by more than 3 % of the first loss, while the
 training loss fell since then and no metric improved; in three validations in a row. A mere gap
 between training and validation is none: healthy runs have one at nine checks in ten.
 Why: what is learned from here on holds for the training samples alone; the best weights lie behind.
@@ -109,11 +109,13 @@ def judge(window: Window, context: Context) -> Verdict:
     best_step, best, best_train = (_float(x) for x in kept["best"][:3])
     last = rows[-numbers.window :]
     now, noise = float(np.median(last[:, 1])), _noise(rows[:, 1])
+    # a run that is looked at late begins where little is left of the loss
+    first = float(np.fmax(abs(kept["first"]), abs(context.facts.loss_start)))
     rise = now - best
     least = max(
         numbers.fire * abs(best),
         numbers["errors"] * noise,
-        numbers["of_first"] * abs(kept["first"]),
+        numbers["of_first"] * first,
     )
     strength = rise / least if least > 0 else 0.0
     if strength <= 1 or best_step >= last[0, 0]:
@@ -188,8 +190,18 @@ def _case(window: Window, context: Context, now: float, last: np.ndarray) -> Cas
             alternatives=_alternatives(window, context),
         ),
         may_be_normal="Where a metric counts and not the loss, it may improve while the loss rises.",
+        severity=None if _costs(context, now, best, last) else "info",
         onset=int(step) + 1,
     )
+
+
+def _costs(context: Context, now: float, best: float, last: np.ndarray) -> bool:
+    """Tell whether more than the loss's own certainty is lost: the metric, or much of the loss."""
+    kept, numbers = context.memory, context.thresholds
+    scores = last[:, 3][np.isfinite(last[:, 3])]
+    if len(scores) and "top" in kept:
+        return bool(np.median(scores) < kept["top"] - numbers["worse"] * abs(kept["top"]))
+    return now > (1 + numbers["only_loss"]) * best
 
 
 def _checkpoint(context: Context, step: int) -> Json:

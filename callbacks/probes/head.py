@@ -1,0 +1,168 @@
+"""The head probe: whether outputs are probabilities already, and which classes are never predicted."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...store import Column
+from ..measures.batches import batch_parts
+from ..measures.head import (
+    class_counts,
+    entropy,
+    head_outputs,
+    loss_as_logits,
+    probability_rows,
+)
+from .forwards import Forwards, is_compiled, is_real, seconds_of_a_pass
+from .hooks import Look
+from .initialization import predicted
+from .probe import COLD, Probe, ProbeOffError, Training, clock
+
+QUANTITIES = (
+    "probability_rows",
+    "as_logits",
+    "predicted_entropy",
+    "label_entropy",
+    "never_predicted",
+    "rows",
+)
+WINDOW = 8
+"""Samples over which predicted classes are counted."""
+CLASSES = 64
+"""Classes whose shares are recorded one by one."""
+EXACT, ROUNDED = 1e-3, 2e-2
+"""How far a row of probabilities is from a sum of 1, in float32 and in half precision."""
+
+
+class Head(Probe):
+    """What the outermost forward pass gives, against the labels of the batch and the step's loss.
+
+    `probability_rows`: share of rows that are non-negative and sum to 1. `as_logits`: the
+    cross-entropy that the outputs have as logits, over the loss that the step had: where it is 1, the
+    loss takes them for logits, whatever they are. `predicted_entropy`, `label_entropy`: of the classes
+    predicted, and of the labels, over the last eight samples, in nats; `never_predicted`: classes
+    among the labels that no row of them was given to; `rows` in them. `class_share_<c>`: share of each
+    class in all labels seen, of at most 64.
+    """
+
+    _forwards: Forwards | None = None
+
+    def __init__(self, every: int | None = None) -> None:
+        super().__init__(every=every)
+        self.family = "head"
+        self.weight = 0.2
+        self.first = 10
+        self.least = 10
+        self.sees_batch = True
+
+    def attach(self, training: Training) -> Sequence[Column]:
+        if is_compiled(training.model):
+            raise ProbeOffError("the model is compiled: what leaves it is not seen")
+        self._training = training
+        self._on = False
+        self._output: Tensor | None = None
+        self._error: Exception | None = None
+        self._counts: deque[tuple[Tensor, Tensor]] = deque(maxlen=WINDOW)
+        self._all: Tensor | None = None
+        self._classes = 0
+        self._new = False
+        self._pass_seconds = seconds_of_a_pass()
+        looks: dict[int, Look] = {id(module): self._look for module in training.model.modules()}
+        self._forwards = Forwards(training.model, looks, failed=self._failed, once=True)
+        return self._columns()
+
+    def _columns(self) -> list[Column]:
+        shares = [f"class_share_{place}" for place in range(self._classes)]
+        return [Column.of(name) for name in (*QUANTITIES, *shares)]
+
+    def arm(self, step: int) -> None:
+        self._output = self._error = None
+        self._on = True
+        assert self._forwards is not None
+        self._forwards.passes = 0
+        self._forwards.on()
+
+    def _look(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if not self._on or self._forwards is None or self._forwards.running:
+            return  # only the outermost is the head's
+        begun = clock()
+        try:
+            if is_real() and torch.is_grad_enabled():
+                found = predicted(output)
+                self._output = self._output if found is None else found.detach()
+        except Exception as error:  # a hook must not raise into the user's forward pass
+            self._failed(error)
+        self.hook_seconds += clock() - begun
+
+    def _failed(self, error: Exception) -> None:
+        self._on = False
+        self._error = error
+
+    def sample(self, step: int) -> Tensor | list[float]:
+        if self._error is not None:
+            raise self._error
+        assert self._forwards is not None
+        self.hook_seconds += self._forwards.passes * self._pass_seconds * COLD
+        batches = self._training.batches()
+        if not batches:
+            raise ProbeOffError(
+                "no batch was handed over; in a loop of your own give it to "
+                "recorder.step(loss, batch=batch)"
+            )
+        output, self._output = self._output, None
+        with torch.no_grad():
+            found = None if output is None else head_outputs(output, batch_parts(batches[-1]))
+            if output is None or found is None:
+                return [math.nan] * (len(QUANTITIES) + self._classes)
+            half = output.dtype in (torch.float16, torch.bfloat16)
+            share = probability_rows(found, ROUNDED if half else EXACT)
+            numbers = [share, self._ratio(loss_as_logits(found))]
+            return torch.stack([*numbers, *self._predicted(found)]).float()
+
+    def _ratio(self, loss: Tensor) -> Tensor:
+        losses = self._training.losses
+        if not losses:
+            return torch.full_like(loss, math.nan)
+        last = losses[-1]
+        return loss / (
+            last.to(loss.device).float() if isinstance(last, Tensor) else last or math.nan
+        )
+
+    def _predicted(self, found: Any) -> list[Tensor]:
+        nothing = torch.full((), math.nan, device=found.rows.device)
+        if found.classes < 2:
+            return [nothing] * (4 + self._classes)
+        self._counts.append(class_counts(found))
+        if self._all is None or len(self._all) != found.classes:
+            self._counts = deque([self._counts[-1]], maxlen=WINDOW)
+            self._all = torch.zeros_like(self._counts[-1][1])
+            self._classes = found.classes if found.classes <= CLASSES else 0
+            self._new = True
+        self._all = self._all + self._counts[-1][1]
+        guessed = torch.stack([counts for counts, _ in self._counts]).sum(0)
+        labels = torch.stack([counts for _, counts in self._counts]).sum(0)
+        never = ((labels > 0) & (guessed == 0)).sum().float()
+        shares = (self._all / self._all.sum())[: self._classes]
+        return [entropy(guessed), entropy(labels), never, labels.sum(), *shares.unbind()]
+
+    def changed(self) -> Sequence[Column] | None:
+        new, self._new = self._new, False
+        return self._columns() if new else None
+
+    def disarm(self) -> None:
+        self._on = False
+        self._output = None
+        if self._forwards is not None:
+            self._forwards.off()
+
+    def detach(self) -> None:
+        self.disarm()
+        if self._forwards is not None:
+            self._forwards.close()
+        self._forwards = None

@@ -1,0 +1,249 @@
+"""The end of the net does not fit its loss: softmax twice, BatchNorm beside the mark, a class never named.
+
+What: rows of the output are non-negative, sum to 1 and go into a loss that takes them for logits
+(cross-entropy of them, as logits, is the loss of the step), in three samples; or the loss in eval mode
+is more than half over that in training mode, by a tenth of the first loss, in three samples; or, after
+200 steps, the classes that are predicted have less than 0.3 of the entropy of the labels, and one is
+never predicted.
+Why: a softmax that is taken twice keeps the loss above a floor and shrinks every gradient; running
+moments that are far off make validation see another net; a class that is never named is not learned.
+Source: measured: digits stay above 1.461 = -log(e/(e + 9)), with a third of the gradient; one class in
+twenty is never predicted and its recall 0.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ...store import Evidence, Recommendation
+from ..rule import Case, Context, Verdict, breach, fine, unknown
+from ..snippets import own_loop
+from ..windows import Window
+from ..words import number, percent
+
+FAMILY = "train"
+
+
+def judge(window: Window, context: Context) -> Verdict:
+    """Breach where outputs are probabilities twice, modes differ, or a class is never predicted."""
+    verdicts = [_twice(window, context), _modes(window, context), _one_class(window, context)]
+    for verdict in verdicts:
+        if verdict.kind == "breach":
+            return verdict
+    judged = [verdict for verdict in verdicts if verdict.kind == "fine"]
+    if not judged:
+        return unknown(next(verdict.why for verdict in verdicts if verdict.kind == "unknown"))
+    return fine(max(verdict.strength for verdict in judged))
+
+
+def _twice(window: Window, context: Context) -> Verdict:
+    numbers = context.thresholds
+    rows = window.samples("head", "probability_rows", count=numbers.window, span=numbers.span)
+    ratio = window.samples("head", "as_logits", count=numbers.window, span=numbers.span)
+    known = np.isfinite(rows.values) & np.isfinite(ratio.values)
+    if known.sum() < numbers.min_samples:
+        return unknown("too few outputs were compared with their labels")
+    like = (rows.values[known] > numbers["rows"]) & (
+        np.abs(ratio.values[known] - 1) < numbers["same"]
+    )
+    share = float(like.mean())
+    if share < 1:
+        return fine(0.9 * share)
+    return breach(2.0, _softmax(window, context, int(rows.steps[known][-1])), certain=True)
+
+
+def _modes(window: Window, context: Context) -> Verdict:
+    numbers, start = context.thresholds, abs(context.facts.loss_start)
+    trained = window.samples("modes", "train_loss", span=numbers.span)
+    evaluated = window.samples("modes", "eval_loss", span=numbers.span)
+    known = np.isfinite(trained.values) & np.isfinite(evaluated.values)
+    known &= trained.steps > context.start + numbers["settle"] / 2
+    if known.sum() < numbers.min_samples:
+        return unknown("the loss in eval mode was not compared")
+    one, other = (s.values[known][-numbers.min_samples :] for s in (trained, evaluated))
+    least = np.maximum(one * (1 + numbers["differ"]), one + numbers["of_start"] * start)
+    strength = float((other / np.maximum(least, 1e-12)).min())
+    if strength <= 1:
+        return fine(strength)
+    step = int(trained.steps[known][-1])
+    return breach(strength, _normed(context, float(one[-1]), float(other[-1]), step))
+
+
+def _one_class(window: Window, context: Context) -> Verdict:
+    numbers = context.thresholds
+    if window.step - context.start <= numbers["settle"]:
+        return unknown(f"which classes are predicted counts from step {numbers['settle']:,.0f} on")
+    read = {
+        name: window.samples("head", name, count=numbers.window, span=numbers.span)
+        for name in ("predicted_entropy", "label_entropy", "never_predicted", "rows")
+    }
+    late = read["rows"].steps > context.start + numbers["settle"]
+    table = np.stack([samples.values for samples in read.values()])[:, late]
+    table = table[:, np.isfinite(table).all(axis=0)][:, -numbers.min_samples :]
+    if table.shape[1] < numbers.min_samples or table[3].min() < numbers["seen"]:
+        return unknown("too few labels were compared with what was predicted")
+    guessed, labels, never, _ = table
+    if labels.min() <= 0 or never.min() < 1:
+        return fine()
+    share = float(np.max(guessed / labels))
+    strength = numbers.fire / max(share, 1e-3)
+    if strength <= 1:
+        return fine(strength)
+    if context.standing("lr_too_high", "dead_units", "lr_too_low", "input_problem", "non_finite"):
+        return fine(0.9)
+    step = int(read["rows"].steps[late][-1])
+    return breach(strength, _unnamed(window, context, share, float(never[-1]), step))
+
+
+def _softmax(window: Window, context: Context, step: int) -> Case:
+    classes = context.meta.classes or _classes(window)
+    floor = math.log(math.e + classes - 1) - 1 if classes > 1 else 1 / math.e
+    loss = window.samples("train", "loss", count=context.thresholds.window).finite.values
+    binary = classes < 2
+    because = [
+        Evidence(
+            "every output lies between 0 and 1, and the loss takes it for a logit"
+            if binary
+            else "every row of the output is non-negative and sums to 1, and the loss takes it for "
+            "logits",
+            "head",
+            "probability_rows",
+            step,
+            1.0,
+            context.thresholds["rows"],
+        )
+    ]
+    if not binary and len(loss):
+        because.append(
+            Evidence(
+                f"so the loss cannot fall under {number(floor)}; it is {number(float(np.median(loss)))}",
+                "train",
+                "loss",
+                window.step,
+                float(np.median(loss)),
+                floor,
+            )
+        )
+    what = "sigmoid" if binary else "softmax"
+    return Case(
+        title=f"The {what} is taken twice: the loss takes one of its own",
+        why="The loss stays above a floor however sure the net is, and every gradient is a fraction "
+        "of what it should be.",
+        because=tuple(because),
+        recommendation=Recommendation(
+            parameter="remove_softmax",
+            current=False,
+            proposed=True,
+            basis="derived",
+            formula="cross-entropy of the outputs, taken as logits, equals the loss of the step",
+            snippet=f"# take the {what} out of the net; where probabilities are needed, when it is "
+            f"used:\nprobabilities = torch.{what}(logits{'' if binary else ', dim=-1'})",
+            effect="the loss can fall to zero, and gradients are whole",
+            verify=f"rows of the output no longer sum to 1, and the loss falls under {number(floor)}"
+            if not binary
+            else "outputs beyond 0 and 1, and a falling loss",
+            risk="what reads the net's outputs as probabilities needs the softmax there",
+        ),
+        may_be_normal="Hardly ever: outputs that are bounded on purpose, to limit how sure it can be.",
+        onset=context.start + 1,
+    )
+
+
+def _classes(window: Window) -> int:
+    table = window.history.tables.get("head")
+    return 0 if table is None else sum("class_share" in c.name for c in table.schema.columns)
+
+
+def _normed(context: Context, trained: float, evaluated: float, step: int) -> Case:
+    layers = [str(e["layer"]) for e in context.meta.parameters if e.get("kind") == "norm"]
+    layers = list(dict.fromkeys(layers))
+    return Case(
+        title="The net is another one in eval mode: the running moments of BatchNorm are far off",
+        why="Validation, and whoever uses the net, do not see what was trained.",
+        because=(
+            Evidence(
+                f"loss {number(evaluated)} in eval mode and {number(trained)} in training mode, of "
+                "the same batch at the same weights",
+                "modes",
+                "eval_loss",
+                step,
+                evaluated,
+                trained * (1 + context.thresholds["differ"]),
+            ),
+        ),
+        recommendation=Recommendation(
+            parameter="norm",
+            current=dict.fromkeys(layers, "BatchNorm"),
+            proposed=dict.fromkeys(layers, "GroupNorm"),
+            basis="rule of thumb",
+            formula="GroupNorm takes each sample's own moments, in both modes alike",
+            snippet="\n".join(
+                f'model.set_submodule("{layer}", torch.nn.GroupNorm(8, '
+                f'model.get_submodule("{layer}").num_features))'
+                for layer in layers[:8]
+            ),
+            effect="the same net in training and in validation",
+            verify="both losses within a tenth of each other in the next samples",
+            risk="needs channels that 8 divides; without the batch's noise it may need more weight "
+            "decay",
+        ),
+        may_be_normal="Just after a jump of the learning rate, until the running moments follow.",
+        layers=tuple(layers),
+    )
+
+
+def _unnamed(window: Window, context: Context, share: float, never: float, step: int) -> Case:
+    weights, shares = _weights(window)
+    rare = int(np.argmin(shares)) if len(shares) else None
+    text = f"predicted classes have {percent(share)} of the entropy of the labels"
+    because = [
+        Evidence(text, "head", "predicted_entropy", step, share, context.thresholds.fire),
+        Evidence(
+            f"{number(never)} of the classes are never predicted", "head", "never_predicted", step,
+            never, 0.0,
+        ),
+    ]  # fmt: skip
+    if rare is not None:
+        because.append(
+            Evidence(
+                f"class {rare} has {percent(float(shares[rare]))} of the labels",
+                "head",
+                f"class_share_{rare}",
+                step,
+                float(shares[rare]),
+            )
+        )
+    argument = f"weight=torch.tensor({weights!r})"
+    return Case(
+        title="Some classes are never predicted: the net names the most frequent ones alone",
+        why="Naming the frequent classes lowers the loss at once; the rare ones hardly count in it.",
+        because=tuple(because),
+        recommendation=Recommendation(
+            parameter="class_weights",
+            current=None,
+            proposed=weights,
+            basis="from your run",
+            formula="samples / (classes × samples of the class), of all labels seen so far",
+            snippet=f"loss = torch.nn.functional.cross_entropy(logits, labels, {argument})"
+            if own_loop(context)
+            else f"self.loss = torch.nn.CrossEntropyLoss({argument})",
+            effect="every class counts alike in the loss",
+            verify="no class that is never predicted after 300 steps",
+            risk="rare classes are named too often; their few samples are learned by heart",
+        ),
+        may_be_normal="Early in a hard task; classes that cannot be told apart.",
+    )
+
+
+def _weights(window: Window) -> tuple[list[float], np.ndarray]:
+    found = [
+        window.samples("head", f"class_share_{place}", count=1) for place in range(_classes(window))
+    ]
+    if not found or not all(len(samples) for samples in found):
+        return [], np.empty(0)
+    shares = np.array([samples.values[-1] for samples in found])
+    known = np.where(shares > 0, shares, np.nan)
+    weights = 1 / (np.isfinite(known).sum() * known)
+    return [float(f"{w:.3g}") if math.isfinite(w) else 1.0 for w in weights], shares
