@@ -9,6 +9,7 @@ from html import escape
 
 import numpy as np
 
+from .evidence import Chart
 from .words import number
 
 WIDTH = 860
@@ -78,6 +79,51 @@ def loss_chart(
     parts.append(f'<path class="line" d="{plot.path(steps, line)}"/>')
     title = f"Training loss, steps {span[0]:,} to {span[1]:,}"
     return _svg(height, title, parts)
+
+
+def evidence_chart(chart: Chart, first: int, last: int) -> str:
+    """Return a recorded series around a finding: threshold as a line, its steps shaded.
+
+    `first` and `last` are the finding's steps; what was seen is marked by a ring.
+    """
+    height, top, bottom = 190, 22, 26
+    values = np.asarray(chart.values, dtype=np.float64)
+    size = np.log10 if chart.log else np.asarray
+    with np.errstate(divide="ignore", invalid="ignore"):
+        drawn = size(values)
+    ends = _ends(drawn, np.asarray(size(np.asarray(chart.thresholds, dtype=np.float64))))
+    steps = np.asarray(chart.steps)
+    plot = _Plot((int(steps[0]), int(steps[-1])), ends, height, top, bottom)
+    left, right = plot.x(max(first, plot.span[0])), plot.x(min(last, plot.span[1]))
+    parts = [
+        f'<path class="during" d="M{left:.1f} {top}H{max(right, left + 2):.1f}V{height - bottom}H{left:.1f}z"/>',
+        plot.grid(exponents=chart.log),
+    ]
+    for place in range(drawn.shape[1]):
+        parts.append(f'<path class="line l{place % 3}" d="{plot.path(steps, drawn[:, place])}"/>')
+    for threshold in chart.thresholds:
+        y = plot.y(float(size(threshold)))
+        parts.append(f'<path class="threshold" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
+    if first >= plot.span[0]:
+        parts.append(_mark(plot, 0, Mark(first, f"step {first:,}", "finding")))
+    for step, value in chart.points:
+        if plot.span[0] <= step <= plot.span[1] and (value > 0 or not chart.log):
+            x, y = plot.x(step), plot.y(float(size(value)))
+            parts.append(f'<circle class="seen" cx="{x:.1f}" cy="{y:.1f}" r="4"/>')
+    names = ", ".join(chart.lines) if len(chart.lines) > 1 else ""
+    limits = ", ".join(number(value) for value in chart.thresholds)
+    said = [chart.title, *([names] if names else []), *([f"threshold {limits}"] if limits else [])]
+    caption = f'<p class="quiet">{escape(" · ".join(said))}</p>'
+    return caption + _svg(height, f"{chart.title} around step {first:,}", parts)
+
+
+def _ends(drawn: np.ndarray, thresholds: np.ndarray) -> tuple[float, float]:
+    finite = drawn[np.isfinite(drawn)]
+    # a blow-up would flatten what came before it; the threshold is always in sight
+    kept = np.concatenate([np.quantile(finite, [0.005, 0.98]) if len(finite) else [], thresholds])
+    low, high = (float(kept.min()), float(kept.max())) if len(kept) else (0.0, 1.0)
+    room = 0.08 * (high - low) or abs(high) or 1.0
+    return low - room, high + room
 
 
 def heatmap(
@@ -197,13 +243,16 @@ class _Plot:
             pen = "L"
         return "".join(parts)
 
-    def grid(self) -> str:
+    def grid(self, *, exponents: bool = False) -> str:
         parts = []
-        for value in ticks(*self.values, most=5):
+        marks = ticks(*self.values, most=5)
+        if exponents and self.values[1] - self.values[0] > 2:
+            marks = [mark for mark in marks if mark == round(mark)]
+        for value in marks:
             y = self.y(value)
             parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
             parts.append(
-                f'<text class="tick" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{number(value)}</text>'
+                f'<text class="tick" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{number(10**value if exponents else value)}</text>'
             )
         for step in ticks(*self.span):
             x = self.x(step)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from html import escape
 
 from ..store import Event, Store
 from ..store.schemas import Json
-from .charts import Mark, heatmap, loss_chart
+from .charts import Mark, evidence_chart, heatmap, loss_chart
+from .evidence import evidence_charts
+from .null_rates import outcome_words
+from .proposals import value_words
 from .report_style import STYLE
 from .verdict import name_of
 from .words import count, number, percent
@@ -24,6 +26,9 @@ OBSTACLES = {
     "noise": "Noise",
 }
 MOST_MARKS = 12
+MOST_CARDS = 20
+"""Findings with their whole argument; of further ones a line each."""
+CHART_POINTS = 160
 
 
 def render_report(store: Store, run: str, run_json: Mapping[str, Json]) -> str:
@@ -44,14 +49,15 @@ def render_report(store: Store, run: str, run_json: Mapping[str, Json]) -> str:
     marks = _marks(store.events(run), run_json["findings"])
     layers = store.read(run, "gradients", ["grad_rms"], points=400)
     caused = {name for item in run_json["findings"] for name in item["caused"]}
+    roots = [item for item in run_json["findings"] if item["id"] not in caused]
     body = [
         _header(info.name, run, info.step, info.max_steps, str(info.status)),
         _banner(run_json),
         *(
-            _card(item, run_json["findings"])
-            for item in run_json["findings"]
-            if item["id"] not in caused
+            _card(item, run_json["findings"], _figures(store, run, item))
+            for item in roots[:MOST_CARDS]
         ),
+        _further(roots[MOST_CARDS:]),
         _judged(run_json, store.meta(run).overhead),
         _obstacles(run_json["obstacles"]),
         _section(
@@ -99,13 +105,34 @@ def _banner(run_json: Mapping[str, Json]) -> str:
     )
 
 
-def _card(finding: Mapping[str, Json], findings: Sequence[Mapping[str, Json]]) -> str:
+def _further(findings: Sequence[Mapping[str, Json]]) -> str:
+    """Return what the report has no cards for, a line each."""
+    if not findings:
+        return ""
+    lines = "".join(
+        f"<li>{escape(item['severity'])}, steps {item['first_step']:,} to {item['last_step']:,}, "
+        f"{escape(item['state'])}: {_words(item['title'])}</li>"
+        for item in findings
+    )
+    return _section(f"{len(findings)} further findings", f'<ul class="quiet">{lines}</ul>')
+
+
+def _figures(store: Store, run: str, finding: Mapping[str, Json]) -> str:
+    """Return the charts behind a finding's evidence."""
+    first, last = int(finding["first_step"]), int(finding["last_step"])
+    charts = evidence_charts(store, run, finding, points=CHART_POINTS)
+    return "".join(f"<figure>{evidence_chart(chart, first, last)}</figure>" for chart in charts)
+
+
+def _card(finding: Mapping[str, Json], findings: Sequence[Mapping[str, Json]], figures: str) -> str:
     severity, state = str(finding["severity"]), str(finding["state"])
     advice = finding["recommendation"]
     seen = "".join(f"<li>{_words(item['text'])}</li>" for item in finding["because"])
     rows = [("Seen", f"<ul>{seen}</ul>")]
     if advice:
         rows.append(("Set", _advice(advice)))
+        rows += [("Or", _advice(other)) for other in advice["alternatives"]]
+        rows.append(("And", _together(advice)))
     rows.append(("Why", _words(finding["why"])))
     rows.append(("May be normal", _words(finding["may_be_normal"])))
     if advice:
@@ -113,6 +140,9 @@ def _card(finding: Mapping[str, Json], findings: Sequence[Mapping[str, Json]]) -
         rows.append(("Risk", _words(advice["risk"])))
     if finding["not_measured"]:
         rows.append(("Not measured", escape(", ".join(finding["not_measured"]))))
+    became = outcome_words(dict(finding))
+    if became:
+        rows.append(("Outcome", f'<span class="outcome">{escape(became)}</span>'))
     effects = [item for item in findings if item["id"] in finding["caused"]]
     if effects:
         chips = "".join(f'<li class="chip">{_words(item["title"])}</li>' for item in effects)
@@ -120,36 +150,48 @@ def _card(finding: Mapping[str, Json], findings: Sequence[Mapping[str, Json]]) -
     table = "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in rows if text)
     since = f"since step {finding['first_step']:,}"
     if state == "resolved":
-        since = f"resolved, steps {finding['first_step']:,} to {finding['last_step']:,}"
+        how = "closed by hand" if finding.get("closed") else "resolved"
+        since = f"{how}, steps {finding['first_step']:,} to {finding['last_step']:,}"
     return (
-        f'<section class="card {severity} {state}"><p><span class="badge {severity}">'
+        f'<section class="card {severity} {state}" id="{escape(finding["id"])}"><p><span class="badge {severity}">'
         f'{escape(severity)}</span> <span class="quiet">{since}</span></p>'
-        f"<h2>{_words(finding['title'])}</h2><dl>{table}</dl></section>"
+        f"<h2>{_words(finding['title'])}</h2><dl>{table}</dl>{figures}</section>"
     )
 
 
 def _advice(advice: Mapping[str, Json]) -> str:
-    proposed = advice["proposed"]
-    value = number(proposed) if isinstance(proposed, (int, float)) else json.dumps(proposed)
-    if len(value) > 120:
-        value = f"{value[:117]}…"
-    current = advice["current"]
-    notes = [f"was {number(current)}"] if isinstance(current, (int, float)) else []
-    if advice["range"]:
+    value = value_words(advice["parameter"], advice["proposed"])
+    current = advice.get("current")
+    was = value_words(advice["parameter"], current) if current is not None else ""
+    notes = [f"was {_plain(was)}"] if was else []
+    if advice.get("range"):
         low, high = advice["range"]
         notes.append(f"range {number(low)}–{number(high)}")
-    notes.append(str(advice["basis"]))
+    notes.append(str(advice.get("basis") or ""))
     parts = [
-        f'<code class="set">{escape(advice["parameter"])} = {escape(value)}</code>',
-        f'<span class="quiet">{escape(" · ".join(notes))}</span>',
+        f'<code class="set">{escape(advice["parameter"])} = {escape(_plain(value))}</code>',
+        f'<span class="quiet">{escape(" · ".join(note for note in notes if note))}</span>',
     ]
-    if advice["formula"]:
+    if advice.get("formula"):
         parts.append(f'<span class="quiet">How: {_words(advice["formula"])}</span>')
-    if advice["snippet"]:
+    if advice.get("snippet"):
         parts.append(f"<pre>{escape(advice['snippet'])}</pre>")
-    if advice["effect"]:
+    if advice.get("effect"):
         parts.append(f"<span>{_words(advice['effect'])}</span>")
     return "".join(f"<p>{part}</p>" if not part.startswith("<pre") else part for part in parts)
+
+
+def _together(advice: Mapping[str, Json]) -> str:
+    """Return what belongs together with an advice, a line each."""
+    pairs = [(item["parameter"], item["proposed"]) for item in advice["also"]]
+    return "".join(
+        f"<p><code>{escape(name)} = {escape(_plain(value_words(name, value)))}</code></p>"
+        for name, value in pairs
+    )
+
+
+def _plain(text: str) -> str:
+    return text.replace("`", "")
 
 
 def _judged(run_json: Mapping[str, Json], overhead: Mapping[str, Json]) -> str:

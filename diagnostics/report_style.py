@@ -30,6 +30,8 @@ pre{margin:6px 0;padding:10px 12px;background:var(--code);border-radius:6px;over
 .tick,.label{font-size:12px;fill:var(--quiet)}.grid{stroke:var(--rule);fill:none}.raw{stroke:var(--accent);stroke-opacity:.28;fill:none}
 .line{stroke:var(--accent);stroke-width:2;fill:none;stroke-linejoin:round}
 .mark{stroke:var(--quiet);stroke-dasharray:3 3;fill:none}.mark.finding{stroke:var(--bad)}.label.finding{fill:var(--bad)}
+.during{fill:var(--bad);fill-opacity:.07}.threshold{stroke:var(--bad);stroke-width:1.5;stroke-dasharray:6 4;fill:none}.seen{fill:var(--card);stroke:var(--bad);stroke-width:2}
+.line.l1{stroke:var(--zp4)}.line.l2{stroke:var(--good)}figure{margin:0 0 10px}.outcome{font-weight:600}
 .zm4{fill:var(--zm4);background:var(--zm4)}.zm3{fill:var(--zm3)}.zm2{fill:var(--zm2)}.zm1{fill:var(--zm1)}.zm0,.zp0{fill:var(--zp0);background:var(--zp0)}
 .zp1{fill:var(--zp1)}.zp2{fill:var(--zp2)}.zp3{fill:var(--zp3)}.zp4{fill:var(--zp4);background:var(--zp4)}.zbad{fill:var(--zbad);background:var(--zbad)}
 .legend{color:var(--quiet);font-size:13px;margin-top:8px}.key{display:inline-block;width:14px;height:10px;border-radius:2px;margin:0 5px 0 12px;border:1px solid var(--rule)}

@@ -7,15 +7,34 @@ from collections.abc import Mapping, Sequence
 from ..store import Finding
 from ..store.schemas import Json, plain
 from .inhibition import caused_ids
-from .words import count, interval, number
+from .proposals import deed, value_words
+from .words import count
 
 NAMES = {
     "non_finite": "finite numbers",
+    "loss_spike": "loss spikes",
+    "stale_second_moment": "second moment",
     "lr_too_high": "learning rate",
-    "exploding_gradients": "exploding gradients",
-    "dead_units": "dead units",
-    "vanishing_gradients": "vanishing gradients",
-    "plateau": "plateau",
+    "lr_too_low": "learning rate too low",
+    "oscillating_loss": "oscillation",
+    "missing_warmup": "warm-up",
+    "ill_conditioned": "conditioning",
+    "nonlinear_step": "step against the landscape",
+    "saturated_activations": "saturation",
+    "activation_drift": "drift of activations",
+    "frozen_layer": "frozen layers",
+    "bad_initialization": "initialization",
+    "update_imbalance": "balance of updates",
+    "batch_too_small": "batch against noise",
+    "batch_too_large": "batch larger than needed",
+    "clipping_too_tight": "clipping",
+    "input_problem": "inputs",
+    "wrong_head": "head and loss",
+    "rank_desync": "ranks in step",
+    "straggler": "slow ranks",
+    "input_bound": "waiting for data",
+    "stalled": "stalls",
+    "throughput_drop": "throughput",
 }
 """What each check looks at, as the verdict names it."""
 
@@ -61,19 +80,31 @@ def action(finding: Finding) -> str:
     advice = finding.recommendation
     if advice is None:
         return "look at what was seen"
-    proposed = advice.proposed
-    if advice.parameter == "rollback" and isinstance(proposed, Mapping):
-        then = proposed.get("then") or {}
-        settings = ", ".join(f"{key} {_value(value)}" for key, value in then.items())
-        return f"go back to step {proposed['step']:,}" + (f" with {settings}" if settings else "")
-    if isinstance(proposed, Mapping):
-        return f"set {advice.parameter} of {count(len(proposed), 'layer')}"
-    if isinstance(proposed, list):
-        return f"set {advice.parameter} ({count(len(proposed), 'value')})"
-    low_high = f" ({interval(*advice.range)})" if advice.range else ""
+    between, basis = advice.range, "" if advice.range else _basis(advice.basis)
+    if advice.parameter == "rollback" and isinstance(advice.proposed, Mapping):
+        then = advice.proposed.get("then") or {}
+        settings = ", ".join(f"{key} {value_words(key, value)}" for key, value in then.items())
+        return f"go back to step {advice.proposed['step']:,}" + (
+            f" with {settings}" if settings else ""
+        )
+    if advice.parameter == "inspect":
+        return f"look at {looked_at(finding)}"
     if advice.parameter == "lr" and finding.rule == "lr_too_high":
-        return f"set {_value(proposed)}{low_high or _basis(advice.basis)}"
-    return f"set {advice.parameter} = {_value(proposed)}{low_high or _basis(advice.basis)}"
+        return deed("lr", advice.proposed, between).replace("lr = ", "") + basis
+    return deed(advice.parameter, advice.proposed, between) + basis
+
+
+def looked_at(finding: Finding) -> str:
+    """Return what `inspect` proposes with what it is: ranks, steps or samples, in words."""
+    proposed = finding.recommendation.proposed if finding.recommendation else None
+    items = proposed if isinstance(proposed, list) else [proposed]
+    words = value_words("inspect", proposed)
+    if any(isinstance(item, str) for item in items):
+        return words
+    steps = {item.step for item in finding.because} | {finding.first_step, finding.last_step}
+    kinds = (("rank", set(finding.ranks)), ("step", steps))
+    noun = next((name for name, known in kinds if items and set(items) <= known), "sample")
+    return f"{noun if len(items) == 1 else noun + 's'} {words}"
 
 
 def _basis(basis: str) -> str:
@@ -125,12 +156,14 @@ def run_json(
     step: int,
     missed: Sequence[Sequence[int]] = (),
     measured: Sequence[str] = (),
+    settings: Mapping[str, Json] | None = None,
 ) -> dict[str, Json]:
     """Return the run as DESIGN.md writes it: state, verdict, obstacles, judged, findings.
 
     `missed`: [attempt, first, last] of the steps whose samples could not be judged; `measured`:
-    what is known of the run besides, a few words each.
+    what is known of the run besides, a few words each; `settings` those of the fold.
     """
+    told = settings or {}
     return plain(
         {
             "run": run,
@@ -142,6 +175,10 @@ def run_json(
             "missed": [
                 {"attempt": attempt, "from": first, "to": last} for attempt, first, last in missed
             ],
+            "thresholds": {
+                "set": {**(told.get("project") or {}), **(told.get("overrides") or {})},
+                "refused": told.get("refused") or {},
+            },
             "findings": [finding.to_json() for finding in findings],
         }
     )
@@ -166,6 +203,9 @@ def verdict_lines(
     share = (overhead or {}).get("share")
     if share is not None:
         line += f" Otoscope cost {100 * float(share):.1f} % of the time."
+    refused = (judged_run.get("thresholds") or {}).get("refused") or {}
+    if refused:
+        line += f" Left at its default: {'; '.join(refused.values())}."
     return [str(judged_run["verdict"]), line, f"More: {where}"]
 
 
@@ -175,12 +215,6 @@ def _missing(not_judged: Mapping[str, str]) -> str:
     rule, why = next(iter(not_judged.items()))
     named = f"{name_of(rule)}: {why}"
     return f", {len(not_judged)} not yet measurable ({named})"
-
-
-def _value(value: Json) -> str:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return str(value)
-    return number(float(value))
 
 
 def _lowered(title: str) -> str:

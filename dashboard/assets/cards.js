@@ -1,6 +1,7 @@
 // The verdict, the finding cards in the words of the rules, and what was judged.
 (function (o) {
   "use strict";
+  const DONE = ["rollback", "stop", "inspect", "shuffle", "remove_softmax", "distributed_sampler", "params", "optimizer"]; // orders, not values
   const LONG = 8; // lines of a snippet that are shown unasked
   const STATES = {
     needs_action: { word: "Needs action", icon: "critical" },
@@ -53,10 +54,10 @@
     const advice = finding.recommendation;
     return o.h("dl", { class: "said" }, [
       part("Seen", seen(finding)),
-      advice ? part("Set", setting(advice)) : null,
-      advice ? advice.alternatives.map((other) => part("Or", setting(other))) : null,
+      advice ? part(DONE.includes(advice.parameter) ? "Do" : "Set", setting(advice, finding)) : null,
+      advice ? advice.alternatives.map((other) => part("Or", setting(other, finding))) : null,
       finding.why ? part("Why", o.rich(finding.why)) : null,
-      advice ? part("First", first(advice)) : null,
+      advice ? part(advice.also.some((other) => other.parameter === "rollback") ? "First" : "And", first(advice, finding)) : null,
       finding.may_be_normal ? part("May be normal", o.rich(finding.may_be_normal)) : null,
       advice && advice.verify ? part("Verify", o.rich(advice.verify)) : null,
       advice && advice.risk ? part("Risk", o.rich(advice.risk)) : null,
@@ -88,8 +89,8 @@
   }
 
   /** `snippet` is code to paste; where there is none the setting itself is. */
-  function setting(advice) {
-    const text = `${advice.parameter} = ${o.brief(advice.proposed)}`;
+  function setting(advice, finding) {
+    const text = o.proposal(advice.parameter, advice.proposed, finding);
     const notes = [];
     if (advice.current !== null && advice.current !== undefined) notes.push(`was ${o.brief(advice.current)}`);
     if (advice.range) notes.push(`${o.number(advice.range[0])}–${o.number(advice.range[1])}`);
@@ -108,14 +109,11 @@
     ];
   }
 
-  function first(advice) {
+  function first(advice, finding) {
     return (advice.also || []).map((other) => {
-      const value = other.proposed;
-      if (other.parameter === "rollback" && value) {
-        return o.h("div", {}, `Go back to ${value.path ? value.path : "the checkpoint"} (step ${o.step(value.step)}).`);
-      }
-      if (other.parameter === "inspect") return o.h("div", {}, `Look at ${o.setting(value)}.`);
-      return o.h("div", {}, "Together with ", o.h("code", {}, `${other.parameter} = ${o.brief(value)}`));
+      const text = o.proposal(other.parameter, other.proposed, finding);
+      if (DONE.includes(other.parameter)) return o.h("div", {}, `${text}.`);
+      return o.h("div", {}, "Together with ", o.h("code", {}, text));
     });
   }
 
@@ -136,11 +134,20 @@
       // a run that ended reaches no later step
       model.ended() ? null : o.h("button", { class: "button", title: `Until step ${o.step(until)}`, onclick: () => act("snoozed", finding, { until_step: until }) }, "Snooze"),
       o.h("button", { class: "button", onclick: () => act("acknowledged", finding, {}) }, "Acknowledge"),
+      model.page === "findings" && finding.state === "firing" ? o.h("button", { class: "button", title: "It is settled: call it resolved", onclick: () => act("closed", finding, {}) }, "Close") : null,
     ];
   };
 
   /** What became of a finding after a setting was changed. */
-  o.outcome = (finding) => (finding.outcome ? o.h("p", { class: "outcome" }, o.h("strong", {}, o.capital(finding.outcome))) : null);
+  o.outcome = function (finding) {
+    const change = finding.followed, known = finding.gone_by_itself;
+    if (!finding.outcome && !change) return null;
+    const setting = (value) => (value === null || value === undefined ? "none" : o.brief(value));
+    const what = change ? `${change.parameter} ${setting(change.from)} → ${setting(change.to)} at step ${o.step(change.step)}` : "";
+    const rate = known ? `A finding of this rule went away by itself in ${known.gone} of ${known.runs} untouched runs.` : "It is not known how often it goes away by itself.";
+    return o.h("p", { class: "outcome" }, o.h("strong", { class: String(finding.outcome || "").replace(" ", "-") }, finding.outcome ? o.capital(finding.outcome) : "Being followed"),
+      what ? `: ${what}. ` : ". ", finding.outcome ? o.h("span", { class: "dim" }, rate) : null);
+  };
 
   /** Where a finding stands on the Findings page. */
   o.findingLink = (run, finding) => `${o.prefix()}run/${encodeURIComponent(run)}/findings?finding=${encodeURIComponent(finding)}`;

@@ -110,12 +110,12 @@
       cell("State", o.stateWords(finding, told)),
       cell("Where", o.where(finding)),
       cell("Steps", `${o.step(finding.first_step)}–${o.step(finding.last_step)}${finding.attempt > 1 ? `, attempt ${finding.attempt}` : ""}`),
-      cell("Outcome", finding.outcome || "–"));
+      cell("Outcome", finding.outcome || (finding.followed ? "being followed" : "–")));
   }
 
   /** What stands with a finding, in words. */
   o.stateWords = (finding, told) => {
-    if (finding.state !== "firing") return told && /^Closed/.test(told) ? "closed by hand" : "resolved";
+    if (finding.state !== "firing") return finding.closed ? "closed by hand" : "resolved";
     if (told) return told.charAt(0).toLowerCase() + told.slice(1);
     return finding.stale ? "open, no newer data" : "open";
   };

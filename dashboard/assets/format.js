@@ -70,11 +70,46 @@
 
   /** A setting in few words: what holds for many layers is said once, the snippet has it in full. */
   o.brief = function (value) {
-    const parts = value !== null && typeof value === "object" && !Array.isArray(value) ? Object.values(value) : [];
+    if (Array.isArray(value)) return list(value);
+    const parts = value !== null && typeof value === "object" ? Object.values(value) : [];
+    if (parts.length && parts.every(Array.isArray)) return Object.entries(value).map(([name, part]) => `${name} ${list(part)}`).join(", ");
     if (parts.length < 3) return o.setting(value);
     const kinds = new Set(parts.map((part) => (part && part.kind ? part.kind : o.setting(part))));
     return `${[...kinds].slice(0, 2).join(", ")}${kinds.size > 2 ? ", …" : ""} in ${parts.length} layers`;
   };
+
+  /** Few values one by one; of many numbers how many there are and their ends. */
+  function list(values) {
+    if (values.length <= 8) return o.setting(values);
+    if (!values.every((value) => typeof value === "number")) return `${values.slice(0, 3).join(", ")} and ${values.length - 3} more`;
+    return `${values.length} values from ${o.number(Math.min(...values))} to ${o.number(Math.max(...values))}`;
+  }
+
+  const DEEDS = { shuffle: "Shuffle the training data", remove_softmax: "Remove the softmax in front of the loss", distributed_sampler: "Give each rank its own samples (DistributedSampler)" };
+
+  /** What a recommendation sets: "lr = 0.034", "go back to step 200", "Shuffle the training data". */
+  o.proposal = function (parameter, value, finding) {
+    if (value === true && DEEDS[parameter]) return DEEDS[parameter];
+    const held = value !== null && typeof value === "object" && !Array.isArray(value);
+    const path = held && value.path ? ` (${value.path})` : "";
+    if (parameter === "rollback" && held) {
+      const then = Object.entries(value.then || {}).map(([name, part]) => `${name} = ${o.brief(part)}`).join(", ");
+      return `Go back to step ${o.step(value.step)}${path}${then ? `, then ${then}` : ""}`;
+    }
+    if (parameter === "stop" && held) return `Stop: the best weights are those of step ${o.step(value.best_step)}${path}`;
+    if (parameter === "optimizer" && held) return `${value.name}${value.lr === undefined || value.lr === null ? "" : ` with lr = ${o.setting(value.lr)}`}`;
+    if (parameter === "params" && Array.isArray(value)) return `Give the optimizer ${o.many(value.length, "parameter")}: ${list(value)}`;
+    if (parameter === "inspect" && Array.isArray(value)) return `Look at ${looked(value, finding)}`;
+    return `${parameter} = ${value === true ? "True" : value === false ? "False" : o.brief(value)}`;
+  };
+
+  /** Ranks, steps or samples: numbers to look at say by themselves what they are. */
+  function looked(items, finding) {
+    if (items.some((item) => typeof item === "string") || !finding) return list(items).replace(/^\[|\]$/g, "");
+    const steps = [...finding.because.map((item) => item.step), finding.first_step, finding.last_step];
+    const noun = items.every((item) => finding.ranks.includes(item)) ? "rank" : items.every((item) => steps.includes(item)) ? "step" : "sample";
+    return `${noun}${items.length === 1 ? "" : "s"} ${items.length > 12 ? `${items.slice(0, 12).map(o.step).join(", ")} and ${items.length - 12} more` : items.map(o.step).join(", ")}`;
+  }
 
   function typed(value) {
     if (typeof value === "number") return String(Number(value.toPrecision(4)));

@@ -75,9 +75,10 @@
     /** What a person decided about a finding, until the judgement itself says so. */
     told(finding) {
       const last = this.events.filter((event) => event.body && event.body.finding === finding.id &&
-        ["acknowledged", "snoozed", "normal"].includes(event.kind)).pop();
+        ["acknowledged", "snoozed", "normal", "closed"].includes(event.kind)).pop();
       const snoozed = (until) => (until > this.run.step ? `Snoozed until step ${o.step(until)}` : "");
       if (last && last.kind === "normal") return "Marked as normal"; // what was decided last counts
+      if (finding.closed || (last && last.kind === "closed")) return "Closed by hand";
       if (last && last.kind === "acknowledged") return "Acknowledged";
       const until = snoozed(finding.snoozed_until_step) || (last ? snoozed(last.body.until_step) : "");
       if (until) return until;
