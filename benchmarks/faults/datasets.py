@@ -36,6 +36,35 @@ def _linear() -> Batch:
     return _data.standard(x, y, regression=True)
 
 
+def _xor() -> Batch:
+    x = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0], [0.0, 1.0]]).repeat(50, 1)
+    return x, (x[:, :1] != x[:, 1:]).float()
+
+
+def _constants() -> Batch:
+    """Rows of ones and rows of zeros, which say of themselves what they are."""
+    y = torch.arange(800) % 2
+    return y[:, None].float().expand(-1, 128).contiguous(), y
+
+
+def _parabola() -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.arange(0.0, 5.0, 0.025)[:, None]
+    return x, 5 * x**2 + torch.randn(x.shape, generator=generator) ** 3
+
+
+def _bits() -> Batch:
+    """The eight bits of every byte, which are their own targets."""
+    x = (torch.arange(256)[:, None] >> torch.arange(8)) & 1
+    return x.float(), x.float()
+
+
+def _bands() -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(400) % 2
+    return 0.2 + 0.3 * y[:, None] + 0.2 * torch.rand(400, 2, generator=generator), y
+
+
 DATA: dict[str, Callable[..., Batch]] = {
     "digits": _data.digits,
     "pictures": _pictures,
@@ -48,9 +77,25 @@ DATA: dict[str, Callable[..., Batch]] = {
     "moons": _moons,
     "circles": _circles,
     "text": _data.text,
+    "xor": _xor,
+    "constants": _constants,
+    "parabola": _parabola,
+    "bits": _bits,
+    "bands": _bands,
 }
 ORDERS = ("shuffled", "sorted")
-FIELDS = ("name", "rows", "label_noise", "scale", "shift", "uneven", "keep", "corrupt", "length")
+FIELDS = (
+    "name",
+    "rows",
+    "label_noise",
+    "scale",
+    "shift",
+    "uneven",
+    "keep",
+    "corrupt",
+    "labels",
+    "length",
+)
 HELD_BACK = 0.2
 """Share of the rows that validate, the same rows for every seed."""
 
@@ -80,7 +125,7 @@ def load(spec: Any, normalize: Mapping[str, Any] | None = None) -> Split:
 
     `rows` of those that train are kept; `label_noise` is the share of them with another label;
     `keep` = {class: share} thins classes out; `corrupt` is the share whose inputs are a thousand
-    times too large. `scale`, `shift` and `uneven` (each feature up to so many times larger than
+    times too large; `labels` is the one class that all of them are said to be of. `scale`, `shift` and `uneven` (each feature up to so many times larger than
     the first) change both parts: the world is so.
     """
     body: Mapping[str, Any] = {"name": spec} if isinstance(spec, str) else spec
@@ -102,6 +147,8 @@ def load(spec: Any, normalize: Mapping[str, Any] | None = None) -> Split:
         rows = rows[(y[rows] != int(label)) | (drawn < float(share))]
     rows = rows[: int(body.get("rows", len(rows)))]
     train_x, train_y = x[rows].clone(), y[rows].clone()
+    if "labels" in body:
+        train_y = torch.full_like(train_y, int(body["labels"]))
     noise = float(body.get("label_noise", 0.0))
     if noise:
         wrong = torch.rand(len(rows), generator=generator) < noise

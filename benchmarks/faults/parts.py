@@ -66,6 +66,10 @@ def squared_one_hot(logits: Tensor, target: Tensor) -> Tensor:
     return functional.mse_loss(logits, functional.one_hot(target, logits.shape[1]).float())
 
 
+def probabilities(outputs: Tensor, target: Tensor) -> Tensor:
+    return functional.binary_cross_entropy(outputs[:, 0].clamp(1e-7, 1 - 1e-7), target.float())
+
+
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "cross_entropy": functional.cross_entropy,
     "smoothed": smoothed,
@@ -73,6 +77,9 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "huber": functional.huber_loss,
     "sequence": sequence,
     "binary": binary,
+    "binary_each": functional.binary_cross_entropy_with_logits,
+    "probabilities": probabilities,
+    "absolute": functional.l1_loss,
     "squared_one_hot": squared_one_hot,
 }
 

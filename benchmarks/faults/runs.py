@@ -86,7 +86,11 @@ def recorded(case: Case, seed: int, column: str, out: Path = OUT, fresh: bool = 
         return folder
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    if int(case.body["ranks"]) > 1:
+    if "loader_seconds" in (case.body["machine"] or {}):
+        from .lightning_loop import train_in_lightning
+
+        ended = train_in_lightning(case.body, seed, folder, case.name, **COLUMNS[column])
+    elif int(case.body["ranks"]) > 1:
         from .ranks import train_in_ranks
 
         ended = train_in_ranks(case.body, seed, folder, case.name, **COLUMNS[column])

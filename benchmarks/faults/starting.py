@@ -92,6 +92,10 @@ def _softmax(net: nn.Module) -> nn.Module:
     return nn.Sequential(net, nn.Softmax(-1))
 
 
+def _with_output(net: nn.Module, act: str) -> nn.Module:
+    return nn.Sequential(net, getattr(nn, act)())
+
+
 def _group_norm(net: nn.Module) -> None:
     for name, module in list(net.named_modules()):
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
@@ -121,10 +125,12 @@ CHANGES: dict[str, Callable[..., nn.Module | None]] = {
     "constant": _drawn(lambda weight, value: nn.init.constant_(weight, value)),
     "uniform": _drawn(lambda weight, low, high: nn.init.uniform_(weight, low, high)),
     "he": _drawn(nn.init.kaiming_normal_),
+    "glorot": _drawn(nn.init.xavier_uniform_),
     "xavier": _drawn(nn.init.xavier_normal_),
     "scale": _scaled,
     "freeze": _frozen,
     "softmax": _softmax,
+    "output": _with_output,
     "norm_momentum": _norm_momentum,
     "weight_init": _proposed,
     "activation": _activations,

@@ -47,6 +47,11 @@ def score(
     return told
 
 
+def _scaler(spec: Mapping[str, Any]) -> torch.amp.GradScaler:
+    growth = int(spec.get("growth_interval", 2000))
+    return torch.amp.GradScaler("cpu", init_scale=float(spec["init"]), growth_interval=growth)
+
+
 class Loop:
     """A plain training loop over the body of a case; `live` changes it while it runs."""
 
@@ -63,6 +68,9 @@ class Loop:
         shape = parts.schedule_of(body)
         self.scheduler = shape and torch.optim.lr_scheduler.LambdaLR(self.optimizer, shape)
         self.spoil = parts.spoiler_of(body)
+        spec: Mapping[str, Any] | None = body["scaler"]
+        self.overflow = dict(spec or {})
+        self.scaler = None if spec is None else _scaler(spec)
         self.samples = int(body["batch"]) * int(body["accumulate"])
         self.last = int(body["steps"] if body["stop"] is None else body["stop"])
 
@@ -81,12 +89,27 @@ class Loop:
         for _ in range(times):
             batch = self.spoil(step, next(self.stream))
             loss = self.on(self.net, batch) / times
-            loss.backward()
+            (loss if self.scaler is None else self.scaler.scale(loss)).backward()
             total += float(loss.detach())
+        if self.scaler is not None:
+            self._overflow(step)
+            self.scaler.unscale_(self.optimizer)
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self.net.parameters(), float(self.clip))
-        self.optimizer.step()
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
         return total, batch
+
+    def _overflow(self, step: int) -> None:
+        """Let a gradient overflow, as in half precision: from `start`, one step in `overflow_every`."""
+        every = int(self.overflow.get("overflow_every", 0))
+        if every and step >= int(self.overflow.get("start", 1)) and step % every == 0:
+            first = next(p for p in self.net.parameters() if p.grad is not None)
+            assert first.grad is not None
+            first.grad.view(-1)[0] = math.inf
 
     def stepped(self) -> None:
         """Move the schedule on."""
@@ -128,7 +151,8 @@ def train(
     if folder is not None:
         recorder = attach(
             loop.net, loop.optimizer, loss_fn=loop.on, run=name, max_steps=int(body["steps"]),
-            spool=folder, task=str(body["task"]), verdict=False, strict=True, **how,
+            spool=folder, task=str(body["task"]), scaler=loop.scaler, verdict=False, strict=True,
+            **how,
         )  # fmt: skip
     begun, losses = time.perf_counter(), []
     machine: Mapping[str, Any] = body["machine"] or {}
