@@ -259,8 +259,8 @@ class Budget:
                     rows.append((claim.name, why))
         return rows
 
-    def crowded(self) -> str | None:
-        """Say so where what every step costs leaves next to nothing for the probes."""
+    def crowded(self) -> tuple[str, float] | None:
+        """Say so, and what would do, where every step's own cost leaves the probes next to nothing."""
         if not self.step_seconds > 0 or self._fixed < 0.8 * self.share * self.step_seconds:
             return None
         return crowded(self.share, self._fixed, self.step_seconds)

@@ -51,6 +51,7 @@ class Journal:
         self._held = Held()
         self._seqs: dict[str, tuple[int, int]] = {}
         self._told_at = 0.0
+        self._paused = False
         self._ledger = Ledger(rank, closed, seen)
 
     def open(
@@ -121,7 +122,7 @@ class Journal:
 
         `now` is a reading of `time.perf_counter`.
         """
-        held = self._held
+        held, self._paused = self._held, False
         if held.others or held.events:
             self._hand_on(held)
         if self._ledger.is_due(now):
@@ -146,6 +147,12 @@ class Journal:
             self._transfer.put(items)
         self._tell()
 
+    def pause(self) -> None:
+        """Tell at once that a pause begins (a validation, a checkpoint), which may be long."""
+        if self.is_open and not self._paused:
+            self._paused, self._told_at = True, 0.0
+            self.alive()
+
     def alive(self) -> None:
         """Tell that the run goes on, also where it makes no steps (in a long validation)."""
         if self.is_open:
@@ -167,6 +174,7 @@ class Journal:
             **heartbeat,
             "progress": {
                 "step": self.step,
+                "pause": int(self._paused),
                 "loss": self._ledger.loss_last,
                 "loss_best": self._ledger.loss_best,
                 "step_seconds": self._pace(),

@@ -289,6 +289,8 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         self._paused = time.perf_counter()
+        if self.recorder is not None:
+            self.recorder.pausing()
 
     def on_validation_batch_end(self, trainer: Any, *args: Any, **kwargs: Any) -> None:
         if self.recorder is not None:
@@ -306,6 +308,7 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: Any) -> None:
         if self.recorder is not None and not self.recorder.rank:
+            self.recorder.pausing()
             with self._guard("checkpoint"):
                 finite = all_finite(list(pl_module.parameters()))
                 self._saved.append((self.recorder.steps, finite))

@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 
 
-def crowded(share: float, fixed: float, step_seconds: float) -> str:
+def crowded(share: float, fixed: float, step_seconds: float) -> tuple[str, float]:
     """Say that following each step takes all that the budget allows; times in seconds.
 
-    >>> crowded(0.02, 0.0001, 0.002)[:50]
+    Returns the words, and the budget that makes room.
+
+    >>> crowded(0.02, 0.0001, 0.002)[0][:50]
     'steps are so short (2 ms) that following each of t'
     """
     taken = fixed / step_seconds
     room = min(1.0, math.ceil(200 * taken) / 100)
-    return (
+    words = (
         f"steps are so short ({shown(step_seconds)}) that following each of them takes "
         f"{100 * taken:.1f} % of the time; at budget={share:g} layers are hardly ever "
         f"measured; budget={room:g} makes room"
     )
+    return words, room
 
 
 def too_dear(share: float, cost: float, allowed: float, steps: int, step_seconds: float) -> str:

@@ -230,6 +230,11 @@ class Stepping:
             # on a device the copy waits in its queue; nobody may write into it meanwhile
             self._losses.append(loss.item() if loss.is_cpu else loss.detach().clone())
 
+    def pausing(self) -> None:
+        """Tell that the steps pause, for a validation or a checkpoint."""
+        with self.guard("recorder"):
+            self._journal.pause()
+
     def alive(self) -> None:
         """Tell that the run goes on although it makes no steps: call from a long validation."""
         with self.guard("recorder"):
@@ -314,10 +319,12 @@ class Stepping:
             told = {row.step: found for row in rows if (found := self._changes(row))}
         crowded = self._first + CROWDED_AFTER
         if rows[0].step <= crowded <= rows[-1].step:
-            words = self._budget.crowded()
-            if words is not None:
+            found = self._budget.crowded()
+            if found is not None:
+                words, room = found
                 log.warning("run %s: %s", self.run_id, words)
-                told.setdefault(crowded, []).append(("note", {"text": words}))
+                note = {"text": words, "budget": room}
+                told.setdefault(crowded, []).append(("note", note))
         return told
 
     def _saw(self, step: int, numbers: np.ndarray) -> None:

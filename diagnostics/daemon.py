@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..store import (
+    Event,
     Home,
     Judgement,
     StoreError,
@@ -26,10 +27,11 @@ from ..store.schemas import plain
 from .fold import Fold
 from .janitor import Janitor
 from .judging import report_of, resumed
+from .overriding import project_or_defaults
 from .own_rules import active_rules
 from .reader import Reader
 from .rule import Rule
-from .silence import Silence
+from .silence import Silence, last_steps
 
 LEASE_MS = 10_000
 BEAT = "daemon.heartbeat"
@@ -94,6 +96,7 @@ class Daemon:
         rules: Sequence[Rule] | None = None,
     ) -> None:
         self.rules = active_rules() if rules is None else tuple(rules)
+        self.project = project_or_defaults(self.rules)
         self.home, self.poll, self.keep = home, poll, keep
         self.token = token or f"daemon-{uuid.uuid4().hex}"
         self.heartbeat = heartbeat or places.home_folder() / BEAT
@@ -240,11 +243,25 @@ class Daemon:
             self.home.add_event(run, event)
         if now - watched.looked >= LOOK_SECONDS:
             watched.looked = now
-            for event in watched.silence.stalled(self.home.meta(run), now):
+            for event in watched.silence.stalled(
+                self.home.meta(run), now, last_steps(watched.fold)
+            ):
                 self.home.add_event(run, event)
         return bool(excluded)
 
+    def _tell_project(self, run: str) -> None:
+        """Write this project's numbers into the log of a run that brings none of its own.
+
+        Whoever judges it later, and wherever, comes to the same then.
+        """
+        told = any(event.kind == "project" for _, event in self.home.events(run))
+        if self.project and not told:
+            body = {"numbers": self.project}
+            self.home.add_event(run, Event("project", body=body, id=f"project-{run}"))
+
     def _begin(self, run: str) -> _Watched:
+        if self.home.judgement(run).cursor is None:
+            self._tell_project(run)
         fold, cursor = resumed(self.home, run, self.rules)
         reader = Reader(self.home, fold, Retention(self.keep))
         watched = _Watched(fold, reader, cursor)

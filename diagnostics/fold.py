@@ -22,6 +22,7 @@ from .place import Place
 from .rule import Context, Rule, Verdict, unknown
 from .rules import RULES
 from .settings import ANSWERS, Settings
+from .stalls import heed_stalls
 from .thresholds import Thresholds, switched_off
 from .windows import KEPT_STEPS, History, Window
 
@@ -126,6 +127,7 @@ class Fold:
             if point is None:
                 following = self.log.following(self.place.attempt)
                 if following is None:
+                    heed_stalls(self, until)
                     break
                 self._begin_attempt(following)
                 continue
@@ -135,6 +137,17 @@ class Fold:
             if progress is not None:
                 progress(point)
         return judged
+
+    def judge_now(self, name: str, step: int) -> None:
+        """Judge one rule between two points: a clock has decided something at a step."""
+        for rule in self.rules:
+            numbers = self.thresholds(rule.id)
+            off = rule.id in switched_off(self.settings.profile) or numbers.severity == "off"
+            if rule.id == name and not off:
+                window = Window(self.history, self.place.step, self.place.since)
+                verdict = rule.judge(window, self._context(rule, numbers))
+                self.engine.advance(rule.id, verdict, numbers, self.place.attempt, step)
+                self.settings.mark(self.engine.findings)
 
     def findings(self) -> list[Finding]:
         """Return the findings, root causes first, most severe first."""
@@ -197,7 +210,9 @@ class Fold:
         first = min(frames, default=1)
         settings = self.log.attempt(number).settings
         if self.place.attempt:
-            changes = between(earlier, settings, number, first - 1)
+            rates = Window(self.history, self.place.step).samples("train", "lr").finite.values
+            ended = float(rates[-1]) if len(rates) else None
+            changes = between(earlier, settings, number, first - 1, ended)
             back = Change("rollback", self.place.step, first - 1, number, first - 1)
             self.outcomes.begin_attempt(changes, back, self.engine, self.numbers_of)
         self.place.attempt = number

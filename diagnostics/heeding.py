@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 
 from ..store import Event
 from .changes import Change, of_event
+from .place import KEPT_GAPS
 from .settings import whole
+from .stalls import heed_stall
 from .thresholds import profiles, switched_off
 
 if TYPE_CHECKING:
     from .fold import Fold
 
+LOST = "lost_samples"
 CLOSED_STEPS = 500
 """Steps for which a rule keeps quiet whose finding a person closed."""
 
@@ -44,6 +47,10 @@ def obey(fold: Fold, event: Event) -> None:
         numbers = body.get("numbers")
         fold.settings.adopt(numbers if isinstance(numbers, dict) else {}, fold.own_numbers)
         fold.forget_thresholds()
+    elif event.kind in ("stalled", "finished") and ours:
+        heed_stall(fold, event)
+    elif event.kind == "note" and ours and isinstance(body.get("budget"), (int, float)):
+        fold.memory[LOST] = {**fold.memory.get(LOST, {}), "budget": body["budget"]}
     elif event.kind == "closed":
         fold.outcomes.follows.pop(str(body.get("finding")), None)
         fold.engine.close(str(body.get("finding")), place.step, place.step + CLOSED_STEPS)
@@ -102,4 +109,8 @@ def _miss(fold: Fold, event: Event) -> None:
     fold.place.miss([event.attempt, first, last])
     if event.body.get("beginning"):
         fold.facts.unkept = last
+    else:
+        known = fold.memory.get(LOST, {})
+        gaps = [gap for gap in known.get("gaps", []) if gap != [first, last]]
+        fold.memory[LOST] = {**known, "gaps": [*gaps, [first, last]][-KEPT_GAPS:]}
     restart(fold, last, "samples were lost")
