@@ -15,6 +15,8 @@ from ..store import Sink
 from ..store.connecting import open_sink
 from ..store.identity import new_run_id
 from ..store.keys import checked_run_id
+from ..store.meta import ATTEMPT_SETTINGS
+from ..store.project import find_project, read_project
 from ..store.schemas import Json
 from .describing import described_model
 from .norms import all_finite
@@ -96,10 +98,17 @@ class Recorder(Stepping):
         world = {"world_size": self._training.world_size}
         fields = {**world, **(meta or {}), "name": name, "max_steps": max_steps}
         body = {"world_size": self._training.world_size, "batch_size": fields.get("batch_size")}
-        begins: dict[str, dict[str, Json]] = {"started": {**body, "start_step": origin.step}}
+        told = self._meta(origin, fields)
+        settings = {name: told[name] for name in ATTEMPT_SETTINGS if name in told}
+        begins: dict[str, dict[str, Json]] = {
+            "started": {**body, "start_step": origin.step, "settings": settings}
+        }
+        with self.guard("otoscope.toml"):
+            if (project := find_project()) is not None:
+                begins["project"] = {"numbers": read_project(project)}
         if origin.from_attempt is not None:
             begins["resumed"] = {"from_attempt": origin.from_attempt, "from_step": origin.step}
-        self._journal.open(self.sender, origin.step, self._meta(origin, fields), begins)
+        self._journal.open(self.sender, origin.step, told, begins)
         self.sender.start()
         self._budget.start_seconds += clock() - begun
         self.restart_clock()

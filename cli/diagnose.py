@@ -35,11 +35,12 @@ def diagnose(
     context: click.Context, run: str, url: str | None, as_json: bool, fail_on: str | None
 ) -> None:
     """Judge a run of the store, or the folder of a recorded one, from its first step."""
-    from ..diagnostics import judge
+    from ..diagnostics import judge, project_numbers
 
+    project = project_numbers()
     store, found = open_run(run, url)
     with progress_bar("judging") as progress:
-        answer = judge(store, found, progress=progress)
+        answer = judge(store, found, progress=progress, project=project)
     if as_json:
         print_json(answer)
     else:

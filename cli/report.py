@@ -27,14 +27,14 @@ from .progress import progress_bar
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def report(run: str, output: Path | None, url: str | None, as_json: bool) -> None:
     """Write a run's verdict, findings and charts as one self-contained HTML page."""
-    from ..diagnostics import judge, render_report
+    from ..diagnostics import judge, project_numbers, render_report
 
     store, found = open_run(run, url)
     path = output or Path(f"{found}.html")
     if not path.parent.is_dir():
         raise click.BadParameter(f"folder {path.parent} does not exist", param_hint="--output")
     with progress_bar("judging") as progress:
-        answer = judge(store, found, progress=progress)
+        answer = judge(store, found, progress=progress, project=project_numbers())
     path.write_text(render_report(store, found, answer), encoding="utf-8")
     if as_json:
         print_json({"run": found, "report": str(path), "verdict": answer["verdict"]})

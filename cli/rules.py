@@ -1,22 +1,50 @@
-"""`otoscope rules`: the catalogue of what Otoscope looks for."""
+"""`otoscope rules`: the catalogue of what Otoscope looks for, and the numbers it judges by."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import click
 
+from ..store import ConfigError
+from .address import open_run, url_option
 from .own_rules import rules_option
 from .printing import print_json, print_table, severity_text
 
 
-@click.command(epilog="\b\nExample:\n  otoscope rules\n  otoscope rules --json")
+@click.command(
+    epilog="\b\nExample:\n  otoscope rules\n  otoscope rules --json\n"
+    "  otoscope rules --run my-run --set plateau.fire=0.02 --set dead_units.severity=off\n"
+    "  otoscope rules --run my-run --unset plateau.fire\n"
+    "\n\b\nFor every run of a project, numbers stand in otoscope.toml: [rules.plateau] with fire = 0.02."
+)
 @rules_option
+@url_option
+@click.option("--run", metavar="RUN", help="Show or set the numbers of this run.")
+@click.option(
+    "--set", "told", metavar="RULE.NUMBER=VALUE", multiple=True, help="Set a number of the run."
+)
+@click.option("--unset", metavar="RULE.NUMBER", multiple=True, help="Take a number back.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def rules(as_json: bool) -> None:
-    """List the rules, a reader's own too: what each looks for, and from which measurements."""
+def rules(
+    run: str | None, url: str | None, told: tuple[str, ...], unset: tuple[str, ...], as_json: bool
+) -> None:
+    """List the rules, a reader's own too: what each looks for, and from which measurements.
+
+    With --run, list the numbers of a run that are not the defaults, and set some while it trains.
+    """
     from ..diagnostics import catalogue
 
+    if run is not None:
+        _of_run(run, url, told, unset, as_json)
+        return
+    if told or unset:
+        raise click.UsageError(
+            "name the run whose numbers shall be set with --run; for every run of a project they "
+            "stand in otoscope.toml"
+        )
     rows = catalogue()
     if as_json:
         print_json([asdict(row) for row in rows])
@@ -25,3 +53,31 @@ def rules(as_json: bool) -> None:
             ("rule", "severity", "what it looks for"),
             [(row.id, severity_text(row.severity), row.title) for row in rows],
         )
+
+
+def _of_run(
+    name: str, url: str | None, told: tuple[str, ...], unset: tuple[str, ...], as_json: bool
+) -> None:
+    from ..diagnostics import numbers_in_force, parsed, set_number
+
+    if (told or unset) and Path(name).is_dir():
+        raise click.UsageError(
+            f"{name} is a recording, which nobody judges while it trains; set its numbers in "
+            "otoscope.toml, and `otoscope diagnose` judges by them"
+        )
+    store, run = open_run(name, url)
+    try:
+        wanted: dict[str, Any] = dict(parsed(text) for text in told)
+        wanted |= dict.fromkeys(unset)
+        for key, value in wanted.items():
+            set_number(store, run, key, value)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
+    numbers = {**numbers_in_force(store, run), **wanted}
+    numbers = {key: value for key, value in numbers.items() if value is not None}
+    if as_json:
+        print_json({"run": run, "set": numbers})
+    elif numbers:
+        print_table(("number", "value"), [(key, str(value)) for key, value in numbers.items()])
+    else:
+        click.echo(f"{run} is judged by the defaults; `otoscope rules --json` shows them")

@@ -4,6 +4,15 @@ from ..store import Evidence, Recommendation
 from .catalogue import RuleInfo, catalogue
 from .daemon import Daemon
 from .judging import judge, summary
+from .null_rates import outcome_words
+from .overriding import (
+    normal_counts,
+    numbers_in_force,
+    parsed,
+    project_numbers,
+    request,
+    set_number,
+)
 from .own_rules import active_rules, load_rules
 from .report import render_report
 from .rule import Case, Context, Rule, Verdict, breach, fine, unknown
@@ -26,7 +35,14 @@ __all__ = [
     "fine",
     "judge",
     "load_rules",
+    "normal_counts",
+    "numbers_in_force",
+    "outcome_words",
+    "parsed",
+    "project_numbers",
     "render_report",
+    "request",
+    "set_number",
     "summary",
     "unknown",
     "verdict_lines",

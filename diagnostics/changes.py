@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from ..store import Finding, Meta, Recommendation
+from ..store.meta import ATTEMPT_SETTINGS
 from ..store.schemas import Json
 
 JUMP = 1.2
@@ -84,15 +85,30 @@ def told_settings(settings: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def between(
-    old: Mapping[str, Json], new: Mapping[str, Json], attempt: int, step: int
+    old: Mapping[str, Json],
+    new: Mapping[str, Json],
+    attempt: int,
+    step: int,
+    ended: float | None = None,
 ) -> list[Change]:
-    """Return what differs between the settings of two attempts, as far as both told of it."""
+    """Return what differs between the settings of two attempts, as far as both told of it.
+
+    `ended`: the learning rate that the earlier one had come to, which a schedule may have lowered.
+    """
     before, after = told_settings(old), told_settings(new)
+    if ended is not None and "lr" in before:
+        before["lr"] = ended
     return [
         Change(name, before[name], after[name], attempt, step)
         for name in before
-        if name in after and before[name] != after[name]
+        if name in after and _differ(name, before[name], after[name])
     ]
+
+
+def _differ(name: str, before: Json, after: Json) -> bool:
+    if name == "lr" and _is_number(before) and _is_number(after):
+        return max(before, after) > JUMP * min(before, after)
+    return before != after
 
 
 def of_event(body: Mapping[str, Json], attempt: int, step: int) -> Change | None:
@@ -109,22 +125,10 @@ def of_event(body: Mapping[str, Json], attempt: int, step: int) -> Change | None
 
 def with_settings(meta: Meta, settings: Mapping[str, Any]) -> Meta:
     """Return what a run told of itself as it was in an attempt that told its own settings."""
-    known = {name: value for name, value in settings.items() if name in SETTINGS}
+    known = {name: value for name, value in settings.items() if name in ATTEMPT_SETTINGS}
     if known.get("batch_size") is None:
         known.pop("batch_size", None)  # not known yet when the attempt began
     return replace(meta, **known) if known else meta
-
-
-SETTINGS = (
-    "optimizers",
-    "gradient_clip_val",
-    "gradient_clip_algorithm",
-    "accumulate_grad_batches",
-    "batch_size",
-    "precision",
-    "max_steps",
-)
-"""What the `started` event tells of an attempt, since Meta only holds the latest one's."""
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ..store import Home, Store
 from ..store.ranks import has_ended
@@ -27,6 +27,7 @@ def judge(
     until: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     rules: Sequence[Rule] | None = None,
+    project: Mapping[str, Json] | None = None,
 ) -> dict[str, Json]:
     """Fold a recorded run from its start and return the run JSON; nothing is written.
 
@@ -39,12 +40,13 @@ def judge(
         until: judge steps up to this one only.
         progress: called with (steps done, steps in all) from time to time.
         rules: those to judge by; None takes the catalogue's and a reader's own (`active_rules`).
+        project: numbers of rules (`project_numbers`), where the run has recorded none itself.
 
     Raises:
         UnknownRunError: there is no such run.
         ConfigError: a rule of the reader's own cannot be used.
     """
-    fold = fold_run(store.home, run, until=until, progress=progress, rules=rules)
+    fold = fold_run(store.home, run, until=until, progress=progress, rules=rules, project=project)
     return report_of(fold)
 
 
@@ -63,6 +65,7 @@ def summary(store: Store, run: str) -> dict[str, Json]:
         int(place.get("step", 0)),
         place.get("missed", []),
         measured_of(judgement.obstacles, state.get("facts") or {}),
+        state.get("settings") or {},
     )
 
 
@@ -73,7 +76,15 @@ def report_of(fold: Fold) -> dict[str, Json]:
     panel = fold.obstacles.panel(fold.settled)
     measured = measured_of(panel, fold.facts.to_json())
     return run_json(
-        fold.run, fold.findings(), judged, missing, panel, step, fold.place.missed, measured
+        fold.run,
+        fold.findings(),
+        judged,
+        missing,
+        panel,
+        step,
+        fold.place.missed,
+        measured,
+        vars(fold.settings),
     )
 
 
@@ -84,13 +95,14 @@ def fold_run(
     until: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     rules: Sequence[Rule] | None = None,
+    project: Mapping[str, Json] | None = None,
 ) -> Fold:
     """Return the fold of a whole recorded run, as far as it is kept or was judged before."""
     rules = active_rules() if rules is None else rules
     if until is None and lacks_a_beginning(home, run):
         fold = resumed(home, run, rules)[0]
     else:
-        fold = Fold(run, home.meta(run), home.schemas(run), rules=rules)
+        fold = Fold(run, home.meta(run), home.schemas(run), rules=rules, project=project)
     reader = Reader(home, fold)
     reader.rebuild()
     total = max(int(fold.meta.progress.get("step") or 0), 1)

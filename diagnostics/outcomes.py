@@ -58,8 +58,11 @@ class Outcomes:
     ) -> bool:
         """Follow the findings that had recommended a change; returns whether there is one."""
         begun = False
-        for finding in firing(engine.findings):
-            if is_recommended(change, finding.recommendation):
+        for finding in engine.findings:
+            # one that a change resolved may be gone before the change was seen
+            stood = finding.state == "firing" or finding.last_step > change.step
+            ours = finding.attempt == change.attempt and not finding.closed
+            if stood and ours and is_recommended(change, finding.recommendation):
                 self._follow(finding, change, engine, thresholds(finding.rule))
                 begun = True
         return begun

@@ -84,6 +84,18 @@ class Meta:
         return meta
 
 
+ATTEMPT_SETTINGS = (
+    "optimizers",
+    "gradient_clip_val",
+    "gradient_clip_algorithm",
+    "accumulate_grad_batches",
+    "batch_size",
+    "precision",
+    "max_steps",
+)
+"""What the `started` event tells of its attempt besides, since Meta only holds the latest one's."""
+
+
 def _is_number(value: Json) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
