@@ -34,6 +34,8 @@ QUANTITIES = (
 )
 WINDOW = 8
 """Samples over which predicted classes are counted."""
+FIRST_SAMPLES = 2
+"""In so many steps in a row, from the third one; then rarely."""
 CLASSES = 64
 """Classes whose shares are recorded one by one."""
 EXACT, ROUNDED = 1e-3, 2e-2
@@ -57,7 +59,7 @@ class Head(Probe):
         super().__init__(every=every)
         self.family = "head"
         self.weight = 0.2
-        self.first = 10
+        self.first = 3
         self.least = 10
         self.sees_batch = True
 
@@ -70,7 +72,7 @@ class Head(Probe):
         self._error: Exception | None = None
         self._counts: deque[tuple[Tensor, Tensor]] = deque(maxlen=WINDOW)
         self._all: Tensor | None = None
-        self._classes = 0
+        self._classes = self._samples = 0
         self._new = False
         self._pass_seconds = seconds_of_a_pass()
         looks: dict[int, Look] = {id(module): self._look for module in training.model.modules()}
@@ -116,6 +118,7 @@ class Head(Probe):
                 "recorder.step(loss, batch=batch)"
             )
         output, self._output = self._output, None
+        self._samples += 1
         with torch.no_grad():
             found = None if output is None else head_outputs(output, batch_parts(batches[-1]))
             if output is None or found is None:
@@ -154,6 +157,9 @@ class Head(Probe):
     def changed(self) -> Sequence[Column] | None:
         new, self._new = self._new, False
         return self._columns() if new else None
+
+    def hungry(self) -> bool:
+        return self._samples < FIRST_SAMPLES
 
     def disarm(self) -> None:
         self._on = False

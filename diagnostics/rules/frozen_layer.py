@@ -1,7 +1,7 @@
 """A layer that should train has not moved by a single bit.
 
-What: weights that want a gradient and whose step was exactly zero in every sample over 20 steps or
-more: left out of the optimizers, cut off from the loss (the layer runs, and no gradient comes back),
+What: weights that want a gradient and whose step was exactly zero in every sample: left out of the
+optimizers (at once), or over 20 steps and more, cut off from the loss (the layer runs, and no gradient comes back),
 or with a gradient that no step follows. A gradient of zero is a dead net and no frozen layer; layers
 with requires_grad=False, heads that are not in use, and a learning rate of zero or at the end of its
 decay do not count.
@@ -46,17 +46,26 @@ def judge(window: Window, context: Context) -> Verdict:
     numbers = context.thresholds
     updates = window.layers("gradients", "update_sq", span=numbers.span, group="weight")
     known = np.flatnonzero(np.isfinite(updates.values).any(axis=1)) if len(updates) else []
-    if len(known) < numbers.min_samples:
-        return unknown(f"fewer than {numbers.min_samples} samples of the layers' steps")
-    if updates.steps[known[-1]] - updates.steps[known[0]] < numbers["steps"]:
-        return unknown(f"samples over fewer than {numbers['steps']:,.0f} steps")
+    if len(known) < 2:
+        return unknown("fewer than 2 samples of the layers' steps")
     rates = window.samples("train", "lr", span=numbers.span).finite.values
     if not len(rates) or rates.min() <= numbers["decayed"] * context.facts.lr_peak:
         return unknown("the learning rate is zero, or at the end of its decay")
     still = _still(window, context, updates.values[known], updates.layers)
-    if not still.all:
-        return fine()
-    return breach(1.0 + len(still.all) / still.trained, _case(window, context, still))
+    often = len(known) >= numbers.min_samples
+    often = often and updates.steps[known[-1]] - updates.steps[known[0]] >= numbers["steps"]
+    if not often:  # what the run told of itself needs no further proof
+        still = _Still(still.left_out, (), (), still.trained)
+    if still.all:
+        return breach(
+            1.0 + len(still.all) / still.trained, _case(window, context, still), certain=True
+        )
+    if not often:
+        return unknown(
+            f"fewer than {numbers.min_samples} samples of the layers' steps, or over fewer than "
+            f"{numbers['steps']:,.0f} steps"
+        )
+    return fine()
 
 
 def _still(

@@ -48,10 +48,13 @@ def remember(window: Window, context: Context) -> dict[str, Json]:
         name: window.samples("inputs", name)
         for name in (*SHAPE, "non_finite", "label_entropy", "top_class_share", "label_classes")
     }
-    steps = read["mean"].steps
+    steps = max((samples.steps for samples in read.values()), key=len)
     for i in np.flatnonzero(steps > kept["seen"]):
         kept["seen"] = int(steps[i])
-        row = {name: float(samples.values[i]) for name, samples in read.items()}
+        row = {
+            name: float(samples.values[i]) if len(samples) else math.nan
+            for name, samples in read.items()
+        }
         if row["non_finite"] > 0:
             kept["bad"] = kept["bad"] or [int(steps[i]), row["non_finite"]]
         elif all(math.isfinite(row[name]) for name in SHAPE):

@@ -1,8 +1,9 @@
 """The end of the net does not fit its loss: softmax twice, BatchNorm beside the mark, a class never named.
 
 What: rows of the output are non-negative, sum to 1 and go into a loss that takes them for logits
-(cross-entropy of them, as logits, is the loss of the step), in three samples; or the loss in eval mode
-is more than half over that in training mode, by a tenth of the first loss, in three samples; or, after
+(cross-entropy of them, as logits, is the loss of the step), in two samples; or the loss in eval mode
+is more than half over that in training mode, by a tenth of the first loss, in two samples (one, where
+it is three times as much); or, after
 200 steps, the classes that are predicted have less than 0.3 of the entropy of the labels, and one is
 never predicted.
 Why: a softmax that is taken twice keeps the loss above a floor and shrinks every gradient; running
@@ -59,14 +60,16 @@ def _modes(window: Window, context: Context) -> Verdict:
     trained = window.samples("modes", "train_loss", span=numbers.span)
     evaluated = window.samples("modes", "eval_loss", span=numbers.span)
     known = np.isfinite(trained.values) & np.isfinite(evaluated.values)
-    known &= trained.steps > context.start + numbers["settle"] / 2
-    if known.sum() < numbers.min_samples:
+    known &= trained.steps > context.start + numbers["settle"] / 4
+    if not known.any():
         return unknown("the loss in eval mode was not compared")
     one, other = (s.values[known][-numbers.min_samples :] for s in (trained, evaluated))
     least = np.maximum(one * (1 + numbers["differ"]), one + numbers["of_start"] * start)
     strength = float((other / np.maximum(least, 1e-12)).min())
     if strength <= 1:
         return fine(strength)
+    if len(one) < numbers.min_samples and strength < numbers["alone"]:
+        return unknown("the loss in eval mode was compared once, and once is not enough")
     step = int(trained.steps[known][-1])
     return breach(strength, _normed(context, float(one[-1]), float(other[-1]), step))
 
@@ -81,8 +84,8 @@ def _one_class(window: Window, context: Context) -> Verdict:
     }
     late = read["rows"].steps > context.start + numbers["settle"]
     table = np.stack([samples.values for samples in read.values()])[:, late]
-    table = table[:, np.isfinite(table).all(axis=0)][:, -numbers.min_samples :]
-    if table.shape[1] < numbers.min_samples or table[3].min() < numbers["seen"]:
+    table = table[:, np.isfinite(table).all(axis=0)][:, -int(numbers["looks"]) :]
+    if table.shape[1] < numbers["looks"] or table[3].min() < numbers["seen"]:
         return unknown("too few labels were compared with what was predicted")
     guessed, labels, never, _ = table
     if labels.min() <= 0 or never.min() < 1:
