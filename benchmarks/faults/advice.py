@@ -33,6 +33,7 @@ def applied(body: Body, advice: Mapping[str, Any]) -> Body:
             raise NoSettingError(f"{parameter} is no setting of a training of the bench")
         try:
             body = SETTERS[parameter](body, pair["proposed"])
+            parts.optimizer_of(body, parts.net_of(body))  # what cannot be built cannot be set
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise NoSettingError(f"{parameter} = {pair['proposed']!r}: {error}") from error
     return body

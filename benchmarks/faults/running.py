@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 
+from otoscope.store.errors import OtoscopeError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -17,6 +18,10 @@ from .card import row_of
 from .case import Case
 from .efficacy import endings
 from .runs import judged
+
+
+class BenchError(OtoscopeError):
+    """Raised when runs of the bench failed; those that did not are kept."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,12 @@ def ended(task: Task) -> dict[str, Any]:
 
 
 def over_cores(work: Callable[[Any], Any], items: Sequence[Any], jobs: int, what: str) -> list[Any]:
-    """Return the results of items in their order; each core takes the next that is left."""
+    """Return the results of items in their order; each core takes the next that is left.
+
+    Raises BenchError once all are done, where some failed.
+    """
     results: dict[int, Any] = {}
+    failed: list[str] = []
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -60,11 +69,19 @@ def over_cores(work: Callable[[Any], Any], items: Sequence[Any], jobs: int, what
         futures = {pool.submit(work, item): number for number, item in enumerate(items)}
         try:
             for future in as_completed(futures):
-                results[futures[future]] = future.result()
+                error = future.exception()
+                if error is None:
+                    results[futures[future]] = future.result()
+                else:
+                    failed.append(f"{items[futures[future]].case.name}: {error!r}")
                 bar.advance(shown)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    if failed:
+        raise BenchError(
+            f"{len(failed)} of {len(items)} runs failed, the others are kept: " + "\n".join(failed)
+        )
     return [results[number] for number in range(len(items))]
 
 
