@@ -33,7 +33,9 @@ def judge(window: Window, context: Context) -> Verdict:
     known &= found.steps > context.start + int(numbers["settled"])
     if known.sum() < numbers.min_samples:
         return unknown("the second moment was not measured often enough")
-    seen = LayerSamples(found.steps[known], found.values[known], found.layers)
+    # a layer without any gradient has no second moment: infinite, and not stale
+    values = np.where(np.isfinite(found.values[known]), found.values[known], np.nan)
+    seen = LayerSamples(found.steps[known], values, found.layers)
     worst = np.nanmax(seen.values, axis=1)
     high = worst > numbers.fire
     enough = int(high.sum()) >= numbers["several"]
