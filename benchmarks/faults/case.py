@@ -17,6 +17,7 @@ from . import parts
 
 CASES = Path(__file__).parent / "cases"
 KINDS = ("fault", "healthy", "look-alike")
+LOOPS = ("plain", "gan")
 SETS = ("tuning", "held-out", "published")
 TRAINING: dict[str, Any] = {
     "net": None,
@@ -41,6 +42,7 @@ TRAINING: dict[str, Any] = {
     "validate_every": 50,
     "checkpoint_every": 0,
     "task": "supervised",
+    "loop": "plain",
     "ranks": 1,
 }
 """What makes a training, with the defaults; None stands for "none", or must be given."""
@@ -134,6 +136,7 @@ def _case(name: str, tables: Mapping[str, tuple[str, dict[str, Any]]]) -> Case:
         raise CaseError(f"[{name}] of {area}.toml lacks {', '.join(missing)}")
     _one_of(name, "kind", table["kind"], KINDS)
     _one_of(name, "set", table["set"], SETS)
+    _one_of(name, "loop", table.get("loop", "plain"), LOOPS)
     for key in ("expect", "tempts"):
         _rules(name, key, own.get(key, []))
     if table["kind"] == "fault" and not own.get("expect"):

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from otoscope.diagnostics.fold import Fold
-from otoscope.diagnostics.judging import report_of
+from otoscope.diagnostics.judging import judge, report_of
 from otoscope.diagnostics.reader import Reader
 from otoscope.store import Store, connect
 from otoscope.store.schemas import plain
@@ -28,6 +28,11 @@ JUDGES = ("diagnostics",)
 RECORDS = ("callbacks", "store", "benchmarks/faults")
 """Folders whose code decides what is judged, and what is recorded."""
 NOT_RUNNING = (
+    "advice.py",
+    "bench.py",
+    "null_rates.py",
+    "printed.py",
+    "quick.py",
     "case.py",
     "__main__.py",
     "running.py",
@@ -51,7 +56,8 @@ def code(folders: tuple[str, ...]) -> str:
         for path in sorted((ROOT / folder).rglob("*")):
             if path.suffix not in (".py", ".toml") or path.parent.name == "cases":
                 continue
-            if path.name in (*NOT_RUNNING, "null_rates.toml"):
+            ours = path.parent == Path(__file__).parent
+            if (ours and path.name in NOT_RUNNING) or path.name == "null_rates.toml":
                 continue
             told.update(path.read_bytes())
     return told.hexdigest()
@@ -86,7 +92,11 @@ def recorded(case: Case, seed: int, column: str, out: Path = OUT, fresh: bool = 
         return folder
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    if "loader_seconds" in (case.body["machine"] or {}):
+    if case.body["loop"] == "gan":
+        from .adversarial import train_gan
+
+        ended = train_gan(case.body, seed, folder, case.name, **COLUMNS[column])
+    elif "loader_seconds" in (case.body["machine"] or {}):
         from .lightning_loop import train_in_lightning
 
         ended = train_in_lightning(case.body, seed, folder, case.name, **COLUMNS[column])
@@ -148,4 +158,8 @@ def watched(store: Store, run: str) -> tuple[dict[str, int], dict[str, Any]]:
         while fold.judge(most=1):
             for finding in fold.findings():
                 fired.setdefault(finding.rule, fold.place.step)
-    return fired, report_of(fold)
+    # where a rank sent less than the others, what is behind it is judged without it at the end
+    report = judge(store, run) if fold.lagging() else report_of(fold)
+    for finding in report["findings"]:
+        fired.setdefault(finding["rule"], int(finding["last_step"]))
+    return fired, report
