@@ -78,8 +78,8 @@ def judge(window: Window, context: Context) -> Verdict:
         window, context.facts, numbers["flat"]
     )
     if not starved and not flat:
-        return fine(0.7)  # a net may learn with what is left
-    order = sorted((starved or bad.tolist()), key=lambda i: -strength[i])
+        return fine(0.6)  # a net may learn with what is left
+    order = sorted(bad.tolist(), key=lambda i: -strength[i])
     return breach(worst, _case(window, context, found, order, share))
 
 
@@ -193,17 +193,27 @@ def _redrawn(window: Window, context: Context, layers: list[str]) -> Recommendat
     proposed: dict[str, dict[str, Json]] = {}
     current: dict[str, dict[str, Json]] = {}
     sizes = []
+    biases = {
+        str(entry["layer"]): int(entry.get("numel") or 0)
+        for entry in context.meta.parameters
+        if entry.get("kind") == "bias"
+    }
     for layer in layers:
         if layer not in squares.layers or layer not in weights.layers or layer not in numels.layers:
             continue
-        size = squares.values[0][squares.layers.index(layer)]
-        size = math.sqrt(max(size / numels.values[0][numels.layers.index(layer)], 0.0))
+        size = squares.values[-1][squares.layers.index(layer)]
+        size = math.sqrt(max(size / numels.values[-1][numels.layers.index(layer)], 0.0))
         place = weights.layers.index(layer)
-        std = math.sqrt(weights.values[0][place] / counts.values[0][place])
-        if math.isfinite(size) and size > 1 and std > 0:
-            sizes.append(size)
-            current[layer] = {"kind": "as drawn", "std": float(f"{std:.3g}")}
-            proposed[layer] = {"kind": "xavier_normal", "std": float(f"{std / size:.3g}")}
+        numel = counts.values[-1][place]
+        std = math.sqrt(weights.values[-1][place] / numel)
+        if not (math.isfinite(size) and size > 1 and std > 0):
+            continue
+        units = biases.get(layer, 0)
+        # what inputs of size 1 come to; the rest are biases, which begin at zero when drawn anew
+        own = max(std * math.sqrt(numel / units), 1.0) if units > 0 else size
+        sizes.append(min(size, own))
+        current[layer] = {"kind": "as drawn", "std": float(f"{std:.3g}")}
+        proposed[layer] = {"kind": "xavier_normal", "std": float(f"{std / sizes[-1]:.3g}")}
     if not proposed:
         return None
     return Recommendation(
@@ -212,7 +222,7 @@ def _redrawn(window: Window, context: Context, layers: list[str]) -> Recommendat
         proposed=proposed,
         basis="derived",
         formula="deviation of the weights over the root mean square of what they give, "
-        f"{number(max(sizes))} at most: then it is 1, where the slope is large",
+        f"{number(max(sizes))} at most, and biases of zero: then it is 1, where the slope is large",
         snippet=as_code(proposed),
         effect="activations begin where their slope is largest",
         verify="fewer than a tenth saturated in the first samples",

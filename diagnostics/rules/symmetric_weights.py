@@ -19,7 +19,7 @@ from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import KEPT_STEPS, Window
 from ..words import listing, percent
 
-FAMILY = "symmetry"
+FAMILY = "train"
 FROM_START = True
 
 
@@ -37,8 +37,10 @@ def judge(window: Window, context: Context) -> Verdict:
         shares[-1] = 0.0
     worst = float(shares.max())
     strength = worst / numbers.fire
-    if strength <= 1 or learned(window, context.facts, numbers["learned"]):
-        return fine(min(strength, 0.9))
+    if learned(window, context.facts, numbers["learned"]):
+        return fine()
+    if strength <= 1:
+        return fine(strength)
     layers = [alike.layers[i] for i in np.flatnonzero(shares > numbers.fire)]
     step = int(alike.steps[known[-1]])
     return breach(strength, _case(context, layers, worst, step))

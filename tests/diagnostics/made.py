@@ -1,165 +1,89 @@
-"""Windows made of numbers, for one rule alone; and small real runs, recorded and judged by all."""
+"""Made windows: columns of any family written step by step, judged by one rule without training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from otoscope.callbacks import (
-    Activations,
-    Gradients,
-    Head,
-    Initialization,
-    Inputs,
-    Symmetry,
-    attach,
-)
-from otoscope.diagnostics import judge
 from otoscope.diagnostics.fold import Fold
+from otoscope.diagnostics.rule import Verdict
 from otoscope.diagnostics.rules import RULES
-from otoscope.store import Column, Event, Finding, Frame, Meta, Schema, connect
-from torch import Tensor, nn
+from otoscope.store import Column, Event, Finding, Frame, Meta, Schema
 
-from .lab import digits
-
-RUN = "made-01"
-Rows = Mapping[str, Mapping[int, float]]
-"""By written column (`quantity` or `quantity/layer`): the values, by step."""
-
-
-def _column(name: str) -> Column:
-    quantity, _, layer = name.partition("/")
-    if not layer:
-        return Column("lr/0.0", "lr") if name == "lr" else Column.of(name)
-    group = "weight" if quantity in ("grad_sq", "weight_sq", "update_sq", "numel") else None
-    return Column.of(quantity, layer=layer, group=group)
-
-
-def frames_of(family: str, rows: Rows) -> tuple[Schema, list[Frame]]:
-    """Return schema and frames; a column that has no value at a step is NaN there."""
-    columns = tuple(_column(name) for name in rows)
-    schema = Schema(family, columns)
-    steps = sorted({step for values in rows.values() for step in values})
-    return schema, [
-        Frame(
-            family,
-            0,
-            1,
-            step,
-            1e9 + step,
-            schema.hash,
-            np.array([values.get(step, np.nan) for values in rows.values()], dtype=np.float32),
-        )
-        for step in steps
-    ]
+ADAM = {"name": "Adam", "lr": 1e-3, "betas": [0.9, 0.999]}
+SGD = {"name": "SGD", "lr": 0.1, "momentum": 0.0}
 
 
 class Made:
-    """One rule, folded over made numbers: its finding, or why it did not judge."""
+    """A run being judged by rules alone: `add` writes a family's samples, `judge` goes on."""
 
-    def __init__(
+    def __init__(self, *rules: str, **meta: Any) -> None:
+        chosen = [rule for rule in RULES if rule.id in rules]
+        told = Meta(**{"optimizers": [SGD], "batch_size": 64, **meta})
+        self.fold = Fold("made-01", told, {}, rules=chosen)
+        self.rules = chosen
+        self.step = 0
+
+    def add(
         self,
-        rule: str,
-        families: Mapping[str, Rows],
-        *,
-        steps: int = 300,
-        loss: Callable[[int], float] = lambda step: 2.0,
-        lr: Callable[[int], float] = lambda step: 0.1,
-        samples: int = 64,
-        events: Sequence[Event] = (),
-        **meta: Any,
+        family: str,
+        values: Mapping[str, Sequence[float] | np.ndarray],
+        steps: Sequence[int] | None = None,
+        layers: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
     ) -> None:
-        one = next(item for item in RULES if item.id == rule)
-        every = range(1, steps + 1)
-        train = {
-            "loss": {s: loss(s) for s in every},
-            "lr": {s: lr(s) for s in every},
-            "samples": dict.fromkeys(every, samples),
-        }
-        made = [frames_of(name, rows) for name, rows in {"train": train, **families}.items()]
-        self.fold = Fold(
-            RUN,
-            Meta(**{"optimizers": [{"name": "SGD", "lr": 0.1}], **meta}),
-            {schema.hash: schema for schema, _ in made},
-            rules=[one],
-        )
+        """Write columns of one length, and quantities per layer, at `steps`; at 1, 2, … where None."""
+        layered = layers or {}
+        columns = [Column.of(name, ranks="mean") for name in values]
+        columns += [
+            Column.of(name, layer=layer, group="weight") for name in layered for layer in layered[name]
+        ]
+        schema = Schema(family, tuple(columns))
+        self.fold.schemas[schema.hash] = schema
+        parts = [*values.values(), *(row for name in layered for row in layered[name].values())]
+        rows = np.stack([np.asarray(part, dtype=np.float64) for part in parts], axis=1)
+        at = range(1, len(rows) + 1) if steps is None else steps
         self.fold.push(
-            [frame for _, frames in made for frame in frames],
-            [Event("started", attempt=1, body={"world_size": 1}), *events],
+            [
+                Frame(family, 0, 1, step, 1e9 + step, schema.hash, row.astype(np.float32))
+                for step, row in zip(at, rows, strict=True)
+            ]
         )
+        if family == "train":
+            self.step = max(self.step, *at)
+
+    def judge(self, **ending: Any) -> list[Finding]:
+        """Judge all that was written, as of a run that has ended."""
+        event = Event("finished", step=self.step, body={"reason": "done"}, id="end")
+        self.fold.push(events=[event])
         self.fold.judge()
-        self.rule = rule
+        return self.fold.findings()
 
-    @property
-    def finding(self) -> Finding | None:
-        return next(iter(self.fold.findings()), None)
+    def why(self, rule: str) -> str:
+        """Return why a rule was not judged."""
+        return self.fold.coverage()[1][rule]
 
-    @property
-    def sure(self) -> Finding:
-        assert self.finding is not None, self.why
-        return self.finding
-
-    @property
-    def advice(self) -> Any:
-        assert self.sure.recommendation is not None
-        return self.sure.recommendation
-
-    @property
-    def why(self) -> str:
-        return self.fold.coverage()[1].get(self.rule, "")
+    def judged(self, rule: str) -> bool:
+        """Tell whether a rule could judge."""
+        return rule in self.fold.coverage()[0]
 
 
-def trained(
-    where: Path,
-    net: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    *,
-    data: tuple[Tensor, Tensor] | None = None,
-    loss: Callable[[Tensor, Tensor], Tensor] = nn.functional.cross_entropy,
-    steps: int = 120,
-    batch: int = 64,
-    order: Callable[[int], Tensor] | None = None,
-    validate: Callable[[int], Mapping[str, float] | None] = lambda step: None,
-    every: int = 5,
-) -> dict[str, Any]:
-    """Return what all rules say of a small run that was recorded as any other is."""
-    x, y = data or digits()
-    draw = torch.Generator().manual_seed(0)
-    recorder = attach(
-        net,
-        optimizer,
-        probes=[
-            Gradients(every=every), Activations(every=every), Inputs(every=every),
-            Initialization(), Symmetry(), Head(every=every),
-        ],
-        spool=where, verdict=False, strict=True, budget=1.0, max_steps=steps,
-    )  # fmt: skip
-    for step in range(1, steps + 1):
-        rows = torch.randint(len(x), (batch,), generator=draw) if order is None else order(step)
-        optimizer.zero_grad()
-        value = loss(net(x[rows]), y[rows])
-        value.backward()
-        optimizer.step()
-        recorder.step(value, batch, batch=(x[rows], y[rows]))
-        told = validate(step)
-        if told is not None:
-            recorder.validate(told)
-    recorder.finish()
-    run = str(recorder.run_id)
-    return judge(connect(where / run), run)
+def train(losses: Sequence[float] | np.ndarray, lr: float = 0.1, **more: Any) -> dict[str, Any]:
+    """Return the columns of `train`: the loss, a constant rate, and what is given besides."""
+    n = len(losses)
+    whole = {name: np.broadcast_to(value, n) for name, value in more.items()}
+    return {"loss": losses, "lr": np.full(n, lr), "samples": np.full(n, 64.0), **whole}
 
 
-def named(judged: dict[str, Any], rule: str) -> dict[str, Any]:
-    """Return the finding of a rule that is shown as a root cause."""
-    hidden = {item for finding in judged["findings"] for item in finding["caused"]}
-    found = [f for f in judged["findings"] if f["rule"] == rule and f["id"] not in hidden]
-    assert found, [(f["rule"], f["title"]) for f in judged["findings"]] or judged["not_judged"]
-    return found[0]
+def falling(n: int, begin: float = 2.3, end: float = 0.3, noise: float = 0.05) -> np.ndarray:
+    """Return losses that fall as a healthy run's, with the noise of batches."""
+    draw = np.random.default_rng(0)
+    return end + (begin - end) * np.exp(-np.arange(n) / 80) + noise * draw.standard_normal(n) ** 2
 
 
-def rules_of(judged: dict[str, Any]) -> set[str]:
-    """Return the rules that found something."""
-    return {finding["rule"] for finding in judged["findings"]}
+def flat(n: int, at: float = 2.3, noise: float = 0.05) -> np.ndarray:
+    """Return losses that stand still, with the noise of batches."""
+    return at + noise * np.random.default_rng(1).standard_normal(n)
+
+
+__all__ = ["ADAM", "SGD", "Made", "Verdict", "falling", "flat", "train"]
