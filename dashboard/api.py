@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from flask import Flask, Response, request
 
-from ..store import ConfigError, Event, OtoscopeError, RunInfo, StoreError
+from ..diagnostics.overriding import request as ask
+from ..diagnostics.overriding import set_number
+from ..store import ConfigError, Event, OtoscopeError, RunInfo, Store, StoreError
 from ..store.keys import checked_run_id
 from .cursor import LONGEST
 from .delta import Query, delta
-from .findings import checked_override, evidence_of, numbers_of, overrides_of
+from .findings import evidence_of, numbers_of
 from .replies import as_text, failure, failure_of, reply, reply_text
 from .shelf import Shelf
 
@@ -22,7 +23,7 @@ RUNS = 5000
 CURVES = 300
 """Rows that come with their small curve and the obstacles; older ones are seen rarely."""
 
-ACTIONS = ("acknowledged", "snoozed", "normal", "closed", "note", "override")
+ANSWERS = ("acknowledged", "snoozed", "normal", "note")
 TEXT = 4000
 """Characters of a note; names are cut at 200, tags at 50."""
 
@@ -91,10 +92,8 @@ def add_routes(server: Flask, shelf: Shelf, prefix: str) -> None:
 
     @server.post(f"{api}/<run>/events")
     def _event(run: str) -> Response:
-        body, info = body_of_request(), shelf.store().run(checked_run_id(run))
-        changed = overrides_of(shelf.store(), run) if body.get("kind") == "override" else {}
-        event = event_of(body, info, changed)
-        shelf.store().home.add_event(run, event)
+        body, store = body_of_request(), shelf.store()
+        event = write_event(store, store.run(checked_run_id(run)), body)
         shelf.forget()
         return reply({"event": event.to_json()}, 201)
 
@@ -132,22 +131,34 @@ def body_of_request() -> dict[str, Any]:
     return body
 
 
-def event_of(body: dict[str, Any], run: RunInfo, held: Mapping[str, Any] | None = None) -> Event:
-    """Return the event that a person's action becomes: what the fold obeys and replay repeats.
+def write_event(store: Store, run: RunInfo, body: dict[str, Any]) -> Event:
+    """Write what a person did as an event of a run, and return it.
 
-    `held`: the numbers of rules that are changed already.
+    Raises ConfigError for a kind that a page may not send, or a body without what it needs.
+    """
+    kind = body.get("kind")
+    if kind == "override":
+        return set_number(store, run.id, _text(body.get("key"), "key", 200), body.get("value"))
+    if kind == "closed":
+        finding = _text(body.get("finding"), "finding", 500)
+        return ask(store, run.id, "closed", {"finding": finding})
+    event = event_of(body, run)
+    store.home.add_event(run.id, event)
+    return event
+
+
+def event_of(body: dict[str, Any], run: RunInfo) -> Event:
+    """Return the event that a person's answer becomes: what the fold obeys and replay repeats.
 
     Raises ConfigError for a kind that a page may not send, or a body without what it needs.
     """
     kind, step = body.get("kind"), run.step
-    if kind not in ACTIONS:
-        raise ConfigError(f"kind must be one of {', '.join(ACTIONS)}, got {str(kind)[:40]!r}")
+    if kind not in ANSWERS:
+        known = ", ".join((*ANSWERS, "closed", "override"))
+        raise ConfigError(f"kind must be one of {known}, got {str(kind)[:40]!r}")
     if kind == "note":
         text = _text(body.get("text"), "text", TEXT)
         return Event("note", step, run.attempt, t=time.time(), body={"text": text})
-    if kind == "override":
-        change = checked_override(_text(body.get("key"), "key", 200), body.get("value"), held or {})
-        return Event("override", step, run.attempt, t=time.time(), body=change)
     told: dict[str, Any] = {"finding": _text(body.get("finding"), "finding", 500)}
     if kind == "snoozed":
         until = body.get("until_step")

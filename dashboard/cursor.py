@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from ..store.home import FIRST_EVENT
 
 LONGEST = 4096
-"""Characters; a cursor of ours has about 200."""
+"""Characters; a cursor of ours has about 200, and 8 more for each finding."""
+DIGEST = 6
+"""Letters of a finding's digest, 6 bits each: one change in 70 billion would not be seen."""
 
 
 @dataclass(slots=True)
@@ -19,7 +21,8 @@ class Cursor:
 
     `shape` changes with the attempt and the question asked, `parts` with the columns of a family:
     a cursor that differs in one of them cannot be continued. `judgement` tells whether the
-    judgement has to be sent again.
+    judgement has to be sent again, `findings` which of its findings the page has: a digest of
+    DIGEST letters each.
     """
 
     shape: str = ""
@@ -27,6 +30,7 @@ class Cursor:
     steps: dict[str, int] = field(default_factory=dict)
     parts: dict[str, str] = field(default_factory=dict)
     judgement: str = ""
+    findings: str = ""
 
     def encode(self) -> str:
         """Return the cursor in letters that need no quoting in a URL.
@@ -34,7 +38,7 @@ class Cursor:
         >>> Cursor.decode(Cursor("a", "3-0", {"train": 7}).encode()).steps
         {'train': 7}
         """
-        held = [self.shape, self.event, self.steps, self.parts, self.judgement]
+        held = [self.shape, self.event, self.steps, self.parts, self.judgement, self.findings]
         body = json.dumps(held, separators=(",", ":"))
         return base64.urlsafe_b64encode(body.encode()).decode().rstrip("=")
 
@@ -51,18 +55,23 @@ class Cursor:
             body = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
         except (ValueError, binascii.Error, RecursionError):
             return None
-        if not (isinstance(body, list) and len(body) == 5):
+        if not (isinstance(body, list) and len(body) == 6):
             return None
-        shape, event, steps, parts, judgement = body
+        shape, event, steps, parts, judgement, findings = body
         sound = (
-            all(isinstance(part, str) for part in (shape, event, judgement))
+            all(isinstance(part, str) for part in (shape, event, judgement, findings))
             and isinstance(steps, dict)
             and all(type(step) is int and 0 <= step < 2**53 for step in steps.values())
             and isinstance(parts, dict)
             and all(isinstance(part, str) for part in parts.values())
             and is_event_id(event)
         )
-        return cls(shape, event, steps, parts, judgement) if sound else None
+        return cls(shape, event, steps, parts, judgement, findings) if sound else None
+
+    def has(self, finding: str) -> bool:
+        """Tell whether the page has a finding, by its digest."""
+        known = range(0, len(self.findings), DIGEST)
+        return any(self.findings[at : at + DIGEST] == finding for at in known)
 
 
 def is_event_id(text: str) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
+import base64
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from ..diagnostics import summary
 from ..store import ConfigError, Meta, RunInfo, Schema, Series, Store, StreamName
 from ..store.deriving import needs, written
 from ..store.schemas import FAMILY_ORDER, dumps, family_order, plain
-from .cursor import Cursor
+from .cursor import DIGEST, Cursor
 from .numbers import as_json
 from .ranks import rank_rows
 
@@ -163,13 +164,24 @@ def delta(
 
 
 def _judgement(store: Store, run: str, cursor: Cursor) -> dict[str, Json]:
-    """Return the judgement's keys where they are not as the cursor has them, and note it there."""
-    judged = plain(summary(store, run))
-    digest = _digest(dumps(judged))
+    """Return the judgement's keys where they are not as the cursor has them, and note it there.
+
+    Of a finding that the page has already, only the id is sent.
+    """
+    judged = summary(store, run)
+    texts = [dumps(finding) for finding in judged["findings"]]
+    rest = {key: judged.get(key) for key in JUDGEMENT if key != "findings"}
+    digest = _digest(dumps(rest), texts)
     if digest == cursor.judgement:
         return {}
-    cursor.judgement = digest
-    return {key: judged.get(key) for key in JUDGEMENT}
+    short = [base64.b64encode(blake2b(text.encode(), digest_size=6).digest()) for text in texts]
+    digests = [made.decode()[:DIGEST] for made in short]
+    findings = [
+        found["id"] if cursor.has(made) else found
+        for found, made in zip(judged["findings"], digests, strict=True)
+    ]
+    cursor.judgement, cursor.findings = digest, "".join(digests)
+    return {**rest, "findings": findings}
 
 
 def _parts(schemas: Iterable[Schema], query: Query) -> list[_Part]:
@@ -228,7 +240,7 @@ def _continues(cursor: Cursor, shape: str, digests: dict[str, str]) -> bool:
 
 
 def _digest(*parts: Any) -> str:
-    return hashlib.blake2b(repr(parts).encode(), digest_size=6).hexdigest()
+    return blake2b(repr(parts).encode(), digest_size=6).hexdigest()
 
 
 def _watermark(

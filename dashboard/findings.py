@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from ..diagnostics import catalogue
 from ..diagnostics.evidence import evidence_charts
+from ..diagnostics.overriding import numbers_in_force
 from ..diagnostics.ranges import SEVERITIES, allowed
-from ..diagnostics.thresholds import checked_key, load
 from ..store import ConfigError, Store
 from ..store.schemas import plain
 
@@ -49,7 +48,9 @@ def numbers_of(store: Store, run: str, rule: str) -> dict[str, Any]:
     info = next((row for row in catalogue() if row.id == rule), None)
     if info is None:
         raise ConfigError(f"there is no rule {rule[:80]!r}; `otoscope rules` lists them")
-    changed = overrides_of(store, run)
+    store.run(run)
+    changed = {**numbers_in_force(store, run), **_waiting(store, run)}
+    changed = {key: value for key, value in changed.items() if value is not None}
     numbers = {
         name: changed.get(f"{rule}.{name}", default) for name, default in info.thresholds.items()
     }
@@ -67,26 +68,10 @@ def numbers_of(store: Store, run: str, rule: str) -> dict[str, Any]:
     return plain({"rule": rule, "document": info.what, "numbers": rows})
 
 
-def overrides_of(store: Store, run: str) -> dict[str, Any]:
-    """Return the numbers that were changed for a run: of otoscope.toml, then by events, the last of each."""
-    settings = store.judgement(run).state.get("settings") or {}
-    held: dict[str, Any] = {**settings.get("project", {}), **settings.get("overrides", {})}
-    project = settings.get("project", {})
-    for event in store.events(run):
-        if event.kind == "override":
-            key, value = str(event.body.get("key")), event.body.get("value")
-            held[key] = project.get(key) if value is None else value
-    return {key: value for key, value in held.items() if value is not None}
-
-
-def checked_override(key: str, value: Any, held: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the body of an `override` event; None takes a change back.
-
-    `held`: what else was changed, `k` being held against the `n` in force. Raises ConfigError with
-    the key, what was got and what is allowed.
-    """
-    own = {row.id: row.thresholds for row in catalogue()}
-    rule, _ = checked_key(key, own)
-    if value is not None:
-        load(rule, {**held, key: value}, own[rule])
-    return {"key": key, "value": value}
+def _waiting(store: Store, run: str) -> dict[str, Any]:
+    """Return what was set by a person: as events tell it, also where nobody has judged since."""
+    return {
+        str(event.body.get("key")): event.body.get("value")
+        for event in store.events(run)
+        if event.kind == "override"
+    }

@@ -99,8 +99,10 @@ def evidence_chart(chart: Chart, first: int, last: int) -> str:
         f'<path class="during" d="M{left:.1f} {top}H{max(right, left + 2):.1f}V{height - bottom}H{left:.1f}z"/>',
         plot.grid(exponents=chart.log),
     ]
-    for place in range(drawn.shape[1]):
-        parts.append(f'<path class="line l{place % 3}" d="{plot.path(steps, drawn[:, place])}"/>')
+    parts += [
+        f'<path class="line l{place % 3}" d="{plot.path(steps, drawn[:, place])}"/>'
+        for place in range(drawn.shape[1])
+    ]
     for threshold in chart.thresholds:
         y = plot.y(float(size(threshold)))
         parts.append(f'<path class="threshold" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')

@@ -155,6 +155,7 @@ def _chart(
         for item in items
         if _number(item["step"]) and _number(item["value"]) and _number(item["threshold"])
     ]
+    lines = [_short(name, quantity) for name in lines]
     if quantity in SQUARES:
         values, shown = _root(values), _root(shown)
         seen = [[step, float(_root(np.array(value)))] for step, value in seen]
@@ -186,6 +187,20 @@ def _lines(read: Series, finding: Mapping[str, Json]) -> tuple[list[str], np.nda
     middle[measured] = np.nanmedian(finite[measured], axis=1)
     names = [f"median of {len(read.columns)}", *(read.columns[i] for i in known)]
     return names, np.column_stack([middle, values[:, known]])
+
+
+def _short(line: str, quantity: str) -> str:
+    """Return a line's name without what the chart's title says already: the layer, the rank.
+
+    >>> _short("dead/features.3", "dead"), _short("step_seconds@2", "step_seconds")
+    ('features.3', 'rank 2')
+    """
+    rest = line.removeprefix(quantity)
+    if rest == line:
+        return line.replace("_", " ")
+    if rest.startswith("@"):
+        return f"rank {rest[1:]}"
+    return rest.removeprefix("/") or SQUARES.get(quantity, quantity).replace("_", " ")
 
 
 def _named(column: str, finding: Mapping[str, Json]) -> bool:

@@ -2,6 +2,7 @@
 (function (o) {
   "use strict";
   const DONE = ["rollback", "stop", "inspect", "shuffle", "remove_softmax", "distributed_sampler", "params", "optimizer"]; // orders, not values
+  const FEW = 3; // checks not judged that are told unasked
   const LONG = 8; // lines of a snippet that are shown unasked
   const STATES = {
     needs_action: { word: "Needs action", icon: "critical" },
@@ -45,7 +46,7 @@
       o.h("div", { class: "row tight buttons" },
         o.h("button", { class: "button accent", onclick: () => model.showOnCharts(finding) }, "Show on charts"),
         o.answers(finding, model, act),
-        o.h("a", { class: "more", href: o.findingLink(model.id, finding.id) }, "Evidence")));
+        o.h("a", { class: "more", href: o.findingLink(model.id, finding.id) }, "Evidence and charts")));
     return card;
   };
 
@@ -121,7 +122,7 @@
     const chips = finding.caused.map((id) => {
       const other = model.findings.find((item) => item.id === id);
       const words = other ? other.title : o.words(id.split(":")[0]);
-      return o.h("span", { class: "chip" }, o.rich(words));
+      return o.h("a", { class: "chip", href: o.findingLink(model.id, id) }, o.rich(words));
     });
     return chips.length ? o.h("div", { class: "caused" }, o.h("span", { class: "dim" }, "Caused by it"), chips) : null;
   }
@@ -161,6 +162,8 @@
         o.h("span", { class: "dim" }, share > 0 ? `costs ${o.percent(share)} of this run` : "cost not measured yet")),
       o.h("p", { class: "dim" }, model.judged.length
         ? `${o.many(model.judged.length, "check")} judged: ${model.judged.map(o.rule).join(", ")}.` : "Nothing could be judged yet."),
-      missing.length ? o.h("p", {}, "Not judged: ", missing.map(([rule, why]) => `${o.rule(rule)} (${why})`).join(" · ")) : null);
+      missing.length > FEW ? o.h("details", {}, o.h("summary", {}, `${missing.length} not judged, and why`),
+        o.h("ul", { class: "missing" }, missing.map(([rule, why]) => o.h("li", {}, o.h("strong", {}, o.rule(rule)), `: ${why}`)))) : null,
+      missing.length && missing.length <= FEW ? o.h("p", {}, "Not judged: ", missing.map(([rule, why]) => `${o.rule(rule)} (${why})`).join(" · ")) : null);
   };
 })((window.otoscope = window.otoscope || {}));

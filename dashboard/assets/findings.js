@@ -26,7 +26,7 @@
       if (changed.data) o.redraw(loss.canvas);
       const none = model.findings.length === 0;
       table.hidden = none;
-      lanes.hidden = none;
+      timeline.hidden = none;
       o.fill(said, [model.state, model.verdict, model.run.status, model.marked().map((f) => f.severity)], () => o.verdict(model));
       o.fill(empty, [none, model.judged, model.notJudged], () => (none ? nothing(model) : null));
       draw();
@@ -66,10 +66,10 @@
   /** What the page says of a run without a finding. */
   function nothing(model) {
     const judged = model.judged.length;
-    return o.h("section", { class: "card" },
+    return [o.h("section", { class: "card" },
       o.h("h2", {}, judged ? "No finding" : "Nothing could be judged yet"),
-      o.h("p", { class: "dim" }, judged ? `${o.many(judged, "check")} judged this run and none had anything to say.` : "Checks begin when their first samples have come."),
-      o.judgedCard(model));
+      o.h("p", { class: "dim" }, judged ? `${o.many(judged, "check")} judged this run and none had anything to say. What it cannot see is told below.` : "Checks begin when their first samples have come.")),
+    o.judgedCard(model)];
   }
 
   const rules = (model) => [...new Set(model.findings.map((finding) => finding.rule))].sort();

@@ -46,8 +46,12 @@
       this.events.push(...answer.events);
       const judged = "findings" in answer;
       if (judged) {
+        const had = new Map(this.findings.map((finding) => [finding.id, finding]));
+        // one that did not change is named by its id alone
+        answer.findings = (answer.findings || []).map((told) => (typeof told === "string" ? had.get(told) : told));
+        if (answer.findings.includes(undefined)) { this.cursor = ""; answer.findings = answer.findings.filter(Boolean); }
         Object.assign(this, { state: answer.state, verdict: answer.verdict, obstacles: answer.obstacles || {},
-          findings: answer.findings || [], judged: answer.judged || [], notJudged: answer.not_judged || {} });
+          findings: answer.findings, judged: answer.judged || [], notJudged: answer.not_judged || {} });
       }
       return { judged: judged || answer.events.length > 0 || answer.reset, data: answer.reset || Object.keys(answer.series).length > 0 };
     }

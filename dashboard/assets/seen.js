@@ -23,7 +23,23 @@
 
     table() { return this.held; }
 
-    scaleOf(lines, first, last) { return (this.y = super.scaleOf(lines, first, last)); }
+    /** Thresholds and what was seen are always in sight; a blow-up's last values may be cut. */
+    scaleOf(lines) {
+      const usable = (v) => Number.isFinite(v) && (!this.log || v > 0);
+      const all = lines.flatMap((line) => line.values).filter(usable);
+      const must = [...this.chart.thresholds, ...this.chart.points.map((point) => point[1])].filter(usable);
+      const kept = [...must, o.quantile(all, all.length > 100 ? 0.005 : 0), o.quantile(all, all.length > 100 ? 0.985 : 1)];
+      let low = Math.min(...kept), high = Math.max(...kept);
+      if (this.log) { low /= 1.3; high *= 1.3; } else {
+        const pad = (high - low || Math.abs(high) || 1) * 0.08;
+        low = low >= 0 && low - pad < 0 ? 0 : low - pad;
+        high += pad;
+      }
+      this.y = o.scale(low, high, this.height - 24, 18, this.log);
+      this.y.ends = [low, high];
+      this.y.beyond = all.length ? all.reduce((a, b) => Math.max(a, b)) : 0;
+      return this.y;
+    }
 
     drawEvents(context, table, xs) {
       super.drawEvents(context, table, xs);

@@ -13,7 +13,12 @@ def encoded(body: object) -> str:
 
 def test_a_cursor_comes_back_as_it_was():
     cursor = Cursor(
-        "abc", "1700000000000-3", {"train": 900, "gradients": 890}, {"train": "c"}, "d1"
+        "abc",
+        "1700000000000-3",
+        {"train": 900, "gradients": 890},
+        {"train": "c"},
+        "d1",
+        "abcdef012345",
     )
 
     assert Cursor.decode(cursor.encode()) == cursor
@@ -29,15 +34,17 @@ def test_a_cursor_comes_back_as_it_was():
         "a" * 100_000,
         encoded({}),
         encoded([]),
-        encoded(["a", "1-0", {"train": -1}, {}, ""]),
-        encoded(["a", "1-0", {"train": 1.5}, {}, ""]),
-        encoded(["a", "1-0", {"train": True}, {}, ""]),
-        encoded(["a", "1-0", {"train": 2**60}, {}, ""]),
-        encoded(["a", "+", {}, {}, ""]),
-        encoded(["a", "1-0-0", {}, {}, ""]),
-        encoded([1, "1-0", {}, {}, ""]),
-        encoded(["a", "1-0", {}, {"train": 1}, ""]),
-        encoded(["a", "1-0", {}, [], ""]),
+        encoded(["a", "1-0", {"train": -1}, {}, "", ""]),
+        encoded(["a", "1-0", {"train": 1.5}, {}, "", ""]),
+        encoded(["a", "1-0", {"train": True}, {}, "", ""]),
+        encoded(["a", "1-0", {"train": 2**60}, {}, "", ""]),
+        encoded(["a", "+", {}, {}, "", ""]),
+        encoded(["a", "1-0-0", {}, {}, "", ""]),
+        encoded([1, "1-0", {}, {}, "", ""]),
+        encoded(["a", "1-0", {}, {"train": 1}, "", ""]),
+        encoded(["a", "1-0", {}, [], "", ""]),
+        encoded(["a", "1-0", {}, {}, "", 7]),
+        encoded(["a", "1-0", {}, {}, ""]),
         base64.urlsafe_b64encode(b"[" * 2000).decode(),
     ],
 )

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 from otoscope.diagnostics import judge, render_report
 from otoscope.diagnostics.charts import heatmap, loss_chart
+from otoscope.diagnostics.evidence import evidence_charts
 from otoscope.store import Event, MemoryHome, Store
 
 from .lab import RUN, Lab
@@ -65,7 +66,10 @@ def test_a_report_shows_the_finding_with_its_value_and_what_was_judged(faulty: L
     assert "May be normal" in page
     assert "Verify" in page
     assert "checks judged" in page
-    assert page.count("<svg") == 2
+    drawn = sum(len(evidence_charts(store, RUN, item)) for item in judged["findings"])
+    assert drawn >= 1
+    assert page.count("<svg") == 2 + drawn
+    assert page.count('class="threshold"') >= 1
 
 
 def test_names_from_a_run_are_escaped(healthy: Lab) -> None:
