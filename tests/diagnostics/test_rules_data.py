@@ -11,7 +11,7 @@ from otoscope.store import Event
 from torch import nn
 
 from .lab import digits, mlp
-from .made import Made, named, rules_of, trained
+from .told import Made, named, rules_of, trained
 
 SGD, Adam = torch.optim.SGD, torch.optim.Adam
 SCALE = {"mean": 0.0, "std": 1.0, "min": -3.0, "max": 3.0, "non_finite": 0.0}

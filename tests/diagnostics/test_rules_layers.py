@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from .lab import mlp
-from .made import Made, named, rules_of, trained
+from .told import Made, named, rules_of, trained
 
 SGD, Adam = torch.optim.SGD, torch.optim.Adam
 
