@@ -259,6 +259,10 @@ def check(body: Mapping[str, Any]) -> None:
                 allowed = set(inspect.signature(part).parameters) | {"most"}
                 if odd := sorted(set(rest) - allowed):
                     raise KeyError(f"{kind} {named(body[key])[0]!r} takes no {', '.join(odd)}")
+    for key in ("act", "norm"):
+        kind = named(body["net"])[1].get(key)
+        if named(body["net"])[0] == "mlp" and kind is not None and not hasattr(nn, str(kind)):
+            raise KeyError(f"torch.nn has no {kind!r}; write {key} as torch does")
     datasets.check(body["data"])
     for spec in starting.changes(body["spoil"]):
         chosen("spoiler", SPOILERS, spec)
