@@ -92,9 +92,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "folk": folk,
         "mended": clear and share(advised) >= MENDED,
         "folk_mended": {name: clear and closed >= MENDED for name, closed in folk.items()},
-        "worse": bool(
-            lost.mean() > max(WORSE * standard_error(lost.tolist()), 0.02 * abs(gap), 1e-6)
-        ),
+        "worse": bool(lost.mean() > max(WORSE * standard_error(lost.tolist()), 1e-6)),
         "parameters": sorted({str(row.get("parameter", "-")) for row in rows}),
         "why_not": sorted({row["why_not"] for row in rows} - {""}),
     }
