@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ..store import Evidence, Finding, Recommendation
@@ -38,11 +38,22 @@ class Entry:
     held: int | None = None
     quiet_until: int = 0
     finding: str | None = None
-    case: dict[str, Json] | None = None
+    case: Case | dict[str, Json] | None = None
+    """Of the last breach, until it fires; as JSON once it was stored."""
     severity: str = ""
     """Of the last breach."""
     strength: float = 0.0
     """Effect over threshold at the last evaluation that could judge."""
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the entry as a JSON object."""
+        body = {name: getattr(self, name) for name in _ENTRY}
+        if isinstance(self.case, Case):
+            body["case"] = self.case = plain(asdict(self.case))  # dear: once a case
+        return body
+
+
+_ENTRY = tuple(item.name for item in fields(Entry))
 
 
 class Engine:
@@ -65,7 +76,7 @@ class Engine:
 
     def to_json(self) -> dict[str, Json]:
         """Return the entries as a JSON object."""
-        return {rule: plain(asdict(entry)) for rule, entry in self.entries.items()}
+        return {rule: entry.to_json() for rule, entry in self.entries.items()}
 
     def entry(self, rule: str) -> Entry:
         """Return where a rule stands."""
@@ -164,7 +175,8 @@ class Engine:
             raise ValueError("a breach needs a case that says what was seen")
         if not any(entry.recent):
             entry.onset = step if case.onset is None else case.onset
-        entry.breached, entry.case = step, plain(asdict(case))
+        entry.breached = step
+        entry.case = case if entry.finding is None else None
         entry.severity = case.severity or thresholds.severity
 
     def _fire_unless_held(
@@ -193,7 +205,7 @@ class Engine:
                 return
 
     def _fire(self, rule: str, entry: Entry, severity: Any, attempt: int, step: int) -> None:
-        case = _case(entry.case or {})
+        case = _case(entry.case)
         finding = Finding(
             id=f"{rule}:{case.scope}:{attempt}:{entry.onset}",
             run=self.run,
@@ -210,6 +222,7 @@ class Engine:
         self.findings = [item for item in self.findings if item.id != finding.id]
         self.findings = [*self.findings, finding][-KEPT_FINDINGS:]
         entry.state, entry.calm, entry.held, entry.finding = "firing", 0, None, finding.id
+        entry.case = None
         hang(self.findings, finding)
         gather(self.findings, finding)
 
@@ -217,8 +230,8 @@ class Engine:
         self, entry: Entry, verdict: Verdict, thresholds: Thresholds, step: int
     ) -> None:
         finding = self._finding(entry)
-        if finding is None:
-            entry.state = "fine"
+        if finding is None:  # let go, as there were too many
+            entry.state, entry.recent, entry.finding = "fine", [], None
             return
         finding.stale = False
         elsewhere = verdict.case is not None and verdict.case.scope != finding.scope
@@ -238,13 +251,16 @@ class Engine:
         return next((item for item in self.findings if item.id == entry.finding), None)
 
 
-def _case(body: Mapping[str, Json]) -> Case:
-    fields = dict(body)
-    fields["because"] = tuple(Evidence(**item) for item in body["because"])
-    fields["recommendation"] = Recommendation(**body["recommendation"])
+def _case(told: Case | Mapping[str, Json] | None) -> Case:
+    if isinstance(told, Case):
+        return told
+    body = told or {}
+    kept = dict(body)
+    kept["because"] = tuple(Evidence(**item) for item in body["because"])
+    kept["recommendation"] = Recommendation(**body["recommendation"])
     for name in ("layers", "ranks", "not_measured"):
-        fields[name] = tuple(body[name])
-    return Case(**fields)
+        kept[name] = tuple(body[name])
+    return Case(**kept)
 
 
 def _say(finding: Finding, case: Case) -> None:

@@ -14,6 +14,9 @@ import numpy as np
 from ..store import Frame, Schema
 from .rank_windows import MOST_COLUMNS, NO_RANKS, RankSamples, RankTable
 
+KEPT_READS = 64
+"""Answers that are kept for the next rule that asks the same: those of a point or two."""
+
 KEPT_STEPS = 2000
 """Steps behind the point that are kept: no rule may ask for a larger span."""
 
@@ -37,7 +40,10 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class LayerSamples:
-    """One quantity of every layer: `steps` int64[n], `values` float64[n, layers], `layers` names."""
+    """One quantity of every layer: `steps` int64[n], `values` float64[n, layers], `layers` names.
+
+    Both arrays are read-only: rules share them.
+    """
 
     steps: np.ndarray
     values: np.ndarray
@@ -55,6 +61,8 @@ class Table:
     steps: np.ndarray = field(init=False)
     rows: np.ndarray = field(init=False)
     count: int = 0
+    grown: int = 0
+    """Rows that ever came, and changes of the schema: another number is another content."""
     _layers: dict[tuple[str, str | None], tuple[np.ndarray, tuple[str, ...]]] = field(
         default_factory=dict
     )
@@ -69,6 +77,7 @@ class Table:
         self.steps[self.count] = step
         self.rows[self.count] = values
         self.count += 1
+        self.grown += 1
 
     def _make_room(self, step: int) -> None:
         first = int(np.searchsorted(self.steps[: self.count], step - KEPT_STEPS, side="left"))
@@ -86,6 +95,7 @@ class Table:
             if name in self.schema.index:
                 rows[:, place] = self.rows[:, self.schema.index[name]]
         self.schema, self.rows = schema, rows
+        self.grown += 1
         self._layers.clear()
 
     def of_layers(self, quantity: str, group: str | None) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -115,6 +125,9 @@ class History:
     tables: dict[str, Table] = field(default_factory=dict)
     by_rank: dict[str, RankTable] = field(default_factory=dict)
     _lone: dict[str, int] = field(default_factory=dict)
+    _read: dict[tuple[str, str, str | None, int, int], tuple[int, LayerSamples]] = field(
+        default_factory=dict, repr=False
+    )
 
     def add(self, frames: Sequence[Frame], schemas: Mapping[str, Schema]) -> None:
         """Take the frames of one family at one step, one a rank, sorted by rank."""
@@ -202,10 +215,19 @@ class History:
         table = self.tables.get(family)
         if table is None:
             return NO_LAYERS
-        places, names = table.of_layers(quantity, group)
         low, high = np.searchsorted(table.steps[: table.count], [after, upto], side="right")
-        values = table.rows[low:high][:, places].astype(np.float64)
-        return LayerSamples(table.steps[low:high].copy(), values, names)
+        # several rules ask for the same at a point; `grown` tells one point's answers from another's
+        key = (family, quantity, group, int(low), int(high))
+        kept, grown = self._read.get(key), table.grown
+        if kept is None or kept[0] != grown:
+            places, names = table.of_layers(quantity, group)
+            values = table.rows[low:high][:, places].astype(np.float64)
+            steps = table.steps[low:high].copy()
+            steps.flags.writeable = values.flags.writeable = False
+            if len(self._read) >= KEPT_READS:
+                self._read.clear()
+            kept = self._read[key] = (grown, LayerSamples(steps, values, names))
+        return kept[1]
 
 
 def _seeded(table: Table, lone: int | None) -> RankTable:

@@ -78,8 +78,9 @@ def _still(
             told.setdefault(str(entry["layer"]), []).append(bool(entry.get("optimized", True)))
     left_out, cut_off, no_step = [], [], []
     ran = _ran(window)
-    for i, layer in enumerate(layers):
-        if not (updates[:, i] == 0).all() or layer not in told:
+    for i in np.flatnonzero((updates == 0).all(axis=0)).tolist():
+        layer = layers[i]
+        if layer not in told:
             continue
         seen = (
             gradients.values[:, gradients.layers.index(layer)] if layer in gradients.layers else []
