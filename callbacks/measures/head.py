@@ -92,6 +92,24 @@ def loss_as_logits(outputs: Outputs) -> Tensor:
     return torch.where(binary, loss, math.nan)
 
 
+def loss_as_probabilities(outputs: Outputs) -> Tensor:
+    """Return the mean negative logarithm of what the outputs give the labels, a float32 scalar.
+
+    What a loss is that takes them for probabilities; where all are alike it is that of logits, too.
+
+    >>> round(loss_as_probabilities(Outputs(torch.full((4, 10), 0.1), torch.arange(4))).item(), 3)
+    2.303
+    """
+    rows, labels = outputs.rows, outputs.labels
+    if outputs.classes == 1:
+        given = torch.where(labels > 0.5, rows[:, 0], 1 - rows[:, 0])
+        return -given.clamp(min=1e-12).log().mean()
+    inside = (labels >= 0) & (labels < outputs.classes)
+    given = rows.gather(1, labels.clamp(0, outputs.classes - 1)[:, None])[:, 0]
+    logs = torch.where(inside, given.clamp(min=1e-12).log(), 0.0)
+    return -logs.sum() / inside.sum()
+
+
 def class_counts(outputs: Outputs) -> tuple[Tensor, Tensor]:
     """Return how often each class is predicted and how often it is right, both float32[classes].
 

@@ -17,6 +17,7 @@ from ..measures.head import (
     entropy,
     head_outputs,
     loss_as_logits,
+    loss_as_probabilities,
     probability_rows,
 )
 from .forwards import Forwards, is_compiled, is_real, seconds_of_a_pass
@@ -27,6 +28,7 @@ from .probe import COLD, Probe, ProbeOffError, Training, clock
 QUANTITIES = (
     "probability_rows",
     "as_logits",
+    "as_probabilities",
     "predicted_entropy",
     "label_entropy",
     "never_predicted",
@@ -47,7 +49,8 @@ class Head(Probe):
 
     `probability_rows`: share of rows that are non-negative and sum to 1. `as_logits`: the
     cross-entropy that the outputs have as logits, over the loss that the step had: where it is 1, the
-    loss takes them for logits, whatever they are. `predicted_entropy`, `label_entropy`: of the classes
+    loss takes them for logits, whatever they are; `as_probabilities`: the same of the negative logarithm
+    of what they give the labels. `predicted_entropy`, `label_entropy`: of the classes
     predicted, and of the labels, over the last eight samples, in nats; `never_predicted`: classes
     among the labels that no row of them was given to; `rows` in them. `class_share_<c>`: share of each
     class in all labels seen, of at most 64.
@@ -125,7 +128,8 @@ class Head(Probe):
                 return [math.nan] * (len(QUANTITIES) + self._classes)
             half = output.dtype in (torch.float16, torch.bfloat16)
             share = probability_rows(found, ROUNDED if half else EXACT)
-            numbers = [share, self._ratio(loss_as_logits(found))]
+            taken = [loss_as_logits(found), loss_as_probabilities(found)]
+            numbers = [share, *map(self._ratio, taken)]
             return torch.stack([*numbers, *self._predicted(found)]).float()
 
     def _ratio(self, loss: Tensor) -> Tensor:

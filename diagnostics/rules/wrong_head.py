@@ -43,7 +43,11 @@ def _twice(window: Window, context: Context) -> Verdict:
     numbers = context.thresholds
     rows = window.samples("head", "probability_rows", count=numbers.window, span=numbers.span)
     ratio = window.samples("head", "as_logits", count=numbers.window, span=numbers.span)
+    other = window.samples("head", "as_probabilities", count=numbers.window, span=numbers.span)
     known = np.isfinite(rows.values) & np.isfinite(ratio.values)
+    if len(other) == len(rows):  # before anything is learned both losses are that of guessing
+        alike = np.abs(other.values - 1) < numbers["apart"]
+        known &= ~(alike & (np.abs(ratio.values - 1) < numbers["apart"]))
     if known.sum() < numbers.min_samples:
         return unknown("too few outputs were compared with their labels")
     like = (rows.values[known] > numbers["rows"]) & (
