@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ..store import OtoscopeError
+from .compare import compare
 from .daemon import daemon
 from .dashboard import dashboard
 from .demo import demo
@@ -62,7 +63,7 @@ def cli() -> None:
 
 
 COMMANDS = (
-    *(up, demo, runs, show, diagnose, report),
+    *(up, demo, runs, show, diagnose, report, compare),
     *(export, replay_command, prune, rules, doctor, daemon, dashboard),
 )
 for command in COMMANDS:

@@ -17,6 +17,10 @@ from rich.text import Text
 from ..store.schemas import plain
 
 COLOURS = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
+WHOLE = 5
+"""Open findings that are printed with their whole argument."""
+LINES = 20
+"""Further ones, a line each."""
 SIGNS = {"critical": "✖", "warning": "▲", "info": "●"}
 
 
@@ -117,20 +121,49 @@ def print_run(run: dict[str, Any]) -> None:
     titles = {finding["id"]: finding["title"] for finding in findings}
     caused = {name for finding in findings for name in finding.get("caused", [])}
     roots = [finding for finding in findings if finding["id"] not in caused]
-    for finding in roots:
+    whole = [finding for finding in roots if _is_open(finding)][:WHOLE]
+    whole = whole or roots[:1]
+    for finding in whole:
         out.print()
         _print_finding(out, finding, titles)
+    further = [finding for finding in roots if finding not in whole]
+    if further:
+        out.print()
+        _print_further(out, further)
     out.print()
     for line in obstacle_lines(run.get("obstacles") or {}):
         out.print(Text(line))
     judged, not_judged = run.get("judged", []), run.get("not_judged", {})
     out.print(Text("Judged: " + (", ".join(judged) or "nothing"), style="dim"))
+    reasons: dict[str, list[str]] = {}
     for rule, why in sorted(not_judged.items()):
-        out.print(Text(f"Not judged: {rule}: {why}", style="dim"))
+        reasons.setdefault(why, []).append(rule)
+    for why, rules in reasons.items():
+        out.print(Text(f"Not judged: {', '.join(rules)}: {why}", style="dim"))
     for gap in run.get("missed", []):
         steps = f"steps {gap['from']:,} to {gap['to']:,}"
         why = "their samples were lost, or are not kept any more"
         out.print(Text(f"Not judged: {steps} (attempt {gap['attempt']}): {why}", style="dim"))
+
+
+def _is_open(finding: dict[str, Any]) -> bool:
+    return finding.get("state") == "firing" and not finding.get("acknowledged")
+
+
+def _print_further(out: Console, findings: list[dict[str, Any]]) -> None:
+    """Print a line each of what is over, was put aside, or is one of many."""
+    for finding in findings[:LINES]:
+        state = str(finding.get("state"))
+        if finding.get("acknowledged"):
+            state = "put aside"
+        elif finding.get("closed"):
+            state = "closed by hand"
+        steps = f"steps {finding['first_step']:,}–{finding.get('last_step', 0):,}"
+        became = f", {finding['outcome']}" if finding.get("outcome") else ""
+        line = severity_text(finding["severity"])
+        out.print(line.append(f"  {finding['title']}  ({state}, {steps}{became})", style="dim"))
+    if len(findings) > LINES:
+        out.print(Text(f"… and {len(findings) - LINES} further findings (--json has all)"))
 
 
 def obstacle_lines(obstacles: dict[str, Any]) -> list[str]:
@@ -160,13 +193,18 @@ def _print_finding(out: Console, finding: dict[str, Any], titles: dict[str, str]
     head.append(f"  {finding['title']}{state}", style="bold")
     out.print(head)
     rows: list[tuple[str, str]] = [("Rule", f"{finding['rule']}, step {finding['first_step']}")]
+    ranks = ", ".join(map(str, finding.get("ranks", [])))
+    rows.append(("Ranks", ranks))
     seen = "; ".join(item["text"] for item in finding.get("because", []))
     rows.append(("Seen", seen))
+    from ..diagnostics.null_rates import outcome_words
+
     advice = finding.get("recommendation")
     if advice:
         rows += _advice_rows(advice)
     rows += [
         ("Why", finding.get("why", "")),
+        ("Outcome", outcome_words(finding)),
         ("May be normal", finding.get("may_be_normal", "")),
         ("Not measured", ", ".join(finding.get("not_measured", []))),
         (
@@ -186,17 +224,26 @@ def _print_finding(out: Console, finding: dict[str, Any], titles: dict[str, str]
 
 
 def _advice_rows(advice: dict[str, Any]) -> list[tuple[str, str]]:
-    current = "" if advice.get("current") is None else f"{number(advice['current'])} → "
+    from ..diagnostics.proposals import value_words
+
+    def said(parameter: str, value: Any) -> str:
+        plain = not isinstance(value, dict | list)
+        return number(value) if plain else value_words(parameter, value).replace("`", "")
+
+    parameter = str(advice["parameter"])
+    current = "" if advice.get("current") is None else f"{said(parameter, advice['current'])} → "
     low_high = advice.get("range")
     between = f"{number(low_high[0])}–{number(low_high[1])}, " if low_high else ""
     rows = [
         (
             "Set",
-            f"{advice['parameter']} {current}{number(advice['proposed'])} "
+            f"{parameter} {current}{said(parameter, advice['proposed'])} "
             f"({between}{advice.get('basis', '')})",
         )
     ]
     together, instead = advice.get("also", []), advice.get("alternatives", [])
-    rows += [("And", f"{it['parameter']} {number(it['proposed'])}") for it in together]
-    rows += [("Or", f"{it['parameter']} {number(it['proposed'])}") for it in instead]
+    for word, others in (("And", together), ("Or", instead)):
+        for other in others:
+            name = str(other["parameter"])
+            rows.append((word, f"{name} {said(name, other['proposed'])}"))
     return [*rows, ("Effect", advice.get("effect", "")), ("Verify", advice.get("verify", ""))]

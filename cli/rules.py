@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,17 @@ import click
 from ..store import ConfigError
 from .address import open_run, url_option
 from .own_rules import rules_option
-from .printing import print_json, print_table, severity_text
+from .printing import print_json, print_table
+from .rule_list import print_rule, print_rules
 
 
 @click.command(
-    epilog="\b\nExample:\n  otoscope rules\n  otoscope rules --json\n"
+    epilog="\b\nExample:\n  otoscope rules\n  otoscope rules plateau           # how it judges, and by which numbers\n  otoscope rules --json\n"
     "  otoscope rules --run my-run --set plateau.fire=0.02 --set dead_units.severity=off\n"
     "  otoscope rules --run my-run --unset plateau.fire\n"
     "\n\b\nFor every run of a project, numbers stand in otoscope.toml: [rules.plateau] with fire = 0.02."
 )
+@click.argument("name", metavar="[NAME]", required=False)
 @rules_option
 @url_option
 @click.option("--run", metavar="RUN", help="Show or set the numbers of this run.")
@@ -29,11 +32,16 @@ from .printing import print_json, print_table, severity_text
 @click.option("--unset", metavar="RULE.NUMBER", multiple=True, help="Take a number back.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def rules(
-    run: str | None, url: str | None, told: tuple[str, ...], unset: tuple[str, ...], as_json: bool
+    name: str | None,
+    run: str | None,
+    url: str | None,
+    told: tuple[str, ...],
+    unset: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """List the rules, a reader's own too: what each looks for, and from which measurements.
 
-    With --run, list the numbers of a run that are not the defaults, and set some while it trains.
+    With NAME, say of one rule how it judges and by which numbers. With --run, list the numbers of a run that are not the defaults, and set some while it trains.
     """
     from ..diagnostics import catalogue
 
@@ -46,13 +54,19 @@ def rules(
             "stand in otoscope.toml"
         )
     rows = catalogue()
+    if name is not None:
+        known = {row.id: row for row in rows}
+        if name not in known:
+            near = get_close_matches(name, known, 1, 0.5)
+            hint = f"did you mean {near[0]}?" if near else "`otoscope rules` lists them"
+            raise click.BadParameter(f"there is no rule {name!r}; {hint}", param_hint="NAME")
+        rows = [known[name]]
     if as_json:
         print_json([asdict(row) for row in rows])
+    elif name is not None:
+        print_rule(rows[0])
     else:
-        print_table(
-            ("rule", "severity", "what it looks for"),
-            [(row.id, severity_text(row.severity), row.title) for row in rows],
-        )
+        print_rules(rows)
 
 
 def _of_run(

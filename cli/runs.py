@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import click
 from rich.text import Text
 
 from ..store import RunInfo, connect
+from ..store.places import read_address
 from .address import open_run, url_option
 from .printing import ago, console, number, print_json, print_run, print_table, severity_text
 
@@ -45,6 +49,15 @@ def _row(row: RunInfo) -> tuple[str | Text, ...]:
     return (row.id, status, f"{row.step}{of}", loss, findings or Text("–"), ago(row.last_seen))
 
 
+def _page(url: str | None, run: str, findings: Sequence[dict[str, Any]]) -> str:
+    """Return where the page of this machine shows a run, or its first finding."""
+    address = None if url or os.environ.get("OTOSCOPE_URL") else read_address()
+    if address is None or not address.dashboard:
+        return ""
+    place = f"{address.dashboard.rstrip('/')}/run/{quote(run)}"
+    return f"{place}/findings?finding={quote(findings[0]['id'])}" if findings else place
+
+
 def ranks_lost(ranks: Sequence[int]) -> str:
     """Return in words which ranks are lost.
 
@@ -78,5 +91,8 @@ def show(run: str, url: str | None, as_json: bool) -> None:
         print_json(answer)
     else:
         print_run(answer)
+        where = _page(url, found, answer["findings"])
+        if where:
+            console().print(Text(f"More: {where}"))
         if answer["lost_ranks"]:
             console().print(Text(f"Lost: {ranks_lost(answer['lost_ranks'])}", style="yellow"))

@@ -33,6 +33,7 @@ def test_the_commands_are_those_of_the_design():
                 "runs",
                 "show",
                 "diagnose",
+                "compare",
                 "report",
                 "export",
                 "replay",
@@ -209,6 +210,16 @@ def test_rules_lists_the_catalogue():
     assert {"non_finite", "lr_too_high", "dead_units", "exploding_gradients"} <= ids
     said = run("rules").stdout
     assert all(name in said for name in ids)
+
+
+def test_one_rule_is_told_with_its_numbers_and_what_each_may_be():
+    said = run("rules", "plateau").stdout
+    assert "What" in said and "Why" in said
+    assert "cool_down" in said and "a whole number from" in said
+
+    wrong = run("rules", "platow")
+    assert wrong.exit_code == 2
+    assert "did you mean plateau?" in wrong.stderr
 
 
 def test_a_damaged_recording_is_judged_as_far_as_it_is_sound_and_says_so(broken):

@@ -1,9 +1,15 @@
 """What the commands print of a run and of the demonstration."""
 
+import io
+from dataclasses import replace
+
 import pytest
 from otoscope.cli.demo import show
 from otoscope.cli.demonstration import Outcome
 from otoscope.cli.printing import print_run
+from otoscope.cli.rule_list import GROUPS, grouped, print_rules
+from otoscope.diagnostics import catalogue
+from rich.console import Console
 
 
 def finding(name: str, title: str, *, caused: tuple[str, ...] = ()) -> dict:
@@ -79,3 +85,46 @@ def test_the_obstacles_are_a_line_each_where_measured_and_say_why_where_not(caps
     printed = capsys.readouterr().out
     assert "Noise: 12 % of a step is noise (rising); lowered by a larger batch\n" in printed
     assert "Conditioning: sampled once, without a result so far\n" in printed
+
+
+def test_of_many_findings_the_open_ones_come_whole_and_the_others_in_a_line_each(capsys):
+    findings = [finding(f"plateau:run:1:{i}", f"Stuck at {i}") for i in range(40)]
+    for i, item in enumerate(findings):
+        item["last_step"], item["acknowledged"] = 90, i == 2
+        item["state"] = "firing" if i < 9 else "resolved"
+        item["outcome"], item["because"] = ("helped" if i == 9 else None), [{"text": "flat"}]
+
+    print_run({"run": "a", "state": "needs_action", "findings": findings})
+
+    printed = capsys.readouterr().out
+    assert printed.count("Seen ") == 5
+    assert "▲ warning  Stuck at 2  (put aside, steps 7–90)" in printed
+    assert "▲ warning  Stuck at 9  (resolved, steps 7–90, helped)" in printed
+    assert "… and 15 further findings" in printed
+
+
+def test_checks_that_were_not_judged_for_one_reason_are_told_together(capsys):
+    print_run(
+        {"run": "a", "not_judged": {"b": "no sample yet", "c": "one rank", "a": "no sample yet"}}
+    )
+
+    printed = capsys.readouterr().out
+    assert "Not judged: a, b: no sample yet\nNot judged: c: one rank\n" in printed
+
+
+def test_rules_are_read_in_groups_at_80_columns_and_none_is_left_out():
+    rows = catalogue()
+    paper = io.StringIO()
+    print_rules(rows, Console(width=80, file=paper, highlight=False))
+    lines = paper.getvalue().splitlines()
+
+    assert max(map(len, lines)) <= 80
+    assert [line for line in lines if line in GROUPS] == list(GROUPS)
+    told = [line.split()[2] for line in lines if line[:1] in "✖▲●" and line]
+    assert sorted(told) == sorted(row.id for row in rows)
+    assert {rule for rules in GROUPS.values() for rule in rules} == {row.id for row in rows}
+
+
+def test_a_rule_of_the_readers_own_has_a_group_of_its_own():
+    own = replace(catalogue()[0], id="my_rule")
+    assert [row.id for row in grouped([*catalogue(), own])["Your own"]] == ["my_rule"]

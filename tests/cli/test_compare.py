@@ -1,0 +1,66 @@
+"""`otoscope compare`: what tells two runs apart, and nothing else."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from otoscope.cli.main import cli
+from otoscope.store import connect
+from otoscope.store.recording import RecordingSink
+
+from tests.cli.conftest import record
+
+
+def compare(*arguments: str | Path):
+    return CliRunner().invoke(cli, ["compare", *map(str, arguments)])
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    """Two recordings that differ in the rate, the batch and what happened."""
+    folders = (tmp_path / "calm", tmp_path / "torn")
+    for folder, rate, batch, bad in zip(folders, (0.1, 0.4), (32, 64), (None, 150), strict=True):
+        record(folder, f"{folder.name}-01", bad_from=bad)
+        sink = RecordingSink(folder, f"{folder.name}-01")
+        optimizer = {"name": "SGD", "lr": rate, "momentum": 0.9}
+        sink.write_meta(
+            f"{folder.name}-01", {"optimizers": [optimizer], "batch_size": batch, "classes": 10}
+        )
+        sink.close()
+    return folders
+
+
+def test_only_what_differs_is_listed_with_each_runs_findings(pair):
+    answer = json.loads(compare(*pair, "--json").stdout)
+
+    assert answer["settings"] == {"batch_size": [32, 64], "lr": [0.1, 0.4]}
+    assert [row["run"] for row in answer["runs"]] == ["calm-01", "torn-01"]
+    assert answer["findings"] == {"all": [], "some": {"non_finite": [False, True]}}
+    assert answer["runs"][1]["findings"][0]["severity"] == "critical"
+    assert [row["state"] for row in answer["runs"]] == ["healthy", "needs_action"]
+    assert answer["runs"][0]["loss"]["best"] == connect(pair[0]).runs()[0].loss_best
+
+
+def test_a_comparison_reads_as_a_table_with_the_verdicts_below_it(pair):
+    said = compare(*pair).stdout
+
+    row = next(line for line in said.splitlines() if line.startswith(" lr"))
+    assert row.split() == ["lr", "0.1", "0.4"]
+    assert "momentum" not in said and "classes" not in said
+    assert "✖ critical non_finite (step 150)" in said
+    assert "torn-01: Needs action" in said
+
+
+def test_a_run_differs_in_nothing_from_itself(healthy):
+    answer = json.loads(compare(healthy, healthy, "--json").stdout)
+
+    assert answer["settings"] == {} and answer["findings"]["some"] == {}
+    assert "the same" in compare(healthy, healthy).stdout
+
+
+def test_one_run_alone_and_eleven_are_wrong_usage(healthy):
+    for count in (1, 11):
+        result = compare(*[healthy] * count)
+        assert result.exit_code == 2
+        assert f"2 to 10 runs to compare, got {count}" in result.stderr
