@@ -27,6 +27,7 @@ from .probes.modes import Modes
 from .probes.noise import Noise
 from .probes.pool import batch_size, copied
 from .probes.probe import AFTERMATH, Probe, ProbeOffError, Training, clock
+from .probes.replicas import Replicas
 from .probes.symmetry import Symmetry
 from .probes.system import System
 from .transfer import Pending
@@ -53,7 +54,7 @@ def chosen_probes(asked: str | Sequence[Probe | str]) -> list[Probe]:
 def default_probes(which: str) -> list[Probe]:
     """Return the probes of "default" or "all"; curvature and landscape where they can be imported."""
     probes: list[Probe] = [Gradients(), Activations(), Noise(), Inputs(), Initialization()]
-    probes += [Head(), Symmetry(), Modes(), System()]
+    probes += [Head(), Symmetry(), Modes(), System(), Replicas()]
     try:
         module = importlib.import_module(".probes.curvature", __package__)
     except ImportError as error:

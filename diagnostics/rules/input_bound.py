@@ -1,7 +1,7 @@
 """The training waits for its data: the loader is slower than the model.
 
 What: in three evaluations in a row waiting for data takes more than 30 % of the time of the last
-100 steps, and more than 5 ms a step: a shorter wait is what it costs to hand a batch over, and
+100 steps, and more than 10 ms a step: a shorter wait is what it costs to hand a batch over, and
 further workers would not shorten it. Judged in blocks of 20 steps, of which the median counts:
 workers deliver in bursts, so that single steps wait for all of them, and an epoch's first batch
 waits for the workers to start.

@@ -3,8 +3,8 @@
 What: in three of four windows of 50 steps the same rank is busy 15 % longer than the others (time of
 the step less its wait for their gradients), by more than 2 ms and by more than five of its own
 median deviations; where there are many ranks, of theirs too. The slow rank is the one that waits
-least. Steps in which rank 0 measured something for us, and those behind them, are left out. A cause
-is named only where it covers 80 % of the difference.
+least. What we took of its steps is taken off, and of those of the others it is not. A cause is named
+only where it covers 80 % of the difference.
 Why: the averaged gradients are there when the slowest has brought its own: all ranks train at its
 pace.
 Source: the straggler scores of large training frameworks compare medians of compute time, with a
@@ -20,7 +20,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...store import Evidence, Recommendation
-from ...store.waits import own_waits
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import Window
 from ..words import percent
@@ -33,10 +32,15 @@ PER_RANK_MAD = 5
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Seconds of each step and rank, [steps, ranks]; `busy` is the step without the wait."""
+    """Seconds of each step and rank, [steps, ranks]; `busy` is the step without the wait.
+
+    `least` is without all that we took of it, too: how much of that lay within the step, and not
+    behind it, is not known, so that the truth is between the two.
+    """
 
     steps: np.ndarray
     busy: np.ndarray
+    least: np.ndarray
     data: np.ndarray
     wait: np.ndarray
     ranks: tuple[int, ...]
@@ -90,15 +94,10 @@ def _times(window: Window, count: int) -> Times | None:
         return None
     if not len(ours):
         ours = step.__class__(step.steps, np.zeros_like(step.values), step.wrote, step.ranks)
-    waits = own_waits(wait.steps, wait.values, ours.values, step.values)
     spent = np.where(np.isfinite(ours.values), ours.values, 0.0)
-    # a sample of ours lengthens the step of one rank alone
-    usual = np.nanmedian(step.values)
-    apart = spent.max(axis=1) - spent.min(axis=1) > 0.1 * usual
-    waits = np.where(apart[:, None], np.nan, waits)
-    busy = step.values - waits - spent
+    busy = step.values - wait.values
     known = data.values if data.ranks == step.ranks else np.full_like(busy, np.nan)
-    return Times(step.steps, busy, known, waits, step.ranks)
+    return Times(step.steps, busy, np.maximum(busy - spent, 0), known, wait.values, step.ranks)
 
 
 def _slowest(times: Times, part: slice, context: Context) -> Slow | None:
@@ -107,12 +106,12 @@ def _slowest(times: Times, part: slice, context: Context) -> Slow | None:
     known = np.isfinite(busy).all(axis=1)
     if known.sum() < numbers["least_known"]:
         return None
-    busy, waits = busy[known], times.wait[part][known]
-    usual = np.median(busy, axis=0)
+    busy, least, waits = busy[known], times.least[part][known], times.wait[part][known]
+    usual = np.median(least, axis=0)
     place = int(np.argmax(usual))
     rest = np.delete(busy, place, axis=1)
     others = float(np.median(np.median(rest, axis=0)))
-    excess = busy[:, place] - np.median(rest, axis=1)
+    excess = least[:, place] - np.median(rest, axis=1)
     gap = float(np.median(excess))
     noise = float(np.median(np.abs(excess - gap))) * 1.4826 / np.sqrt(len(excess))
     strength = gap / (max(others, 1e-9) * (numbers.fire - 1))

@@ -26,15 +26,15 @@ APART = 65
 """Step from which the phase `alone` averages nothing."""
 
 
-def net_of(phase: str) -> nn.Module:
+def net_of(phase: str) -> tuple[nn.Module, nn.Module]:
     torch.manual_seed(3)
     norm = [nn.BatchNorm1d(7), nn.Dropout(0.2)] if phase == "even" else []
     net = nn.Sequential(nn.Linear(6, 7), *norm, nn.ReLU(), nn.Linear(7, 3))
-    return nn.parallel.DistributedDataParallel(net, broadcast_buffers=False)
+    return nn.parallel.DistributedDataParallel(net, broadcast_buffers=False), net
 
 
 def train(folder: Path, phase: str, rank: int) -> str:
-    net = net_of(phase)
+    net, inner = net_of(phase)
     optimizer = torch.optim.SGD(net.parameters(), 0.05, momentum=0.9)
     generator = torch.Generator().manual_seed(0 if phase == "same_batches" else rank)
     with attach(
@@ -54,7 +54,8 @@ def train(folder: Path, phase: str, rank: int) -> str:
             if phase == "straggling" and rank == 1:
                 time.sleep(SLOW_SECONDS)
             alone = phase == "alone" and step >= APART
-            loss = functional.cross_entropy((net.module if alone else net)(x), y)
+            output = inner(x) if alone else net(x)
+            loss = functional.cross_entropy(output, y)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -14,6 +14,7 @@ from otoscope.callbacks import attach
 from otoscope.callbacks.measures.checksum import PRIME, batch_checksum, checksums
 from otoscope.callbacks.probes import Replicas
 from otoscope.callbacks.probes.probe import Training
+from otoscope.callbacks.sampling import default_probes
 from otoscope.diagnostics import judge
 from otoscope.store import connect
 from torch import nn
@@ -146,6 +147,11 @@ def test_layers_of_a_deep_model_share_checksums_and_none_is_left_out() -> None:
         assert (before[:-1] != after[:-1]).sum() == 1
         before = after
     assert torch.isnan(before[-1])
+
+
+def test_checksums_are_taken_by_default() -> None:
+    for which in ("default", "all"):
+        assert "replicas" in [probe.name for probe in default_probes(which)]
 
 
 def test_sharded_weights_are_not_compared() -> None:

@@ -77,7 +77,7 @@ def test_too_few_samples_of_the_memory_are_not_judged() -> None:
 
 
 def counters(dropped: Any = 0, spooled: Any = 0, sent: float = 100.0) -> dict[str, Any]:
-    def told(rank: int, step: int) -> Mapping[str, float]:
+    def told(rank: int, step: int) -> Mapping[str, Any]:
         return {
             "dropped_frames": dropped(step) if callable(dropped) else dropped,
             "spooled_frames": spooled(step) if callable(spooled) else spooled,
