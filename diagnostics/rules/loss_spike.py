@@ -186,7 +186,7 @@ def _case(window: Window, context: Context, seen: _Spike, onset: int, diverged: 
 
 def _longer_steps(window: Window, onset: int) -> tuple[int, float] | None:
     """Return step and factor where steps had doubled before the loss did: then it was the step."""
-    steps, ratios = update_ratios(window.history, window.since, onset)
+    steps, ratios = update_ratios(window.history, window.since, onset - 1)
     if len(ratios) < 6:
         return None
     before, near = ratios[:-3], ratios[-3:]
