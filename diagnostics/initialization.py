@@ -31,12 +31,23 @@ def he_normal(context: Context) -> dict[str, dict[str, Json]]:
     return proposed
 
 
-def as_code(proposed: dict[str, dict[str, Json]]) -> str:
-    """Return the lines that draw layers anew."""
+def can_be_drawn(context: Context) -> set[str]:
+    """Return the layers whose weights go by the name `weight`, as those of no recurrent one do."""
+    return {
+        str(entry.get("layer"))
+        for entry in context.meta.parameters
+        if entry.get("name") == f"{entry.get('layer')}.weight"
+    }
+
+
+def as_code(proposed: dict[str, dict[str, Json]], context: Context | None = None) -> str:
+    """Return the lines that draw layers anew; with a context, no bias where a layer has none."""
+    names = None if context is None else {str(entry["name"]) for entry in context.meta.parameters}
     lines = []
     for layer, value in proposed.items():
         lines.append(
             f'torch.nn.init.normal_(model.get_submodule("{layer}").weight, std={value["std"]:g})'
         )
-        lines.append(f'torch.nn.init.zeros_(model.get_submodule("{layer}").bias)')
+        if names is None or f"{layer}.bias" in names:
+            lines.append(f'torch.nn.init.zeros_(model.get_submodule("{layer}").bias)')
     return "\n".join(lines)

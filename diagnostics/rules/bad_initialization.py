@@ -22,7 +22,7 @@ import numpy as np
 from ...store import Evidence, Recommendation
 from ...store.schemas import Json
 from ..facts import BLOCK, learned
-from ..initialization import as_code
+from ..initialization import as_code, can_be_drawn
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import KEPT_STEPS, Window
 from ..words import listing, number
@@ -128,7 +128,7 @@ def _faded(window: Window, context: Context, start: _Start, strength: float) -> 
     still = len(losses) >= BLOCK and (
         numbers["flat"] * facts.loss_start < np.median(losses) < facts.loss_start / numbers["flat"]
     )
-    gone = start.fades < numbers["gone"] and _drawn(start, grows=False)
+    gone = start.fades < numbers["gone"] and _drawn(start, context, grows=False)
     moves = numbers["moved"] < facts.update_peak or gone
     torn = facts.update_peak > numbers["torn"] or (not gone and context.standing(*OTHERS))
     if not still or not moves or torn:
@@ -136,10 +136,13 @@ def _faded(window: Window, context: Context, start: _Start, strength: float) -> 
     return breach(min(strength, 100.0), _case(context, start, grows=False))
 
 
-def _drawn(start: _Start, grows: bool) -> dict[str, dict[str, Json]]:
+def _drawn(start: _Start, context: Context, *, grows: bool) -> dict[str, dict[str, Json]]:
     """Return the deviation to draw each layer with: He's before a ReLU, Xavier's elsewhere."""
     proposed: dict[str, dict[str, Json]] = {}
+    known = can_be_drawn(context)
     for i, layer in enumerate(start.layers):
+        if layer not in known:
+            continue
         last = i == len(start.layers) - 1
         he = start.rectifies and not last
         target = float(start.he[i] if he else start.xavier[i])
@@ -147,11 +150,14 @@ def _drawn(start: _Start, grows: bool) -> dict[str, dict[str, Json]]:
         if off > 1.5 if grows else (off < 0.67 and not last):
             kind = "kaiming_normal" if he else "xavier_normal"
             proposed[layer] = {"kind": kind, "std": float(f"{target:.3g}")}
+    if grows and not proposed and start.layers[-1] in known:  # each is all right, their sum is not
+        std = start.std[-1] / math.sqrt(start.grows)
+        proposed[start.layers[-1]] = {"kind": "xavier_normal", "std": float(f"{std:.3g}")}
     return proposed
 
 
 def _case(context: Context, start: _Start, *, grows: bool) -> Case:
-    drawn = _drawn(start, grows)
+    drawn = _drawn(start, context, grows=grows)
     layers = tuple(drawn) or start.layers
     known = start.forward[np.isfinite(start.forward)]
     middle = float(np.median(known))
@@ -201,7 +207,7 @@ def _case(context: Context, start: _Start, *, grows: bool) -> Case:
             basis="derived",
             formula="sqrt(2 / inputs) before a ReLU, sqrt(2 / (inputs + outputs)) elsewhere: each "
             "layer passes on the energy that it gets",
-            snippet=as_code(drawn),
+            snippet=as_code(drawn, context),
             effect="the first loss is that of guessing, and every layer gets a gradient"
             if grows
             else "the signal and its gradient reach every layer",

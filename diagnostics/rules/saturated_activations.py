@@ -22,7 +22,7 @@ from ...store import Evidence, Recommendation
 from ...store.schemas import Json
 from ..advice import current_rate, lower_rate
 from ..facts import learned
-from ..initialization import as_code
+from ..initialization import as_code, can_be_drawn
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import Window
 from ..words import listing, number, percent
@@ -196,14 +196,19 @@ def _redrawn(window: Window, context: Context, layers: list[str]) -> Recommendat
     counts = window.layers("gradients", "numel", count=1, group="weight")
     proposed: dict[str, dict[str, Json]] = {}
     current: dict[str, dict[str, Json]] = {}
-    sizes = []
+    sizes, known = [], can_be_drawn(context)
     biases = {
         str(entry["layer"]): int(entry.get("numel") or 0)
         for entry in context.meta.parameters
         if entry.get("kind") == "bias"
     }
     for layer in layers:
-        if layer not in squares.layers or layer not in weights.layers or layer not in numels.layers:
+        if (
+            layer not in known
+            or layer not in squares.layers
+            or layer not in weights.layers
+            or layer not in numels.layers
+        ):
             continue
         size = squares.values[-1][squares.layers.index(layer)]
         size = math.sqrt(max(size / numels.values[-1][numels.layers.index(layer)], 0.0))
@@ -227,7 +232,7 @@ def _redrawn(window: Window, context: Context, layers: list[str]) -> Recommendat
         basis="derived",
         formula="deviation of the weights over the root mean square of what they give, "
         f"{number(max(sizes))} at most, and biases of zero: then it is 1, where the slope is large",
-        snippet=as_code(proposed),
+        snippet=as_code(proposed, context),
         effect="activations begin where their slope is largest",
         verify="fewer than a tenth saturated in the first samples",
         risk="starts again from the first step; a LayerNorm before the activation keeps it so",

@@ -68,7 +68,7 @@ def _case(context: Context, layers: list[str], share: float, step: int) -> Case:
             proposed=drawn,
             basis="derived",
             formula="standard deviation sqrt(2 / fan-in), drawn at random: no two units alike",
-            snippet=as_code(drawn),
+            snippet=as_code(drawn, context),
             effect="every unit learns a feature of its own",
             verify="no rows alike near step 20, and the loss falls",
             risk="starts again from the first step",

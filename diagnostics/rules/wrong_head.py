@@ -45,14 +45,15 @@ def _twice(window: Window, context: Context) -> Verdict:
     ratio = window.samples("head", "as_logits", count=numbers.window, span=numbers.span)
     other = window.samples("head", "as_probabilities", count=numbers.window, span=numbers.span)
     known = np.isfinite(rows.values) & np.isfinite(ratio.values)
-    if len(other) == len(rows):  # before anything is learned both losses are that of guessing
-        alike = np.abs(other.values - 1) < numbers["apart"]
-        known &= ~(alike & (np.abs(ratio.values - 1) < numbers["apart"]))
+    if len(other) != len(rows):
+        return unknown("too few outputs were compared with their labels")
+    off, off_right = np.abs(ratio.values - 1), np.abs(other.values - 1)
+    # before anything is learned both losses are that of guessing
+    known &= ~((off < numbers["apart"]) & (off_right < numbers["apart"]))
     if known.sum() < numbers.min_samples:
         return unknown("too few outputs were compared with their labels")
-    like = (rows.values[known] > numbers["rows"]) & (
-        np.abs(ratio.values[known] - 1) < numbers["same"]
-    )
+    like = (rows.values > numbers["rows"]) & (off < numbers["same"]) & (off_right > 3 * off)
+    like = like[known]
     share = float(like.mean())
     if share < 1:
         return fine(0.9 * share)

@@ -15,6 +15,9 @@ from .lab import mlp
 from .told import Made, named, rules_of, trained
 
 SGD, Adam = torch.optim.SGD, torch.optim.Adam
+HELD = [
+    {"name": f"{n}.weight", "layer": n, "kind": "weight", "ndim": 2, "numel": 100} for n in "ab"
+]
 
 
 def drawn(
@@ -93,7 +96,10 @@ def began(ratio: float = 1.0, **changes: float) -> dict[str, dict[str, dict[int,
 
 def test_gains_without_a_loss_that_shows_them_are_no_finding() -> None:
     large = began(forward_gain=16.0, ratio=100.0)
-    assert Made("bad_initialization", large, loss=lambda s: 230.0).sure.severity == "warning"
+    assert (
+        Made("bad_initialization", large, loss=lambda s: 230.0, parameters=HELD).sure.severity
+        == "warning"
+    )
     assert Made("bad_initialization", began(forward_gain=16.0)).finding is None
     assert Made("bad_initialization", began(ratio=100.0)).finding is None
 
@@ -292,7 +298,7 @@ def saturation(share: float, steps: int = 12) -> dict[str, Any]:
 
 
 def test_saturation_counts_where_the_loss_does_not_fall() -> None:
-    made = Made("saturated_activations", saturation(0.8))
+    made = Made("saturated_activations", saturation(0.8), parameters=HELD)
     assert made.sure.layers == ["tanh"]
     # an rms of 8: the deviation that gives 1
     assert made.advice.proposed["a"]["std"] == pytest.approx(math.sqrt(5 / 100) / 8, rel=0.01)
