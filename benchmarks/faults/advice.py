@@ -116,6 +116,7 @@ SETTERS: dict[str, Callable[[Body, Any], Body]] = {
     "activation": lambda body, value: _start(body, {"kind": "activation", "layers": value}),
     "class_weights": lambda body, value: {**body, "class_weights": list(value)},
     "weight_decay": lambda body, value: _optimizer(body, weight_decay=float(value)),
+    "norm": lambda body, value: _start(body, {"kind": "group_norm"}),
     "dropout": lambda body, value: _start(body, {"kind": "dropout", "value": float(value)}),
     "rollback": _rolled_back,
     "stop": lambda body, value: {**body, "stop": int(value["best_step"])},
