@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--case", default="", help="cases whose name or area holds this")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--kept", action="store_true", help="ask no package anew, measure no cost")
     options = parser.parse_args(argv)
     told = {}
     for name in options.set:
@@ -45,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not runs:
             print(f"no case of {name} holds {options.case!r}", file=sys.stderr)
             continue
-        told[name] = everything(runs, options.only, jobs=options.jobs, say=_say)
+        told[name] = everything(
+            runs, options.only, jobs=options.jobs, say=_say, only_kept=options.kept
+        )
         print(page.shown(name, told[name]), flush=True)
     if options.case:
         return 0
@@ -53,7 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     sets = before.get("sets", {})
     for name, body in told.items():
         sets[name] = {**sets.get(name, {}), **page.without_rows(body)}
-    result = {"versions": VERSIONS, "sets": sets, "cost": costs(_say)}
+    result = {
+        "versions": VERSIONS,
+        "sets": sets,
+        "cost": before.get("cost", {}) if options.kept else costs(_say),
+    }
     page.RESULT.parent.mkdir(exist_ok=True)
     page.RESULT.write_text(json.dumps(plain(result), indent=1) + "\n", encoding="utf-8")
     page.PAGE.write_text(page.page(result), encoding="utf-8")

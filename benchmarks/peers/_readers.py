@@ -6,6 +6,7 @@ A task is {"key", "csv"}; told are {"key", "alerts": [{"name", "title", "severit
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib
 import json
@@ -86,9 +87,12 @@ def main() -> int:
     for task in json.load(sys.stdin):
         begun = time.process_time()
         try:
-            alerts = read(task["csv"])
+            with contextlib.redirect_stdout(sys.stderr):  # a peer may print
+                alerts = read(task["csv"])
         except Exception as error:  # a peer's own failure is a result here
-            told.append({"key": task["key"], "error": f"{type(error).__name__}: {error}"})
+            told.append(
+                {"key": task["key"], "alerts": [], "error": f"{type(error).__name__}: {error}"}
+            )
             continue
         seconds = time.process_time() - begun
         told.append({"key": task["key"], "alerts": alerts, "seconds": seconds})

@@ -2,12 +2,13 @@
 
 Usage: _watchers.py PEER ROOT SITE < tasks > told, where ROOT holds this repository and SITE the
 site-packages that it runs in, appended after the peers' own. A task is {"key", "body", "seed"};
-told are {"key", "alerts", "losses": every tenth, "seconds": CPU of the whole training} or
-{"key", "error"}. PEER may be `plain`, which looks at nothing, or `otoscope`.
+told are {"key", "alerts", "losses": every tenth, "seconds": CPU of the whole training}, or
+"error" in place of the seconds. PEER may be `plain`, which looks at nothing, or `otoscope`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import logging
@@ -144,18 +145,22 @@ WATCHERS = {
 
 
 def watched(watch: type[Watcher], body: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Train one run of the bench with a watcher."""
+    """Train one run of the bench with a watcher; one that fails is heard up to there."""
     loop = importlib.import_module("benchmarks.faults.training").Loop(body, seed)
     loop.scored()
     begun = time.process_time()
     watcher = watch(loop)
-    losses = []
-    for step in range(1, loop.last + 1):
-        loss, batch = loop.step(step)
-        losses.append(loss)
-        watcher.stepped(step, loss, batch, loop.scored() if step % EVERY == 0 else None)
-        loop.stepped()
-    watcher.ended()
+    losses: list[float] = []
+    try:
+        for step in range(1, loop.last + 1):
+            loss, batch = loop.step(step)
+            losses.append(loss)
+            watcher.stepped(step, loss, batch, loop.scored() if step % EVERY == 0 else None)
+            loop.stepped()
+        watcher.ended()
+    except Exception as error:  # raised into the user's training: a result here
+        said = f"{type(error).__name__}: {error}"
+        return {"alerts": watcher.alerts, "losses": losses[::EVERY], "error": said}
     seconds = time.process_time() - begun
     return {"alerts": watcher.alerts, "losses": losses[::EVERY], "seconds": seconds}
 
@@ -166,12 +171,11 @@ def main() -> int:
     sys.path.insert(0, root)
     importlib.import_module("torch").set_num_threads(1)
     logging.disable(logging.ERROR)
-    told = []
-    for task in json.load(sys.stdin):
-        try:
-            told.append({"key": task["key"], **watched(WATCHERS[peer], task["body"], task["seed"])})
-        except Exception as error:  # a peer's own failure is a result here
-            told.append({"key": task["key"], "error": f"{type(error).__name__}: {error}"})
+    with contextlib.redirect_stdout(sys.stderr):  # a peer may print
+        told = [
+            {"key": task["key"], **watched(WATCHERS[peer], task["body"], task["seed"])}
+            for task in json.load(sys.stdin)
+        ]
     json.dump(told, sys.stdout)
     return 0
 

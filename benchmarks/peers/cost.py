@@ -8,7 +8,7 @@ from typing import Any
 from ..faults.case import load_cases
 from . import living
 from .living import PeerError
-from .running import OURS, READERS, Run, _task
+from .running import OURS, READERS, Run, task
 
 NETS = ("mlp", "convnet", "transformer")
 """The nets on which it is measured: each one's first healthy case of the tuning set."""
@@ -32,11 +32,11 @@ def costs(say: Callable[[str], None]) -> dict[str, Any]:
             continue
         case, steps = found[0], int(found[0].body["steps"])
         say(f"cost on {case.net}")
-        task = {"key": name, "body": dict(case.body), "seed": 0}
+        plain = {"key": name, "body": dict(case.body), "seed": 0}
         least: dict[str, float] = {}
         for _ in range(TIMES):
             for peer in LOOKING:
-                answer = _answer(peer, task)
+                answer = _answer(peer, plain)
                 if answer is not None:
                     least[peer] = min(least.get(peer, answer), answer)
         told[case.net] = {"plain": 1000 * least["plain"] / steps}
@@ -45,15 +45,15 @@ def costs(say: Callable[[str], None]) -> dict[str, Any]:
                 label = OURS if peer == "otoscope" else peer
                 told[case.net][label] = 1000 * (least[peer] - least["plain"]) / steps
         for peer in READERS:
-            answer = _answer(peer, _task(peer, Run(case, 0)))
+            answer = _answer(peer, task(peer, Run(case, 0)))
             if answer is not None:
                 told[case.net][peer] = 1000 * answer / steps
     return told
 
 
-def _answer(peer: str, task: dict[str, Any]) -> float | None:
+def _answer(peer: str, one: dict[str, Any]) -> float | None:
     try:
-        answer = living.asked(peer, [task])[0]
+        answer = living.asked(peer, [one])[0]
     except PeerError:
         return None
     return answer.get("seconds")

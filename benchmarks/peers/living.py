@@ -33,6 +33,8 @@ VERSIONS = {
 TORCH = "2.13.0"
 READERS = ("training-doctor", "runmedic", "trainproof")
 """Packages that are given a log; the others look on while the run trains."""
+STREAMS = ("training-doctor", "traintools")
+"""Packages that say what they see while the run goes on; the others list it at the end."""
 COLUMNS = {"loss": "loss", "lr": "lr", "grad_norm": "grad_norm", "val_loss": "eval_loss"}
 TIMES = {"step_seconds": "step_time", "data_seconds": "data_time"}
 PATIENCE = 1200
@@ -190,11 +192,12 @@ def alerts_of(peer: str, told: Sequence[Mapping[str, Any]]) -> list[Alert]:
             groups.setdefault((item["name"], item["severity"]), []).append(int(item["step"]))
         elif item["name"] in kinds:
             groups.setdefault((item["name"], "info"), []).append(int(item["step"]))
-    return [
+    alerts = [
         alert
         for (name, severity), steps in groups.items()
         for alert in episodes(kinds[name], name, steps, severity)
     ]
+    return sorted(alerts, key=lambda alert: alert.step) if peer in STREAMS else alerts
 
 
 def state(peer: str) -> str:

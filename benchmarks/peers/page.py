@@ -58,7 +58,7 @@ def main_table(bodies: Mapping[str, Mapping[str, Any]]) -> str:
             [
                 named(peer, body),
                 percent(told["alarmed"]),
-                percent(told["right_kind"]),
+                f"{percent(told['right_kind'])} of {told['faulty_runs']}",
                 percent(told["right_first"]),
                 f"{percent(told['right_of_looked_for'])} of {told['looked_for_runs']}",
                 number(told["delay_median"], 0),
@@ -98,7 +98,7 @@ def cost_table(costs: Mapping[str, Mapping[str, float]]) -> str:
 def failures(bodies: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [
         f"{peer} failed on {body['errors']['runs']} runs ({'; '.join(body['errors']['said'])}); "
-        "they count as runs of which it said nothing."
+        "what it had said until then counts."
         for peer, body in bodies.items()
         if body.get("errors", {}).get("runs")
     ]

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..faults.case import PLANNED, Case
 from ..faults.running import over_cores
-from ..faults.runs import judged
+from ..faults.runs import digest, judged, recorded
 from . import living
 from .alert import FAULTS, Alert, packed, unpacked
 from .autotrainer import autotrainer
@@ -43,7 +45,7 @@ LOOKS_FOR: dict[str, tuple[str, ...]] = {
     ),
     **{peer: tuple(dict.fromkeys(kinds.values())) for peer, kinds in KINDS.items()},
 }  # fmt: skip
-PORTION = 24
+PORTION = 6
 """Runs that a package is given at once: what is kept after each can be gone on from."""
 
 
@@ -66,8 +68,32 @@ def known_faults(peer: str) -> frozenset[str]:
     return frozenset(fault for kind in LOOKS_FOR[peer] for fault in FAULTS[kind])
 
 
-def trace_of(run: Run) -> None:
-    traced(run.case.body, run.seed)
+def trace_of(run: Run) -> str:
+    """Make a run's trace where there is none, or where the recording shows other losses.
+
+    Returns a hash of its losses, with which a package's answer is kept.
+    """
+    folder = recorded(run.case, run.seed, "defaults")
+    ended = json.loads((folder / "told.json").read_text(encoding="utf-8"))
+    trace = load(traced(run.case.body, run.seed))
+    if not same(ended["losses"], trace):
+        run.trace.unlink()
+        trace = load(traced(run.case.body, run.seed))
+    return losses_of(trace)
+
+
+def losses_of(trace: Trace) -> str:
+    return digest(trace.get("loss").tobytes().hex())[:8]
+
+
+def same(recording: Sequence[float], trace: Trace) -> bool:
+    """Tell whether a recorded run, of which every tenth loss is kept, is the traced one."""
+    losses = trace.get("loss")[::10].astype(np.float32)
+    # what is not finite is written as a word, or not at all
+    told = np.array([np.nan if isinstance(one, str | None) else one for one in recording])
+    return len(told) == len(losses) and bool(
+        np.all((told.astype(np.float32) == losses) | ~np.isfinite(told) | ~np.isfinite(losses))
+    )
 
 
 def ours(run: Run) -> list[dict[str, Any]]:
@@ -92,79 +118,90 @@ def by_rules(run: Run, peer: str) -> list[Alert]:
     return sorted(RULES[peer](load(run.trace)), key=lambda alert: alert.step)
 
 
-def by_package(peer: str, runs: Sequence[Run], say: Callable[[str], None]) -> dict[Run, Any]:
-    """Return what a package said of each run: `alerts` and `seconds`, or its own `error`."""
+def by_package(
+    peer: str, runs: Mapping[Run, str], say: Callable[[str], None], only_kept: bool = False
+) -> dict[Run, dict[str, Any]]:
+    """Return what a package said of each run: `alerts` and `seconds`, or its own `error`.
+
+    `runs` holds with each run the hash of its losses. With `only_kept`, a run of which no answer
+    is kept is left out.
+    """
     folder = OUT / peer / living.state(peer)
-    missing = [run for run in runs if not (folder / f"{run.trace.stem}.json").exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = {run: folder / f"{run.trace.stem}-{losses}.json" for run, losses in runs.items()}
+    missing = [run for run in runs if not kept[run].exists()]
+    if only_kept:
+        kept = {run: path for run, path in kept.items() if run not in missing}
+        missing = []
     for first in range(0, len(missing), PORTION):
         part = missing[first : first + PORTION]
         say(f"{peer}: {first + len(part)} of {len(missing)}")
-        answers = living.asked(peer, [_task(peer, run) for run in part])
+        answers = living.asked(peer, [task(peer, run) for run in part])
         for run, answer in zip(part, answers, strict=True):
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{run.trace.stem}.json").write_text(json.dumps(answer))
-    return {run: json.loads((folder / f"{run.trace.stem}.json").read_text()) for run in runs}
+            kept[run].write_text(json.dumps(answer), encoding="utf-8")
+    return {run: json.loads(path.read_text(encoding="utf-8")) for run, path in kept.items()}
 
 
-def _task(peer: str, run: Run) -> dict[str, Any]:
+def task(peer: str, run: Run) -> dict[str, Any]:
+    """Return what a package is asked about a run: the run itself, or its log."""
     key = run.trace.stem
     if peer not in READERS:
         return {"key": key, "body": dict(run.case.body), "seed": run.seed}
     path = OUT / "logs" / f"{key}.csv"
-    if not path.exists():
-        living.write_log(load(run.trace), path)
+    living.write_log(load(run.trace), path)
     return {"key": key, "csv": str(path)}
 
 
 def everything(
-    runs: Sequence[Run], peers: Sequence[str], *, jobs: int, say: Callable[[str], None]
+    runs: Sequence[Run],
+    peers: Sequence[str],
+    *,
+    jobs: int,
+    say: Callable[[str], None],
+    only_kept: bool = False,
 ) -> dict[str, Any]:
     """Return, of each peer: its rows, figures, per-net counts, and why it did not run if so."""
-    over_cores(trace_of, runs, jobs, "tracing")
+    losses = dict(zip(runs, over_cores(trace_of, runs, jobs, "tracing"), strict=True))
     told: dict[str, Any] = {}
     for peer in peers:
         say(peer)
         try:
-            told[peer] = _summed(peer, runs, _alerts(peer, runs, jobs, say))
+            told[peer] = _summed(peer, *_alerts(peer, losses, jobs, say, only_kept))
         except PeerError as error:
             told[peer] = {"failed": str(error)}
     return told
 
 
 def _alerts(
-    peer: str, runs: Sequence[Run], jobs: int, say: Callable[[str], None]
-) -> dict[Run, list[Alert] | str]:
+    peer: str, runs: Mapping[Run, str], jobs: int, say: Callable[[str], None], only_kept: bool
+) -> tuple[dict[Run, list[Alert]], list[str]]:
+    """Return what a peer said of each run, and what it failed with on some."""
     if peer == OURS:
-        found = over_cores(ours, runs, jobs, "judging")
-        return {run: unpacked(one) for run, one in zip(runs, found, strict=True)}
+        found = over_cores(ours, list(runs), jobs, "judging")
+        return {run: unpacked(one) for run, one in zip(runs, found, strict=True)}, []
     if peer in RULES:
-        return {run: by_rules(run, peer) for run in runs}
-    living.installed()
-    answers = by_package(peer, runs, say)
-    return {run: _heard(peer, answer) for run, answer in answers.items()}
-
-
-def _heard(peer: str, answer: Mapping[str, Any]) -> list[Alert] | str:
-    return str(answer["error"]) if "error" in answer else living.alerts_of(peer, answer["alerts"])
+        return {run: by_rules(run, peer) for run in runs}, []
+    if not only_kept:
+        living.installed()
+    answers = by_package(peer, runs, say, only_kept)
+    if not answers:
+        raise PeerError("no answer of it is kept")
+    heard = {run: living.alerts_of(peer, told["alerts"]) for run, told in answers.items()}
+    return heard, [str(told["error"]) for told in answers.values() if "error" in told]
 
 
 def _summed(
-    peer: str, runs: Sequence[Run], alerts: Mapping[Run, list[Alert] | str]
+    peer: str, alerts: Mapping[Run, Sequence[Alert]], errors: Sequence[str]
 ) -> dict[str, Any]:
-    """A run on which a peer failed counts as one of which it said nothing; how many is told."""
-    errors = sorted({one for one in alerts.values() if isinstance(one, str)})
+    """A run in which a peer failed counts by what it had said until then; how many is told."""
     rows = []
-    for run in runs:
-        one = alerts[run]
+    for run, said in alerts.items():
         steps = int(run.case.body["stop"] or run.case.body["steps"])
-        rows.append(row_of(run.case, run.seed, steps, [] if isinstance(one, str) else one))
+        rows.append(row_of(run.case, run.seed, steps, said))
     return {
         "version": VERSIONS.get(peer),
         "figures": figures(rows, known_faults(peer)),
         "nets": per_net(rows),
-        "errors": {
-            "runs": sum(isinstance(one, str) for one in alerts.values()),
-            "said": errors[:3],
-        },
+        "errors": {"runs": len(errors), "said": sorted(set(errors))[:3]},
         "rows": rows,
     }
