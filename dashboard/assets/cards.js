@@ -129,12 +129,12 @@
 
   /** The buttons by which a person answers a finding. */
   o.answers = function (finding, model, act) {
-    const until = model.run.step + Math.max(500, Math.round(model.run.step / 5));
+    const over = finding.state === "resolved", until = model.run.step + Math.max(500, Math.round(model.run.step / 5));
     return [
       o.h("button", { class: "button", onclick: () => act("normal", finding, {}) }, "This is normal"),
       // a run that ended reaches no later step
-      model.ended() ? null : o.h("button", { class: "button", title: `Until step ${o.step(until)}`, onclick: () => act("snoozed", finding, { until_step: until }) }, "Snooze"),
-      o.h("button", { class: "button", onclick: () => act("acknowledged", finding, {}) }, "Acknowledge"),
+      model.ended() || over ? null : o.h("button", { class: "button", title: `Until step ${o.step(until)}`, onclick: () => act("snoozed", finding, { until_step: until }) }, "Snooze"),
+      over ? null : o.h("button", { class: "button", onclick: () => act("acknowledged", finding, {}) }, "Acknowledge"),
       model.page === "findings" && finding.state === "firing" ? o.h("button", { class: "button", title: "It is settled: call it resolved", onclick: () => act("closed", finding, {}) }, "Close") : null,
     ];
   };
@@ -151,7 +151,7 @@
   };
 
   /** Where a finding stands on the Findings page. */
-  o.findingLink = (run, finding) => `${o.prefix()}run/${encodeURIComponent(run)}/findings?finding=${encodeURIComponent(finding)}`;
+  o.findingLink = (run, finding) => `${o.prefix()}run/${encodeURIComponent(run)}/findings${finding ? `?finding=${encodeURIComponent(finding)}` : ""}`;
 
   /** What was judged, what was not and why, and what Otoscope itself costs. */
   o.judgedCard = function (model) {

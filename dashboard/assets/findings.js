@@ -110,7 +110,7 @@
       cell("State", o.stateWords(finding, told)),
       cell("Where", o.where(finding)),
       cell("Steps", `${o.step(finding.first_step)}–${o.step(finding.last_step)}${finding.attempt > 1 ? `, attempt ${finding.attempt}` : ""}`),
-      cell("Outcome", finding.outcome || (finding.followed ? "being followed" : "–")));
+      o.h("td", { "data-name": "Outcome", class: finding.outcome || finding.followed ? null : "none" }, finding.outcome || (finding.followed ? "being followed" : "–")));
   }
 
   /** What stands with a finding, in words. */

@@ -1,6 +1,7 @@
 // A run's pages: what all of them share, and the first one, the Run page.
 (function (o) {
   "use strict";
+  const CARDS = 10, OVER = 4; // findings with a card; of those that are over, fewer
   const BEHIND = 1000; // samples: fewer wait for the next write of an ordinary run
   const NAMES = { run: "Run", findings: "Findings", curvature: "Curvature", noise: "Noise" };
 
@@ -85,8 +86,10 @@
       o.fill(o.byId("ranks"), model.run.ranks, () => o.ranksCard(model.run));
       o.fill(o.byId("verdict"), [model.state, model.verdict, model.run.status, model.marked().map((f) => f.severity)], () => o.verdict(model));
       o.fill(o.byId("obstacles"), [model.obstacles, model.ended()], () => o.obstacleCards(model.obstacles, model.ended()));
-      o.fill(o.byId("findings"), [roots, model.ended(), roots.map((f) => model.told(f))], () =>
-        roots.map((finding, index) => o.findingCard(finding, { index, count: roots.length }, model, act)));
+      const shown = roots.filter((finding, i) => i < (finding.state === "firing" ? CARDS : OVER)), rest = roots.length - shown.length;
+      o.fill(o.byId("findings"), [shown, rest, model.ended(), shown.map((f) => model.told(f))], () => [
+        shown.map((finding, index) => o.findingCard(finding, { index, count: roots.length }, model, act)),
+        rest ? o.h("p", {}, o.h("a", { href: o.findingLink(model.id, "") }, `${o.many(rest, "further finding")} on the Findings page`)) : null]);
       o.fill(o.byId("judged"), [model.judged, model.notJudged, model.run.overhead], () => o.judgedCard(model));
     }
 

@@ -103,7 +103,7 @@
       o.h("th", { scope: "row" }, link, run.tags.map((tag) => o.h("span", { class: "chip" }, tag)),
         run.notes ? o.h("div", { class: "dim note" }, run.notes) : null),
       cell("Status", o.status(run.status)),
-      cell("Findings", open.length ? open.map((name) => o.h("span", { class: `badge ${name}` }, o.icon(name), `${run.open[name]} ${name}`)) : o.h("span", { class: "dim" }, "none")),
+      cell("Findings", open.length ? open.map((name) => o.h("a", { class: `badge ${name}`, href: `${o.prefix()}run/${encodeURIComponent(run.id)}/findings?severity=${name}` }, o.icon(name), `${run.open[name]} ${name}`)) : o.h("span", { class: "dim" }, "none")),
       cell("Step", o.step(run.step) + (run.max_steps > 0 ? ` of ${o.step(run.max_steps)}` : "")),
       cell("Loss", o.spark(run.spark || [], `Loss of ${run.name} from the first step to the last`), " ", o.number(run.loss_last)),
       cell("Best", o.number(run.loss_best)),
