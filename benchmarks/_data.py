@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +63,15 @@ def wine() -> Batch:
 
 def diabetes() -> Batch:
     return table(load_diabetes, regression=True)
+
+
+def batches(data: Batch, size: int, seed: int, order: str = "shuffled") -> Iterator[Batch]:
+    """Yield batches for ever: shuffled anew each epoch, or `sorted`, as they lie by their labels."""
+    x, y = data
+    generator = torch.Generator().manual_seed(seed)
+    by_label = torch.argsort(y.flatten(1)[:, 0] if y.ndim > 1 else y, stable=True)
+    while True:
+        rows = by_label if order == "sorted" else torch.randperm(len(x), generator=generator)
+        for first in range(0, max(len(x) - size + 1, 1), size):
+            taken = rows[first : first + size]
+            yield x[taken], y[taken]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 def mlp(
@@ -136,3 +137,8 @@ def frozen_backbone() -> nn.Module:
     for parameter in net[0].parameters():
         parameter.requires_grad_(False)
     return net
+
+
+def sequence_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the cross-entropy over all places of all lines."""
+    return functional.cross_entropy(logits.flatten(0, 1), target.flatten())

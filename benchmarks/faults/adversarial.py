@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from .. import _nets
+from .._data import batches
 from . import datasets, parts
 
 
@@ -30,7 +31,7 @@ def train_gan(
     noise = int(parts.named(body["net"])[1]["inputs"])
     net = nn.ModuleDict({"maker": maker, "critic": critic})
     optimizers = [parts.optimizer_of(body, part) for part in (critic, maker)]
-    stream = datasets.batches(real, int(body["batch"]), seed)
+    stream = batches(real, int(body["batch"]), seed)
     generator = torch.Generator().manual_seed(seed)
 
     def far() -> float:

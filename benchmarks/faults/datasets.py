@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
 from sklearn.datasets import load_iris, make_circles, make_moons, make_regression
-from torch import Tensor
 
 from .. import _data
-
-Batch = tuple[Tensor, Tensor]
+from .._data import Batch
 
 
 def _pictures() -> Batch:
@@ -158,15 +156,3 @@ def load(spec: Any, normalize: Mapping[str, Any] | None = None) -> Split:
         bad = torch.rand(len(rows), generator=generator) < float(body["corrupt"])
         train_x[bad] = train_x[bad] * 1000.0
     return Split((train_x, train_y), (x[held], y[held]))
-
-
-def batches(data: Batch, size: int, seed: int, order: str = "shuffled") -> Iterator[Batch]:
-    """Yield batches for ever: shuffled anew each epoch, or as they lie by their labels."""
-    x, y = data
-    generator = torch.Generator().manual_seed(seed)
-    by_label = torch.argsort(y.flatten(1)[:, 0] if y.ndim > 1 else y, stable=True)
-    while True:
-        rows = by_label if order == "sorted" else torch.randperm(len(x), generator=generator)
-        for first in range(0, max(len(x) - size + 1, 1), size):
-            taken = rows[first : first + size]
-            yield x[taken], y[taken]

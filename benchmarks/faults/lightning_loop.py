@@ -15,7 +15,7 @@ from otoscope.callbacks import Otoscope
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from .datasets import Batch
+from .._data import Batch
 from .training import Loop
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .._data import Batch
 from .._nets import (
     Gated,
     Recurrent,
@@ -18,10 +19,10 @@ from .._nets import (
     convnet,
     mlp,
     residual,
+    sequence_loss,
 )
 from . import datasets, nets, starting
 
-Batch = tuple[Tensor, Tensor]
 Spoiler = Callable[[int, Batch], Batch]
 
 NETS: dict[str, Callable[..., nn.Module]] = {
@@ -50,10 +51,6 @@ FOR_GROUPS = ("name", "only", "add", "multipliers")
 """Keys of an optimizer that choose parameters; all others are arguments of its class."""
 
 
-def sequence(logits: Tensor, target: Tensor) -> Tensor:
-    return functional.cross_entropy(logits.flatten(0, 1), target.flatten())
-
-
 def smoothed(logits: Tensor, target: Tensor) -> Tensor:
     return functional.cross_entropy(logits, target, label_smoothing=0.1)
 
@@ -75,7 +72,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "smoothed": smoothed,
     "mse": functional.mse_loss,
     "huber": functional.huber_loss,
-    "sequence": sequence,
+    "sequence": sequence_loss,
     "binary": binary,
     "binary_each": functional.binary_cross_entropy_with_logits,
     "probabilities": probabilities,

@@ -19,6 +19,7 @@ import torch
 from otoscope.callbacks import attach
 from torch import Tensor, distributed, nn
 
+from .._data import batches
 from . import datasets, parts
 from .training import score
 
@@ -81,7 +82,7 @@ def main(job: Path) -> None:
     optimizer = parts.optimizer_of(body, net)
     machine: Mapping[str, Any] = body["machine"] or {}
     same = bool(machine.get("same_batches"))
-    stream = datasets.batches(
+    stream = batches(
         split.train, int(body["batch"]), seed if same else 1000 * seed + rank, body["order"]
     )
     first = score(net, split.validation, loss_of)

@@ -13,8 +13,8 @@ import torch
 from otoscope.callbacks import attach
 from torch import Tensor, nn
 
+from .._data import Batch, batches
 from . import datasets, parts
-from .datasets import Batch
 
 COLUMNS: dict[str, dict[str, Any]] = {
     "defaults": {},
@@ -62,7 +62,7 @@ class Loop:
         self.net = parts.net_of(body)
         self.loss = parts.loss_of(body)
         self.judged = parts.chosen("loss", parts.LOSSES, body["loss"])[0]
-        self.stream = datasets.batches(self.split.train, int(body["batch"]), seed, body["order"])
+        self.stream = batches(self.split.train, int(body["batch"]), seed, body["order"])
         self.optimizer = parts.optimizer_of(body, self.net)
         self.clip = body["clip"]
         shape = parts.schedule_of(body)

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
-from .._cases import batches
-from .._data import Batch
+from .._data import Batch, batches
 from .subjects import Subject
 from .training import DEFAULT, made
 

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .. import _data
-from .._cases import sequence_loss
 from .._data import Batch
-from .._nets import mlp
+from .._nets import mlp, sequence_loss
 
 
 @dataclass(frozen=True)

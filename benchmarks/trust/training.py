@@ -16,8 +16,7 @@ from otoscope.callbacks.probes.probe import Probe
 from otoscope.store import Store, connect
 from torch import nn
 
-from .._cases import batches
-from .._data import Batch
+from .._data import Batch, batches
 from .subjects import Subject
 
 OPTIMIZERS = ("sgd", "momentum", "adam")
