@@ -10,6 +10,7 @@ import numpy as np
 
 from ..store import Event
 from ..store.schemas import Json, plain
+from .medians import nan_median
 from .thresholds import Thresholds
 from .windows import History, Window
 
@@ -219,7 +220,7 @@ def update_ratios(history: History, after: int, upto: int) -> tuple[np.ndarray, 
     """Return steps and the median over weight layers of ‖Δw‖/‖w‖, where it was measured."""
     steps, ratios = layer_ratios(history, after, upto)
     known = np.isfinite(ratios).any(axis=1)
-    return steps[known], np.nanmedian(ratios[known], axis=1)
+    return steps[known], nan_median(ratios[known], axis=1)
 
 
 def layer_ratios(history: History, after: int, upto: int) -> tuple[np.ndarray, np.ndarray]:

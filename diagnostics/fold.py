@@ -52,6 +52,8 @@ class Fold:
         self.history = History()
         self.log = Log(world_size=meta.world_size)
         self._thresholds: dict[str, Thresholds] = {}
+        self._sums: dict[str, bool] = {}
+        """Of each schema, whether some column is a sum over the ranks."""
         self.own_numbers = {rule.id: rule.numbers for rule in rules if rule.numbers is not None}
         self.outcomes = Outcomes()
         self.step_size = StepSize()
@@ -266,7 +268,9 @@ class Fold:
         for rule in self.rules:
             if rule.remember is not None:
                 context = self._context(rule, self.thresholds(rule.id))
-                self.memory[rule.id] = plain(rule.remember(window, context))
+                kept = rule.remember(window, context)
+                if kept != context.memory:  # dear where a rule remembers something of each layer
+                    self.memory[rule.id] = plain(kept)
             self._apply(rule, window)
         self.outcomes.look(self.engine, point)
         self.settings.mark(self.engine.findings)
@@ -281,8 +285,11 @@ class Fold:
         """Take the frames of one family at one step, unless they are a part of a sum."""
         schema = self.schemas.get(group[0].schema)
         if schema is not None and group[0].family != "train":
-            adds_up = any(column.ranks not in ("same", "each") for column in schema.columns)
-            if adds_up and len(group) < self.log.expected(group[0].attempt, group[0].step):
+            if schema.hash not in self._sums:
+                ways = {column.ranks for column in schema.columns}
+                self._sums[schema.hash] = not ways <= {"same", "each"}
+            expected = self.log.expected(group[0].attempt, group[0].step)
+            if self._sums[schema.hash] and len(group) < expected:
                 return
         self.history.add(group, self.schemas)
 

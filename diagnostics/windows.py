@@ -6,8 +6,9 @@ nothing in it depends on how those frames arrived.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -66,6 +67,7 @@ class Table:
     _layers: dict[tuple[str, str | None], tuple[np.ndarray, tuple[str, ...]]] = field(
         default_factory=dict
     )
+    _order: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.steps = np.empty(64, dtype=np.int64)
@@ -97,6 +99,7 @@ class Table:
         self.schema, self.rows = schema, rows
         self.grown += 1
         self._layers.clear()
+        self._order.clear()
 
     def of_layers(self, quantity: str, group: str | None) -> tuple[np.ndarray, tuple[str, ...]]:
         """Return where a quantity's layers stand in a row, and their names, in model order."""
@@ -113,6 +116,14 @@ class Table:
             self._layers[key] = (places, tuple(layer for _, layer in chosen))
         return self._layers[key]
 
+    def layer_order(self) -> dict[str, int]:
+        """Return the place of each layer among the layers, by where its first column stands."""
+        if not self._order:
+            for column in self.schema.columns:
+                if column.layer is not None:
+                    self._order.setdefault(column.layer, len(self._order))
+        return self._order
+
 
 NO_SAMPLES = Samples(np.empty(0, dtype=np.int64), np.empty(0))
 NO_LAYERS = LayerSamples(np.empty(0, dtype=np.int64), np.empty((0, 0)), ())
@@ -126,6 +137,9 @@ class History:
     by_rank: dict[str, RankTable] = field(default_factory=dict)
     _lone: dict[str, int] = field(default_factory=dict)
     _read: dict[tuple[str, str, str | None, int, int], tuple[int, LayerSamples]] = field(
+        default_factory=dict, repr=False
+    )
+    _made: dict[str, tuple[tuple[LayerSamples | None, ...], Any]] = field(
         default_factory=dict, repr=False
     )
 
@@ -170,6 +184,17 @@ class History:
         low, high = np.searchsorted(table.steps[: table.count], [after, upto], side="right")
         values = table.rows[low:high, table.schema.index[name]].astype(np.float64)
         return Samples(table.steps[low:high].copy(), values)
+
+    def once(self, name: str, read: Sequence[LayerSamples | None], make: Callable[[], Any]) -> Any:
+        """Return what is made of samples that were read, and make it only where they are others.
+
+        `name` is the rule's own; what is made must depend on nothing but what was read.
+        """
+        kept = self._made.get(name)
+        same = kept is not None and all(a is b for a, b in zip(kept[0], read, strict=True))
+        if kept is None or not same:
+            kept = self._made[name] = (tuple(read), make())
+        return kept[1]
 
     def count(self, family: str, after: int, upto: int) -> int:
         """Return how many samples of a family there are with after < step <= upto."""

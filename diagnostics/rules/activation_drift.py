@@ -16,6 +16,7 @@ import numpy as np
 from ...store import Evidence, Recommendation
 from ...store.schemas import Json
 from ..advice import current_rate
+from ..medians import nan_median
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import optimizer_snippet
 from ..windows import Window
@@ -86,7 +87,7 @@ def _sizes(window: Window, span: int) -> tuple[np.ndarray, np.ndarray, tuple[str
 def _middle(sizes: np.ndarray) -> np.ndarray:
     middle = np.full(sizes.shape[1], np.nan)
     known = np.isfinite(sizes).any(axis=0)
-    middle[known] = np.nanmedian(sizes[:, known], axis=0)
+    middle[known] = nan_median(sizes[:, known])
     return middle
 
 

@@ -71,6 +71,9 @@ def judge(window: Window, context: Context) -> Verdict:
 def _still(
     window: Window, context: Context, updates: np.ndarray, layers: tuple[str, ...]
 ) -> _Still:
+    stood = np.flatnonzero((updates == 0).all(axis=0)).tolist()
+    if not stood:
+        return _Still((), (), (), 1)
     gradients = window.layers("gradients", "grad_sq", span=context.thresholds.span, group="weight")
     told: dict[str, list[bool]] = {}
     for entry in context.meta.parameters:
@@ -78,7 +81,7 @@ def _still(
             told.setdefault(str(entry["layer"]), []).append(bool(entry.get("optimized", True)))
     left_out, cut_off, no_step = [], [], []
     ran = _ran(window)
-    for i in np.flatnonzero((updates == 0).all(axis=0)).tolist():
+    for i in stood:
         layer = layers[i]
         if layer not in told:
             continue

@@ -23,8 +23,9 @@ from ...store.schemas import Json
 from ..advice import current_rate, lower_rate
 from ..facts import learned
 from ..initialization import as_code, can_be_drawn
+from ..medians import nan_median
 from ..rule import Case, Context, Verdict, breach, fine, unknown
-from ..windows import Window
+from ..windows import LayerSamples, Table, Window
 from ..words import listing, number, percent
 
 FAMILY = "activations"
@@ -35,6 +36,8 @@ GATES = ("gate", "lstm", "gru", "attn", "attention")
 def remember(window: Window, context: Context) -> dict[str, Json]:
     """Keep each layer's share of the gradient in the first samples, and the first saturation."""
     kept: dict[str, Json] = dict(context.memory)
+    if "shares" in kept and "began" in kept:
+        return context.memory  # type: ignore[return-value]  # as it was
     if "shares" not in kept:
         shares = _gradient_shares(window)
         if len(shares):
@@ -90,14 +93,17 @@ def _saturated(window: Window, span: int) -> _Saturated | None:
     table = window.history.tables.get("activations")
     if table is None or not len(counts):
         return None
+    return window.history.once(
+        "saturated_activations", (counts, numels), lambda: _shares(window, table, counts, numels)
+    )
+
+
+def _shares(
+    window: Window, table: Table, counts: LayerSamples, numels: LayerSamples
+) -> _Saturated | None:
     firing = set(window.layers("activations", "dead", count=1).layers)
-    order: dict[str, int] = {}
-    outputs: set[str] = set()
-    for column in table.schema.columns:
-        if column.layer is not None:
-            order.setdefault(column.layer, len(order))
-        if column.quantity == "sum_sq" and column.layer is not None:
-            outputs.add(column.layer)
+    order = table.layer_order()
+    outputs = set(table.of_layers("sum_sq", None)[1])
     weighted = set(window.layers("gradients", "weight_sq", count=1, group="weight").layers)
     inner = [layer for layer in order if layer in outputs and layer in weighted]
     last = order[inner[-1]] if inner else -1
@@ -133,7 +139,7 @@ def _gradient_shares(window: Window) -> dict[str, float]:
     if not known.any():
         return {}
     middle = np.full(parts.shape[1], np.nan)
-    middle[known] = np.nanmedian(parts[:, known], axis=0)
+    middle[known] = nan_median(parts[:, known])
     return {
         layer: float(part)
         for layer, part in zip(squares.layers, middle, strict=True)

@@ -12,6 +12,7 @@ import numpy as np
 
 from ...store import Evidence, Recommendation
 from ..facts import layer_ratios
+from ..medians import nan_median
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import own_loop
 from ..windows import Window
@@ -32,7 +33,7 @@ def judge(window: Window, context: Context) -> Verdict:
     moving = np.isfinite(table).sum(axis=0) >= numbers.min_samples
     if moving.sum() < 2:
         return fine()
-    middle = np.nanmedian(table[:, moving], axis=0)
+    middle = nan_median(table[:, moving])
     names = window.layers("gradients", "update_sq", count=1, group="weight").layers
     layers = [name for name, is_one in zip(names, moving, strict=True) if is_one]
     spread = float(middle.max() / middle.min())
