@@ -115,7 +115,7 @@ def _crowded(window: Window, context: Context) -> Case | None:
     )
     case = _case(
         "The budget leaves no room to look at the layers",
-        Evidence(text, "train", "overhead_seconds", window.step, float(looks), numbers["looks"]),
+        Evidence(text, step=window.step, value=float(looks), threshold=numbers["looks"]),
         context.start + 1,
         "",
     )

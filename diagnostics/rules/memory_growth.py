@@ -114,13 +114,12 @@ def _case(context: Context, worst: Growth, found: list[Growth]) -> Case:
                 f"{worst.column}{suffix}",
                 worst.last_step,
                 float(worst.medians[-1]),
-                float(worst.medians[0]),
             ),
         ),
         recommendation=Recommendation(
             parameter="inspect",
             current=None,
-            proposed=[worst.rank],
+            proposed=[worst.rank] if ranks else [worst.first_step],
             basis="from your run",
             formula=f"({number(last)} − {number(first)}) MB in {len(worst.medians)} windows: "
             f"{percent(worst.strength * context.thresholds.fire)} in 100 steps",

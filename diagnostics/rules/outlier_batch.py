@@ -23,6 +23,8 @@ from ..windows import Window
 from ..words import count, number
 
 FAMILY = "train"
+SHOWN = 8
+"""Steps that are named, the last ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,16 @@ def _case(context: Context, found: Outliers) -> Case:
         for i, step in list(enumerate(found.steps))[-5:]
     )
     worst = int(np.argmax(found.losses))
-    where = f"@{found.ranks[worst]}" if found.ranks else ""
+    shown = sorted({worst, *range(len(found.steps))[-SHOWN:]})
+    others = [
+        Evidence(
+            f"loss {number(found.losses[i])} at step {found.steps[i]:,}",
+            step=found.steps[i],
+            value=found.losses[i],
+        )
+        for i in shown
+        if i != worst
+    ]
     return Case(
         title=f"The loss leaps at {count(len(found.steps), 'single step')}: look at their samples",
         why="A loss that is high at single steps and at once back again is the batch's, not the "
@@ -117,16 +128,17 @@ def _case(context: Context, found: Outliers) -> Case:
                 f"{number(context.thresholds.fire)} times {found.how}; usual is "
                 f"{number(found.usual)}. Steps: {last}",
                 "train",
-                f"loss{where}",
+                "loss",
                 found.steps[worst],
                 found.losses[worst],
                 context.thresholds.fire * found.usual,
             ),
+            *others,
         ),
         recommendation=Recommendation(
             parameter="inspect",
             current=None,
-            proposed=found.steps[-20:],
+            proposed=[found.steps[i] for i in shown],
             basis="from your run",
             formula="steps whose loss stands out",
             snippet="per_sample = torch.nn.functional.cross_entropy(logits, y, reduction='none')\n"

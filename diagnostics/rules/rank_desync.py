@@ -116,11 +116,9 @@ def _desync(context: Context, sums: Sums, apart: np.ndarray) -> Case:
             Evidence(
                 f"the weights are {since}; {percent(float(unlike.mean()))} of the layers differ, "
                 f"the first of them is `{layers[0]}`",
-                "replicas",
-                f"checksum/{layers[0]}@{ranks[0]}",
-                int(sums.steps[-1]),
-                float(sums.weights[-1, sums.ranks.index(ranks[0]), int(np.argmax(unlike))]),
-                float(sums.weights[-1, 0, int(np.argmax(unlike))]),
+                step=int(sums.steps[-1]),
+                value=float(unlike.sum()),
+                threshold=0.0,
             ),
         ),
         recommendation=Recommendation(
@@ -158,10 +156,9 @@ def _shared(context: Context, sums: Sums, pair: tuple[int, int]) -> Case:
             Evidence(
                 f"the batches of ranks {pair[0]} and {pair[1]} were equal, number by number, at "
                 f"steps {steps}",
-                "replicas",
-                f"batch_checksum@{pair[1]}",
-                int(sums.steps[-1]),
-                float(sums.batches[-1, sums.ranks.index(pair[1])]),
+                step=int(sums.steps[-1]),
+                value=float(least),
+                threshold=float(least),
             ),
         ),
         recommendation=Recommendation(

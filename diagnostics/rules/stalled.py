@@ -42,10 +42,8 @@ def _case(context: Context, stall: Mapping[str, Json]) -> Case:
         Evidence(
             f"no step for {seconds:,.0f} s behind step {step:,}"
             + (", in a validation or at a checkpoint" if stall.get("pause") else ""),
-            "train",
-            "step_seconds",
-            step,
-            seconds,
+            step=step,
+            value=seconds,
         )
     ]
     if several:
@@ -60,7 +58,7 @@ def _case(context: Context, stall: Mapping[str, Json]) -> Case:
         recommendation=Recommendation(
             parameter="inspect",
             current=None,
-            proposed=suspects or [0],
+            proposed=suspects or [step],
             basis="from your run",
             formula="ranks whose last step is behind the others'"
             if behind

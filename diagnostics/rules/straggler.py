@@ -162,19 +162,16 @@ def _case(context: Context, slow: Slow, since: int, times: Times) -> Case:
             f"{where} is busy for {1000 * slow.busy:.3g} ms of a step, the others for "
             f"{1000 * slow.others:.3g} ms ({ratio:.2f} times as long)",
             "train",
-            f"step_seconds@{slow.rank}",
+            f"wait_seconds@{slow.rank}",
             int(times.steps[-1]),
-            ratio,
-            context.thresholds.fire,
+            slow.wait,
         ),
         Evidence(
             f"it waits {1000 * slow.wait:.3g} ms for the others, they wait "
             f"{1000 * slow.waited:.3g} ms for it; {cause}",
-            "train",
-            f"wait_seconds@{slow.rank}",
-            int(times.steps[-1]),
-            slow.wait,
-            slow.waited,
+            step=int(times.steps[-1]),
+            value=ratio,
+            threshold=context.thresholds.fire,
         ),
     )
     return Case(

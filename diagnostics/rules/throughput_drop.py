@@ -138,9 +138,9 @@ def _case(context: Context, before: list[Block], now: list[Block], best: float) 
                 "step_seconds",
                 block.last,
                 block.step,
-                usual.step,
+                usual.step / (1 - context.thresholds.fire),
             ),
-            Evidence(cause, "train", "step_seconds", block.last, block.step, usual.step),
+            Evidence(cause, step=block.last, value=block.step),
         ),
         recommendation=Recommendation(
             parameter="inspect",
