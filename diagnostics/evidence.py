@@ -137,6 +137,8 @@ def _chart(
     points: int,
 ) -> Chart | None:
     columns = list(dict.fromkeys(str(item["column"]) for item in items))
+    if any(name == f"{quantity}@{rank}" for name in columns for rank in finding["ranks"]):
+        columns = [quantity]  # of every rank: one is slow only beside the others
     first, last = int(finding["first_step"]), int(finding["last_step"])
     back = max(BACK, (last - first) // 2)
     ahead = None if finding["state"] == "firing" else last + back
