@@ -110,7 +110,9 @@ def main(job: Path) -> None:
             losses.append(float(loss.detach()))
             recorder.step(loss, int(body["batch"]), batch)
     if rank == 0:
-        last = score(net, split.validation, loss_of)
+        last = score(
+            net.module, split.validation, loss_of
+        )  # buffers are broadcast from within the wrapper
         ended = {
             "run": str(recorder.run_id),
             "first": first["val_loss"],
