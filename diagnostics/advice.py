@@ -36,7 +36,7 @@ class Rate:
 def stable_rate(window: Window, context: Context, rate: float) -> Rate:
     """Return the rate that the loss can take, from the best that is known.
 
-    In this order: the rate before it was raised; by curvature, min(lr/2, 0.9·lr/edge_ratio), with
+    In this order: the rate before it was raised; by curvature, min(lr/2, share·lr/edge_ratio), with
     the same formula at the smallest and largest curvature over the pool of batches as its range;
     the rate at which the attempt's first step is as long as that of runs that train; else `thumb`
     of the rate. Curvature of a net that was damaged by then is left out, and so is a value that
@@ -104,7 +104,8 @@ def _by_curvature(context: Context, rate: float) -> Rate | None:
     if not facts.edge_peak > 1:
         return None
     at = facts.edge_lr if math.isfinite(facts.edge_lr) else rate
-    stable = 0.9 * at / facts.edge_peak
+    share = _share_of_edge(context)
+    stable = share * at / facts.edge_peak
     value = min(rate / 2, stable)
     if value < rate * context.rates["lowest"]:
         return None
@@ -115,10 +116,17 @@ def _by_curvature(context: Context, rate: float) -> Rate | None:
     formula = (
         f"1.8 / largest eigenvalue = 1.8 / {number(facts.edge_lambda)}"
         if plain and single and value < rate / 2
-        else f"smaller of half the rate and 0.9 × {number(at)} / {number(facts.edge_peak)} "
+        else f"smaller of half the rate and {number(share)} × {number(at)} / {number(facts.edge_peak)} "
         "(largest eigenvalue over the edge of stability)"
     )
     return Rate(rounded(value), _spread(rate, stable, context), "derived", formula)
+
+
+def _share_of_edge(context: Context) -> float:
+    """Return how much of the edge a run can take: docs/trust.md measures where the loss rises."""
+    if context.adaptive:
+        return context.rates["edge_adaptive"]
+    return context.rates["edge_momentum" if context.optimizer.get("momentum") else "edge_plain"]
 
 
 def _agree(derived: float, thumb: float, context: Context) -> bool:
@@ -155,8 +163,9 @@ def _risk(context: Context, basis: str) -> str:
     risk = "training is slower per step where the rate was right after all"
     if basis != "derived" or not (context.adaptive or context.optimizer.get("momentum")):
         return risk
-    share, what = ("half", "Adam") if context.adaptive else ("a quarter", "momentum")
-    return f"{risk}; with {what} the loss can rise at {share} of the edge already"
+    what = "Adam" if context.adaptive else "momentum"
+    share = percent(_share_of_edge(context))
+    return f"{risk}; with {what} {share} of the edge is what nets survive on average, some less"
 
 
 def good_checkpoint(context: Context, before: int) -> dict[str, Json] | None:

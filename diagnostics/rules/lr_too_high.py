@@ -254,9 +254,10 @@ def _words(
     rate = current_rate(window, context)
     new = stable_rate(window, context, rate)
     title = "The learning rate is too high"
-    if new.basis == "derived":  # a rule of thumb does not tell how many times
+    if new.basis == "derived":  # by curvature alone: a rule of thumb does not tell what is stable
         title = (
-            f"The learning rate is about {number(rounded_times(rate / new.value))} times too high"
+            f"The learning rate is too high for this curvature: {number(rate)} where "
+            f"{number(new.value)} is stable"
         )
     measured = math.isfinite(context.facts.edge_peak)
     return Case(
@@ -278,12 +279,3 @@ def _blew_up(context: Context) -> bool:
     return (
         facts.loss_start > 0 and facts.loss_peak > context.thresholds["blown_up"] * facts.loss_start
     )
-
-
-def rounded_times(times: float) -> float:
-    """Return how many times too high, with no more digits than it is known to.
-
-    >>> rounded_times(2.94), rounded_times(14.7)
-    (3.0, 15.0)
-    """
-    return float(f"{times:.1g}") if times < 10 else float(f"{times:.2g}")

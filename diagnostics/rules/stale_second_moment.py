@@ -19,7 +19,7 @@ from ..snippets import optimizer_with
 from ..windows import LayerSamples, Window
 from ..words import count, listing, number, rounded
 
-FAMILY = "gradients"
+FAMILY = "train"
 
 
 def judge(window: Window, context: Context) -> Verdict:

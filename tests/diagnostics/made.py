@@ -36,7 +36,9 @@ class Made:
         layered = layers or {}
         columns = [Column.of(name, ranks="mean") for name in values]
         columns += [
-            Column.of(name, layer=layer, group="weight") for name in layered for layer in layered[name]
+            Column.of(name, layer=layer, group="weight")
+            for name in layered
+            for layer in layered[name]
         ]
         schema = Schema(family, tuple(columns))
         self.fold.schemas[schema.hash] = schema

@@ -105,11 +105,14 @@ def test_the_first_step_tells_the_rate_where_no_curvature_was_measured(
     assert healthy / 20 < advice["proposed"] < healthy
 
 
-def test_how_many_times_too_high_is_said_where_curvature_tells_it() -> None:
+def test_the_stable_rate_is_said_where_curvature_tells_it() -> None:
     _, judged = run_lab(lambda p: SGD(p, 1.5), steps=120, curvature=10)
     finding = root(judged)
     assert finding["recommendation"]["basis"] == "derived"
-    assert "times too high" in finding["title"]
+    value = finding["recommendation"]["proposed"]
+    assert finding["title"] == (
+        f"The learning rate is too high for this curvature: 1.5 where {value:g} is stable"
+    )
 
 
 def test_curvature_of_a_net_that_was_damaged_before_is_not_used() -> None:
