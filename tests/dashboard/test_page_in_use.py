@@ -34,9 +34,9 @@ def test_hostile_names_stay_text_everywhere(home, look):
     run.judged(wrong)
     run.event("note", text=HOSTILE)
     page = look("/").page
-    expect(page.locator("tbody a")).to_have_text(HOSTILE)
+    expect(page.locator("tbody th a")).to_have_text(HOSTILE)
 
-    page.locator("tbody a").click()
+    page.locator("tbody th a").click()
 
     expect(page.locator("h1:visible")).to_have_text(HOSTILE)
     expect(page.locator(".finding h2")).to_have_text(HOSTILE)

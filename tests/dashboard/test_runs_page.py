@@ -35,7 +35,7 @@ def test_runs_are_searched_sorted_and_opened(home, look, width):
     expect(rows).to_have_count(1)
     expect(rows.first).to_contain_text("lost")
     page.locator("#search").fill("")
-    page.locator("tbody a", has_text="resnet-cifar").click()
+    page.locator("tbody th a", has_text="resnet-cifar").click()
 
     expect(page.locator("#verdict")).to_contain_text("Needs action")
 
@@ -72,7 +72,7 @@ def test_a_run_is_renamed_and_deleted_in_the_dialog(home, look, store):
     page.get_by_role("button", name="Edit").click()
     page.get_by_label("Name", exact=True).fill("Second try")
     page.get_by_role("button", name="Save").click()
-    expect(page.locator("tbody a")).to_have_text("Second try")
+    expect(page.locator("tbody th a")).to_have_text("Second try")
 
     page.get_by_role("button", name="Edit").click()
     remove = page.get_by_role("button", name="Delete this run")

@@ -175,6 +175,15 @@ def test_many_samples_become_buckets_with_their_extremes(
     )
 
 
+def test_a_column_that_was_never_recorded_is_left_out_of_many_samples_too(
+    home: MemoryHome,
+) -> None:
+    for step in range(1, 1001):
+        put(home, TRAIN, step, [1.0, 8, 0.1, 0, 1])
+    series = Store(home).read(RUN, "train", ["never"], points=100)
+    assert series.columns == [] and series.values.shape == (100, 0)
+
+
 def test_a_family_that_was_never_recorded_is_an_empty_series(home: MemoryHome) -> None:
     series = Store(home).read(RUN, "noise")
     assert len(series) == 0
