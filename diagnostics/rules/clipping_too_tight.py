@@ -108,17 +108,18 @@ def _norms(window: Window, context: Context) -> Samples:
 def _advice(window: Window, context: Context, times: float) -> Recommendation:
     norms = _norms(window, context)
     told = context.meta.gradient_clip_val
-    quantile = context.thresholds["clip_quantile"]
-    value = rounded(float(np.quantile(norms.values, quantile)))
-    low, high = (rounded(float(q)) for q in np.quantile(norms.values, [0.75, 0.95]))
+    quantile, grown = context.thresholds["clip_quantile"], context.thresholds["clip_times"]
+    value = rounded(grown * float(np.quantile(norms.values, quantile)))
+    low, high = (rounded(grown * float(q)) for q in np.quantile(norms.values, [0.75, 0.95]))
     return Recommendation(
         parameter="gradient_clip_val",
         current=told,
         proposed=value,
         range=[low, high],
         basis="from your run",
-        formula=f"the norm that {percent(quantile)} of the {count(len(norms), 'measured step')} "
-        "stayed under, before clipping",
+        formula=f"{number(grown)} × the norm that {percent(quantile)} of the "
+        f"{count(len(norms), 'measured step')} stayed under, before clipping: norms grow as a run "
+        "that stood begins to learn",
         snippet=clip_snippet(context, value),
         effect="usual steps keep their length, the few that are longer are cut to it"
         if context.adaptive

@@ -18,6 +18,7 @@ import math
 from ...store import Evidence, Recommendation
 from ...store.schemas import Json
 from ..advice import current_rate, higher_rate, timid
+from ..batching import larger_batch, noise_over_batch
 from ..initialization import as_code, he_normal
 from ..progress import Trend, course, largest_ratio, scheduled
 from ..rule import Case, Context, Verdict, breach, fine, unknown
@@ -83,7 +84,11 @@ def _case(window: Window, context: Context, trend: Trend, ratio: float) -> Case:
             )
         )
     title, advice = _advice(window, context, ratio)
-    missing = ("noise scale: whether a larger batch would help",)
+    measured = math.isfinite(context.obstacles.noise.estimator.at_least())
+    missing = () if measured else ("noise scale: whether a larger batch would help",)
+    noise = noise_over_batch(context, numbers["noise"])
+    if noise is not None:
+        because.append(noise.evidence())
     return Case(
         title=title,
         why="Every further step costs the same and brings nothing.",
@@ -106,6 +111,7 @@ def _advice(window: Window, context: Context, ratio: float) -> tuple[str, Recomm
         return "Stuck: the steps are shorter than in any run that trains", higher_rate(
             window, context
         )
+    noise = noise_over_batch(context, numbers["noise"])
     value = rounded(rate * numbers["thumb"])
     return "Stuck: the loss stands still far above zero", Recommendation(
         parameter="lr",
@@ -115,6 +121,7 @@ def _advice(window: Window, context: Context, ratio: float) -> tuple[str, Recomm
         formula=f"{number(rate)} × {number(numbers['thumb'])}, what a plateau schedule would do",
         snippet=optimizer_snippet(context, value),
         effect="smaller steps average the noise of the batches",
+        alternatives=larger_batch(window, context, noise) if noise is not None else [],
         verify="the loss falls by more than 2 % in 300 steps; no change means that it was not the "
         "step: look for dead or frozen layers",
         risk="slower where the loss would have gone on by itself",

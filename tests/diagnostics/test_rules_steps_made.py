@@ -148,7 +148,7 @@ def test_a_clip_is_too_tight_where_it_cuts_much_and_the_run_stands(
     if fires:
         advice = found[0].recommendation
         assert advice is not None
-        assert (advice.current, advice.proposed) == (0.01, 0.2)
+        assert (advice.current, advice.proposed) == (0.01, 0.4)
 
 
 def test_a_clip_that_was_not_measured_is_not_judged() -> None:
@@ -350,3 +350,15 @@ def test_steps_that_land_too_far_count_by_their_median_of_five() -> None:
     assert finding.recommendation is not None
     assert finding.recommendation.basis == "rule of thumb"
     assert scans(wide[:4], [1.5] * 4, flat(300)).judge() == []
+
+
+def test_a_plateau_in_noise_names_the_noise_and_a_larger_batch_to_choose() -> None:
+    (finding,) = noisy("plateau", flat(450), 0.001, 10.0, 8).judge()
+    assert finding.not_measured == []
+    assert any("noise scale" in evidence.text for evidence in finding.because)
+    advice = finding.recommendation
+    assert advice is not None
+    assert advice.alternatives[0]["parameter"] == "batch_size"
+    (quiet,) = noisy("plateau", flat(450), 10.0, 10.0, 8).judge()
+    assert quiet.recommendation is not None
+    assert quiet.recommendation.alternatives == []
