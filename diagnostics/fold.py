@@ -6,7 +6,9 @@ frames behind the cursor, so a restarted daemon goes on with the findings it wou
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from ..store import Event, Finding, Frame, Meta, Schema
 from ..store.schemas import Json, plain
@@ -26,9 +28,16 @@ from .stalls import heed_stalls
 from .thresholds import Thresholds, switched_off
 from .windows import KEPT_STEPS, History, Window
 
+_log = logging.getLogger("otoscope")
+
 
 class Fold:
-    """A run being judged. `push` takes the log in, `judge` goes as far as it is complete."""
+    """A run being judged. `push` takes the log in, `judge` goes as far as it is complete.
+
+    A rule that raises is not judged, and the others go on; `strict` lets it raise, for tests.
+    """
+
+    strict = False
 
     def __init__(
         self,
@@ -52,6 +61,7 @@ class Fold:
         self.history = History()
         self.log = Log(world_size=meta.world_size)
         self._thresholds: dict[str, Thresholds] = {}
+        self._failed: set[str] = set()
         self._sums: dict[str, bool] = {}
         """Of each schema, whether some column is a sum over the ranks."""
         self.own_numbers = {rule.id: rule.numbers for rule in rules if rule.numbers is not None}
@@ -268,7 +278,7 @@ class Fold:
         for rule in self.rules:
             if rule.remember is not None:
                 context = self._context(rule, self.thresholds(rule.id))
-                kept = rule.remember(window, context)
+                kept = self._guarded(rule, rule.remember, window, context, context.memory)
                 if kept != context.memory:  # dear where a rule remembers something of each layer
                     self.memory[rule.id] = plain(kept)
             self._apply(rule, window)
@@ -318,7 +328,21 @@ class Fold:
             )
         if window.last_step(rule.family) <= window.step - numbers.span:
             return unknown(f"no sample of {rule.family} in the last {numbers.span:,} steps")
-        return rule.judge(window, self._context(rule, numbers))
+        failed = unknown("its rule failed; the log of Otoscope says where")
+        return self._guarded(rule, rule.judge, window, self._context(rule, numbers), failed)
+
+    def _guarded(
+        self, rule: Rule, function: Any, window: Window, context: Context, otherwise: Any
+    ) -> Any:
+        try:
+            return function(window, context)
+        except Exception:  # the guard at the border: one rule must not stop the others
+            if self.strict:
+                raise
+            if rule.id not in self._failed:
+                _log.exception("rule %s failed at step %d of %s", rule.id, window.step, self.run)
+            self._failed.add(rule.id)
+            return otherwise
 
     def _context(self, rule: Rule, numbers: Thresholds) -> Context:
         return Context(

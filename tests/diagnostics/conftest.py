@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from otoscope.diagnostics.fold import Fold
 
 from .lab import Lab, mlp
 
 torch.set_num_threads(1)
+Fold.strict = True
 
 
 @pytest.fixture(scope="session")
