@@ -105,7 +105,13 @@ CAUSES: dict[str, tuple[str, ...]] = {
         "wrong_head",
         "plateau",
     ),
-    "saturated_activations": ("vanishing_gradients", "frozen_layer", "update_imbalance", "plateau"),
+    "saturated_activations": (
+        "vanishing_gradients",
+        "frozen_layer",
+        "update_imbalance",
+        "lr_too_low",
+        "plateau",
+    ),
     "wrong_head": (
         "vanishing_gradients",
         "overfitting",

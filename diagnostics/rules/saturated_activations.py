@@ -1,7 +1,7 @@
 """Activations lie in their flat tails, where no gradient passes.
 
 What: more than half of a layer's inputs where the activation's slope is under 5 % of its largest
-(tanh beyond 2.18, sigmoid beyond 4.36, the negative tails of GELU, SiLU and ELU), in three samples,
+(tanh beyond 2.18, sigmoid beyond 4.36, the negative tails of GELU, SiLU and ELU), in the last samples,
 while the weights before it get less than a tenth of the share of the gradient that they began with,
 or the loss has not fallen. ReLUs (dead units), the last layer's activation and gates do not count.
 Why: in the tails the output no longer depends on the input, so that the layers before hear nothing
@@ -28,7 +28,7 @@ from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import LayerSamples, Table, Window
 from ..words import listing, number, percent
 
-FAMILY = "activations"
+FAMILY = "train"
 FROM_START = True
 GATES = ("gate", "lstm", "gru", "attn", "attention")
 

@@ -305,7 +305,7 @@ def test_saturation_counts_where_the_loss_does_not_fall() -> None:
     learns = Made("saturated_activations", saturation(0.8), loss=lambda s: 2.0 * 0.98**s)
     assert learns.finding is None
     assert Made("saturated_activations", saturation(0.3)).finding is None
-    assert "fewer than" in Made("saturated_activations", saturation(0.8, steps=2)).why
+    assert "fewer than" in Made("saturated_activations", saturation(0.8, steps=1)).why
 
 
 # ---- activation_drift ----------------------------------------------------------------------------
