@@ -43,11 +43,24 @@
 
   let at = -1;
   function toFinding(move) {
+    if (document.body.dataset.view === "findings") return toRow(move);
     const cards = [...document.querySelectorAll(".finding")];
     if (!cards.length) return;
     at = (at + move + cards.length) % cards.length;
     cards[at].scrollIntoView({ behavior: "smooth", block: "center" });
     cards[at].focus({ preventScroll: true });
+  }
+
+  /** On the Findings page the one before or behind the open one is folded out. */
+  function toRow(move) {
+    const rows = [...document.querySelectorAll(".finding-row")];
+    const open = rows.findIndex((row) => row.classList.contains("open"));
+    const next = open < 0 ? (move > 0 ? 0 : rows.length - 1) : (open + move + rows.length) % rows.length;
+    if (next === open || !rows.length) return;
+    const id = rows[next].dataset.finding;
+    rows[next].querySelector(".title").click();
+    const found = document.querySelector(".finding-row.open");
+    if (found && found.dataset.finding === id) found.scrollIntoView({ block: "nearest" });
   }
 
   function showHelp() {

@@ -122,6 +122,10 @@ def test_a_link_opens_its_finding_and_its_effects_lead_on(home, look, link):
     assert f"finding={effect.id}".replace(":", "%3A") in page.url
     page.get_by_role("button", name="Critical: Learning rate too high").click()
     expect(page.locator(".finding-row.open .title")).to_have_text(cause.title)
+    page.keyboard.press("]")
+    expect(page.locator(".finding-row.open .title")).to_have_text(effect.title)
+    page.keyboard.press("[")
+    expect(page.locator(".finding-row.open .title")).to_have_text(cause.title)
 
 
 def test_what_a_person_decides_of_a_finding_is_sent_and_shown(home, look, store):
