@@ -57,6 +57,9 @@ def options_of(argv: Sequence[str] | None) -> argparse.Namespace:
         "--published", action="store_true", help="the published pairs, into the result"
     )
     parser.add_argument(
+        "--write", action="store_true", help="write result and page of what was run"
+    )
+    parser.add_argument(
         "--null-rates", action="store_true", help="write diagnostics/null_rates.toml"
     )
     return parser.parse_args(argv)
@@ -74,12 +77,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not tasks:
         print(f"no case holds {options.only!r} in {', '.join(options.set)}", file=sys.stderr)
         return 2
-    rows = over_cores(done, tasks, options.jobs, "recording and judging")
+    failed: list[str] = []
+    judged = over_cores(done, tasks, options.jobs, "recording and judging", failed)
+    tasks = [task for task, row in zip(tasks, judged, strict=True) if row is not None]
+    rows = [row for row in judged if row is not None]
     if not (options.full or options.published):
         print("\n".join(printed.line(row) for row in rows))
     repaired: list[dict[str, Any]] = []
     if options.efficacy:
-        repaired = over_cores(ended, advised(tasks, rows), options.jobs, "following the advice")
+        repaired = over_cores(
+            ended, advised(tasks, rows), options.jobs, "following the advice", failed
+        )
+        repaired = [row for row in repaired if row is not None]
     told = cards(rows, repaired)
     for name, body in told.items():
         print("\n".join([*printed.card(name, body), *map(printed.mended, body.get("mending", ()))]))
@@ -88,11 +97,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\n{old} of {len(rows)} recordings were made by an older recorder: --fresh")
     if options.full or options.null_rates:
         null_rates.write(rows)
-    if options.full or options.published:
+    if options.full or options.published or options.write:
         _write(told, rows)
-    if options.quick:
-        return _held_to_floors(told)
-    return 0
+    for line in failed:
+        print(f"FAILED, and counted nowhere: {line}", file=sys.stderr)
+    below = _under_floors(told) if options.quick else False
+    return 1 if failed or below else 0
 
 
 def _tasks(options: argparse.Namespace) -> list[Task]:
@@ -136,9 +146,11 @@ def _write(told: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
     seeds = {row["kind"]: 0 for row in rows}
     for row in rows:
         seeds[row["kind"]] = max(seeds[row["kind"]], row["seed"] + 1)
+    cards = before.get("cards", {})
+    told = {name: {**cards.get(name, {}), **card} for name, card in told.items()}
     body = plain(
         {
-            "cards": {**before.get("cards", {}), **told},
+            "cards": {**cards, **told},
             "seeds": {**before.get("seeds", {}), **seeds},
         }
     )
@@ -148,9 +160,9 @@ def _write(told: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
     print(f"\nwritten: {RESULT.name}, docs/{PAGE.name}")
 
 
-def _held_to_floors(told: dict[str, Any]) -> int:
+def _under_floors(told: dict[str, Any]) -> bool:
     below = fallen(told)
     for line in below:
         print(f"UNDER ITS FLOOR: {line}")
     print(f"\nfloors: {', '.join(f'{key} {value:g}' for key, value in FLOORS.items())}")
-    return 1 if below else 0
+    return bool(below)

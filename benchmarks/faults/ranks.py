@@ -23,7 +23,7 @@ from .._data import batches
 from . import datasets, parts
 from .training import score
 
-LONGEST = 120
+LONGEST = 300
 """Seconds after which a job that hangs is ended."""
 
 
@@ -106,6 +106,8 @@ def main(job: Path) -> None:
             optimizer.zero_grad()
             loss = loss_fn(net, batch)
             loss.backward()
+            if body["clip"] is not None:
+                nn.utils.clip_grad_norm_(net.parameters(), float(body["clip"]))
             optimizer.step()
             losses.append(float(loss.detach()))
             recorder.step(loss, int(body["batch"]), batch)

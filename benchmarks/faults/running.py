@@ -46,13 +46,21 @@ def ended(task: Task) -> dict[str, Any]:
     return {**endings(task.case, task.seed, task.advice), "column": task.column}
 
 
-def over_cores(work: Callable[[Any], Any], items: Sequence[Any], jobs: int, what: str) -> list[Any]:
+def over_cores(
+    work: Callable[[Any], Any],
+    items: Sequence[Any],
+    jobs: int,
+    what: str,
+    failed: list[str] | None = None,
+) -> list[Any]:
     """Return the results of items in their order; each core takes the next that is left.
 
-    Raises BenchError once all are done, where some failed.
+    Where a list of the `failed` is given, they are told there, and their result is None. Else
+    BenchError is raised once all are done.
     """
     results: dict[int, Any] = {}
-    failed: list[str] = []
+    tolerated = failed is not None
+    failed = [] if failed is None else failed
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -78,11 +86,11 @@ def over_cores(work: Callable[[Any], Any], items: Sequence[Any], jobs: int, what
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    if failed:
+    if failed and not tolerated:
         raise BenchError(
             f"{len(failed)} of {len(items)} runs failed, the others are kept: " + "\n".join(failed)
         )
-    return [results[number] for number in range(len(items))]
+    return [results.get(number) for number in range(len(items))]
 
 
 def advised(tasks: Sequence[Task], rows: Sequence[dict[str, Any]]) -> list[Task]:
