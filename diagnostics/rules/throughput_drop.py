@@ -1,7 +1,7 @@
 """The run has become slower than it was.
 
 What: the last four blocks of steps (each at least 50 steps and 10 seconds long) train 25 % fewer
-samples a second than the run's best did, fewer than the slowest tenth of the blocks before, and
+samples a second than the run's best did, fewer than the slowest fifth of the blocks before, and
 3.5 of their deviations fewer than their median: where the pace goes up and down by itself, as on a
 machine that is shared, nothing has changed. The
 slowest tenth of the steps of a block is left out of it: checkpoints, and what we measure. Validation
