@@ -135,7 +135,7 @@ def card(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the score card of one set and column."""
     faults = [row for row in rows if row["kind"] == "fault"]
     well = [row for row in rows if row["kind"] != "fault"]
-    told: dict[str, Any] = {}
+    told: dict[str, Any] = {"old": sum(bool(row.get("old")) for row in rows)}
     if faults:
         told["faults"] = on_faults(faults)
         told["by_rule"] = {

@@ -24,7 +24,8 @@ fault was planted, healthy ones, and ones that look ill and are not. Rules and t
 def page(result: Mapping[str, Any]) -> str:
     """Return the page of a result."""
     cards = result["cards"]
-    parts = [HEAD, _seeds(result.get("seeds", {})), _overview(cards), _missed(cards)]
+    old = sum(card.get("old", 0) for card in cards.values())
+    parts = [HEAD, _seeds(result.get("seeds", {})), _stale(old), _overview(cards), _missed(cards)]
     for kind in ("held-out", "published"):
         parts += [_in_full(name, cards[name]) for name in cards if name.startswith(kind)]
     return "".join(parts).rstrip() + "\n"
@@ -35,6 +36,11 @@ def _seeds(seeds: Mapping[str, int]) -> str:
         return ""
     told = ", ".join(f"{count} of each {kind} case" for kind, count in sorted(seeds.items()))
     return f"Seeds: {told}. Intervals are Clopper–Pearson's, 95 %, over runs; runs of one case are alike.\n\n"
+
+
+def _stale(old: int) -> str:
+    """Say that an earlier state of the recorder made some of the recordings."""
+    return f"Of the recordings {old} were made by an earlier recorder.\n\n" if old else ""
 
 
 def _heading(name: str) -> str:
