@@ -14,39 +14,12 @@ from .printing import console, severity_text
 if TYPE_CHECKING:
     from ..diagnostics import RuleInfo
 
-GROUPS = {
-    "Numbers": (
-        *("non_finite", "loss_scale_collapse", "exploding_gradients", "loss_spike"),
-        *("outlier_batch", "stale_second_moment"),
-    ),
-    "Step size and curvature": (
-        *("lr_too_high", "lr_too_low", "oscillating_loss", "plateau", "missing_warmup"),
-        *("ill_conditioned", "nonlinear_step"),
-    ),
-    "Layers": (
-        *("vanishing_gradients", "dead_units", "saturated_activations", "activation_drift"),
-        *("frozen_layer", "symmetric_weights", "bad_initialization", "update_imbalance"),
-    ),
-    "Batch and noise": ("batch_too_small", "batch_too_large", "clipping_too_tight"),
-    "Data and generalization": ("input_problem", "overfitting", "wrong_head"),
-    "Machines": (
-        *("straggler", "rank_desync", "input_bound", "stalled", "memory_growth"),
-        *("throughput_drop", "lost_samples"),
-    ),
-}
-OWN = "Your own"
-
 
 def grouped(rows: Sequence[RuleInfo]) -> dict[str, list[RuleInfo]]:
     """Return the rules by the group that each belongs to; a reader's own ones come last."""
-    place = {rule: group for group, rules in GROUPS.items() for rule in rules}
-    found: dict[str, list[RuleInfo]] = {group: [] for group in (*GROUPS, OWN)}
-    for row in rows:
-        found[place.get(row.id, OWN)].append(row)
-    order = {rule: at for at, rule in enumerate(place)}
-    for members in found.values():
-        members.sort(key=lambda row: order.get(row.id, 0))
-    return {group: members for group, members in found.items() if members}
+    from ..diagnostics.catalogue import grouped
+
+    return grouped(rows)
 
 
 def print_rules(rows: Sequence[RuleInfo], out: Console | None = None) -> None:

@@ -28,6 +28,9 @@ from .stalls import heed_stalls
 from .thresholds import Thresholds, switched_off
 from .windows import KEPT_STEPS, History, Window
 
+OF_THE_RECORDING = {"stalled", "lost_samples"}
+"""Rules that need no sample of the training itself."""
+
 _log = logging.getLogger("otoscope")
 
 
@@ -181,6 +184,9 @@ class Fold:
                 judged.append(rule.id)
             else:
                 missing[rule.id] = entry.why or "no recent sample"
+        if set(judged) <= OF_THE_RECORDING:  # that alone says nothing of a training
+            missing |= dict.fromkeys(judged, "only what was recorded is known so far")
+            judged = []
         return judged, missing
 
     def thresholds(self, rule: str) -> Thresholds:

@@ -7,8 +7,9 @@ import pytest
 from otoscope.cli.demo import show
 from otoscope.cli.demonstration import Outcome
 from otoscope.cli.printing import print_run
-from otoscope.cli.rule_list import GROUPS, grouped, print_rules
+from otoscope.cli.rule_list import grouped, print_rules
 from otoscope.diagnostics import catalogue
+from otoscope.diagnostics.groups import GROUPS
 from rich.console import Console
 
 
