@@ -22,6 +22,9 @@ BACK = 200
 DECADES = 30.0
 """From this ratio of the largest to the smallest value on, the axis is logarithmic."""
 
+AMISS = 4.0
+"""A value so many times beyond all that was recorded is none of the series."""
+
 SQUARES = {"grad_sq": "grad_norm", "weight_sq": "weight_norm", "update_sq": "update_norm"}
 """Recorded squares, which are shown as the norms that people know."""
 
@@ -151,6 +154,7 @@ def _chart(
     if not len(read) or not np.isfinite(read.values).any():
         return None
     lines, values = _lines(read, finding)
+    items = [item for item in items if _belongs(item["value"], read)]
     shown = np.array([item["threshold"] for item in items if _number(item["threshold"])], float)
     seen = [
         [float(item["step"]), float(item["value"])]
@@ -208,6 +212,22 @@ def _short(line: str, quantity: str) -> str:
 def _named(column: str, finding: Mapping[str, Json]) -> bool:
     ends = [f"/{layer}" for layer in finding["layers"]] + [f"@{rank}" for rank in finding["ranks"]]
     return any(column.endswith(end) for end in ends)
+
+
+def _belongs(value: Json, read: Series) -> bool:
+    """Tell whether what was seen is a value of the series, and not a ratio or a share made of it.
+
+    The threshold of such a one would be a line among numbers of another kind.
+    """
+    if not _number(value):
+        return True
+    finite = [table[np.isfinite(table)] for table in (read.values, read.low, read.high)]
+    every = np.concatenate(finite).astype(np.float64)
+    least, most = float(every.min()), float(every.max())
+    room = (AMISS - 1) * max(abs(least), abs(most)) if least <= 0 else 0.0
+    return (
+        (least - room if least <= 0 else least / AMISS) <= value <= max(most * AMISS, most + room)
+    )
 
 
 def _number(value: Json) -> bool:
