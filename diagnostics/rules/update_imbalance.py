@@ -63,7 +63,7 @@ def _case(
                 f"a step moves `{high}` by {percent(float(ratios.max()))} of its weights, `{low}` by "
                 f"{number(100 * float(ratios.min()))} %",
                 "gradients",
-                f"update_sq/{low}",
+                f"update_ratio/{low}",
                 window.step,
                 float(ratios.min()),
                 float(ratios.max()) / context.thresholds.fire,
