@@ -6,16 +6,19 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
+from otoscope.callbacks import attach
 from otoscope.cli.rules import rules as command
 from otoscope.diagnostics import Daemon, judge, numbers_in_force, set_number, summary
 from otoscope.diagnostics.overriding import parsed, project_numbers
 from otoscope.diagnostics.ranges import allowed
 from otoscope.diagnostics.rules import RULES
 from otoscope.diagnostics.thresholds import load, numbers
-from otoscope.store import ConfigError, Event, MemoryHome, Store
+from otoscope.store import ConfigError, Event, MemoryHome, Store, connect
 from otoscope.store.project import find_project
 from otoscope.store.schemas import dumps
+from torch import nn
 
 from .scripted import RUN, frames, judged, rule
 from .test_requests import a_home
@@ -161,3 +164,26 @@ def test_the_command_sets_a_number_of_a_recording_and_refuses_a_bad_one(
     folder = run(command, ["--run", ".", "--set", "plateau.fire=0.02"])
     assert (folder.exit_code, "is a recording" in folder.output) == (2, True)
     assert [event.kind for _, event in store.home.events(RUN)].count("override") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("[rules.plateau]\nfire = 0.02\nk = 99\n", {"plateau.fire": 0.02}), ("[rules\n", {})],
+    ids=["a number that cannot be", "no TOML"],
+)
+def test_a_training_records_the_numbers_of_its_project_and_never_breaks_on_them(
+    project: Path, text: str, found: dict[str, float]
+) -> None:
+    project.write_text(text)
+    model = nn.Linear(2, 1)
+    recorder = attach(model, torch.optim.SGD(model.parameters(), 0.1), verdict=False)
+    for _ in range(12):
+        recorder.step(torch.tensor(1.0), 4)
+    recorder.finish()
+    assert recorder.steps == 12
+    store = connect(recorder.directory)
+    answer = judge(store, store.runs()[0].id)
+    assert answer["thresholds"]["set"] == found
+    assert ("plateau.k" in answer["thresholds"]["refused"]) is bool(found)
+    events = {e.kind: e for _, e in store.home.events(store.runs()[0].id)}
+    assert events["started"].body["settings"]["optimizers"][0]["lr"] == 0.1
