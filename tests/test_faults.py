@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from benchmarks.faults import efficacy, null_rates, runs
 from benchmarks.faults.advice import FOLK, NoSettingError, applied
 from benchmarks.faults.card import INFO_RULES, card, interval, row_of
 from benchmarks.faults.case import UNPLANTED, Case, CaseError, load_cases, text_of
-from benchmarks.faults.page import missed, page
+from benchmarks.faults.page import PAGE, RESULT, missed, page
 from benchmarks.faults.quick import FLOORS, fallen, quick_tasks
 from benchmarks.faults.training import Loop, train
 
@@ -361,3 +362,8 @@ def test_the_quick_part_has_a_fault_for_every_rule_that_the_tuning_cases_plant()
 def test_rules_that_speak_as_an_info_are_rules() -> None:
     known = {rule.id for rule in RULES}
     assert len(INFO_RULES & known) >= 1
+
+
+def test_the_page_holds_the_figures_of_the_result() -> None:
+    result = json.loads(RESULT.read_text(encoding="utf-8"))
+    assert PAGE.read_text(encoding="utf-8") == page(result)

@@ -18,7 +18,6 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from otoscope.store.schemas import plain
@@ -26,13 +25,12 @@ from otoscope.store.schemas import plain
 from . import efficacy, null_rates, printed
 from .card import by, card
 from .case import KINDS, SETS, Case, load_cases
-from .page import PAGE, page
+from .page import PAGE, RESULT, page
 from .quick import FLOORS, fallen, quick_tasks
 from .running import Task, advised, done, ended, over_cores
 from .runs import OUT
 from .training import COLUMNS
 
-RESULT = Path(__file__).parents[1] / "results" / "faults.json"
 FAULT_SEEDS, WELL_SEEDS = 5, 8
 
 
