@@ -254,10 +254,11 @@ def learned(window: Window, facts: Facts, share: float) -> bool:
 
 def bursts(losses: np.ndarray, numbers: Thresholds, floor: float) -> np.ndarray:
     """Return where single batches throw the loss up: several lone spikes, or one beyond doubt."""
-    several = lone_spikes(losses, numbers["spike"], floor)
+    around = _around(losses)
+    several = _lone(losses, around, numbers["spike"], floor)
     if len(several) >= numbers["spikes"]:
         return several
-    return lone_spikes(losses, numbers["lone_spike"], floor)
+    return _lone(losses, around, numbers["lone_spike"], floor)
 
 
 def lone_spikes(values: np.ndarray, times: float, floor: float = 0.0) -> np.ndarray:
@@ -269,12 +270,21 @@ def lone_spikes(values: np.ndarray, times: float, floor: float = 0.0) -> np.ndar
     >>> lone_spikes(np.array([1.0, 1.0, 30.0, 1.0, 1.0, 1.0]), 8).tolist()
     [2]
     """
+    return _lone(values, _around(values), times, floor)
+
+
+def _around(values: np.ndarray) -> np.ndarray:
+    """Return the larger of the medians of the five values before and behind each."""
     if len(values) < 5:
-        return np.empty(0, dtype=np.int64)
+        return np.full(len(values), np.inf)
     edge = np.full(5, np.median(values))
     windows = np.lib.stride_tricks.sliding_window_view(np.concatenate([edge, values, edge]), 5)
-    around = np.median(windows, axis=1)
-    before, behind = around[: len(values)], around[6 : 6 + len(values)]
-    high = np.flatnonzero((values > floor) & (values > times * np.maximum(before, behind)))
+    around = np.sort(windows, axis=1)[:, 2]  # a median of five, in a tenth of the time
+    return np.maximum(around[: len(values)], around[6 : 6 + len(values)])
+
+
+def _lone(values: np.ndarray, around: np.ndarray, times: float, floor: float) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        high = np.flatnonzero((values > floor) & (values > times * around))
     apart = np.diff(high, prepend=-5) >= 5
     return high[apart]
