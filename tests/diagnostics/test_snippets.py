@@ -10,9 +10,13 @@ from otoscope.diagnostics.facts import Facts
 from otoscope.diagnostics.rule import Context
 from otoscope.diagnostics.snippets import (
     activation_snippet,
+    batch_snippet,
     clip_snippet,
     optimizer_snippet,
+    optimizer_with,
+    precision_snippet,
     resume_snippet,
+    warm_up_snippet,
 )
 from otoscope.diagnostics.thresholds import load
 from otoscope.store import Meta
@@ -75,3 +79,49 @@ def test_another_activation_runs_where_it_is_put(layer: str) -> None:
     exec(activation_snippet(layer, "LeakyReLU(0.01)", "leaky_relu(x, 0.01)"), names)
     found = model[1](names["x"]) if layer == "1" else names["x"]
     torch.testing.assert_close(found, torch.tensor([-0.01, 2.0]))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("loop", ["own", "lightning"])
+def test_a_warm_up_rises_to_the_whole_rate_and_stays_there(loop: str, optimizer: dict) -> None:
+    model = torch.nn.Linear(2, 2)
+    made = torch.optim.SGD(model.parameters(), lr=0.4)
+    names: dict = {"torch": torch, "model": model, "optimizer": made}
+    setting, _, each_step = warm_up_snippet(context(loop, optimizer), 4, 0.4).partition("\n# after")
+    exec(setting, names)
+    if loop == "own":
+        assert each_step.endswith("scheduler.step()")
+        scheduler = names["scheduler"]
+    else:
+        told = names["configure_optimizers"](model)
+        assert told["lr_scheduler"]["interval"] == "step"
+        scheduler = told["lr_scheduler"]["scheduler"]
+    rates = [scheduler.get_last_lr()[0]]
+    for _ in range(6):
+        scheduler.optimizer.step()
+        scheduler.step()
+        rates.append(scheduler.get_last_lr()[0])
+    top = rates[-1]
+    assert rates[:4] == pytest.approx([top / 4, top / 2, 3 * top / 4, top])
+    assert top == pytest.approx(0.4)
+
+
+def test_betas_and_another_optimizer_are_written_as_torch_takes_them() -> None:
+    adam, sgd = OPTIMIZERS[1], OPTIMIZERS[0]
+    names: dict = {"torch": torch, "model": torch.nn.Linear(2, 2)}
+    exec(optimizer_with(context("own", adam), 0.01, betas=[0.9, 0.95]), names)
+    assert names["optimizer"].defaults["betas"] == (0.9, 0.95)
+    exec(optimizer_with(context("own", sgd), 0.002, name="AdamW"), names)
+    assert isinstance(names["optimizer"], torch.optim.AdamW)
+    assert names["optimizer"].defaults["weight_decay"] == 0.01
+
+
+@pytest.mark.parametrize("loop", ["own", "lightning", "transformers"])
+def test_batch_precision_and_warm_up_are_said_in_the_words_of_each_loop(loop: str) -> None:
+    told = context(loop, OPTIMIZERS[1])
+    snippets = [batch_snippet(told, 8, 4, 128), warm_up_snippet(told, 100, 0.01)]
+    snippets += [precision_snippet(told, "bf16-mixed")]
+    for snippet in snippets:
+        ast.parse(snippet if not snippet.startswith("with ") else snippet + "\n    pass")
+    word = {"own": "DataLoader", "lightning": "Trainer(", "transformers": "TrainingArguments("}
+    assert word[loop] in snippets[0]
