@@ -199,6 +199,7 @@ def test_two_hundred_findings_are_listed_filtered_and_cost_a_tick_little(home, l
     expect(page.locator(".finding-row td[data-name=Steps]")).to_have_text("600–910")
     page.get_by_label("State").select_option("")
     expect(page.locator(".finding-row")).to_have_count(21)
+    assert page.evaluate("otoscope.model.epoch") == 1  # nothing had to be asked for again
 
 
 def test_without_a_finding_the_page_says_what_was_judged_and_one_that_comes_appears(home, look):
