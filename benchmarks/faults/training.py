@@ -104,9 +104,10 @@ class Loop:
         return total, batch
 
     def _overflow(self, step: int) -> None:
-        """Let a gradient overflow, as in half precision: from `start`, one step in `overflow_every`."""
+        """Let a gradient overflow, as in half precision: from `start` up to `stop`, one step in `overflow_every`."""
         every = int(self.overflow.get("overflow_every", 0))
-        if every and step >= int(self.overflow.get("start", 1)) and step % every == 0:
+        begun = self.overflow.get("start", 1) <= step < self.overflow.get("stop", math.inf)
+        if every and begun and step % every == 0:
             first = next(p for p in self.net.parameters() if p.grad is not None)
             assert first.grad is not None
             first.grad.view(-1)[0] = math.inf
