@@ -217,6 +217,7 @@ def test_what_is_no_head_is_left_alone() -> None:
 def test_under_lightning_the_head_is_that_of_the_net_inside(tmp_path: Path, package: str) -> None:
     callback = Otoscope(probes=[Head(every=1)], spool=tmp_path, strict=True, verdict=False)
     fit(package, tmp_path, [callback])
-    series = recorded(tmp_path, callback.run_id).read(callback.run_id, "head")
+    run = str(callback.run_id)
+    series = recorded(tmp_path, run).read(run, "head")
     assert len(series.steps) > 4
     assert series.column("as_logits")[-1] == pytest.approx(1, abs=1e-4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ SGD, Adam = torch.optim.SGD, torch.optim.Adam
 SCALE = {"mean": 0.0, "std": 1.0, "min": -3.0, "max": 3.0, "non_finite": 0.0}
 
 
-def inputs(steps: dict[int, dict[str, float]]) -> dict[str, dict[str, dict[int, float]]]:
+def inputs(steps: dict[int, dict[str, float]]) -> dict[str, Any]:
     names = {name for row in steps.values() for name in row}
     return {"inputs": {n: {s: row[n] for s, row in steps.items() if n in row} for n in names}}
 
@@ -128,7 +129,7 @@ def test_batches_of_a_rare_class_are_no_sign_of_sorting() -> None:
 # ---- overfitting ---------------------------------------------------------------------------------
 
 
-def validated(losses: list[float], accuracies: list[float] | None = None) -> dict[str, object]:
+def validated(losses: list[float], accuracies: list[float] | None = None) -> dict[str, Any]:
     told = {"val_loss": {20 * (i + 1): v for i, v in enumerate(losses)}}
     if accuracies is not None:
         told["val_accuracy"] = {20 * (i + 1): v for i, v in enumerate(accuracies)}
@@ -136,7 +137,7 @@ def validated(losses: list[float], accuracies: list[float] | None = None) -> dic
 
 
 TURNING = [2.0, 1.2, 0.7, 0.56, 0.6, 0.7, 0.8, 0.95, 1.1, 1.25, 1.38, 1.4]
-FALLING = {"loss": lambda s: 2.0 * 0.99**s}
+FALLING: dict[str, Any] = {"loss": lambda s: 2.0 * 0.99**s}
 
 
 def test_a_net_that_learns_by_heart_is_stopped_at_its_best(tmp_path: Path) -> None:
@@ -229,7 +230,7 @@ def test_probabilities_whose_logarithm_goes_into_the_loss_are_right(tmp_path: Pa
     assert "wrong_head" in judged["judged"]
 
 
-def head(**told: float) -> dict[str, dict[str, dict[int, float]]]:
+def head(**told: float) -> dict[str, Any]:
     steps = range(10, 600, 20)
     return {"head": {name: dict.fromkeys(steps, value) for name, value in told.items()}}
 
@@ -256,7 +257,7 @@ def test_a_net_that_names_all_its_classes_is_all_right(told: dict[str, float]) -
 @pytest.mark.parametrize(("evaluated", "fires"), [(2.5, True), (1.1, False), (0.5, False)])
 def test_a_loss_that_is_another_in_eval_mode_names_the_norm(evaluated: float, fires: bool) -> None:
     steps = (100, 200, 300)
-    told = {
+    told: dict[str, Any] = {
         "modes": {
             "train_loss": dict.fromkeys(steps, 1.0),
             "eval_loss": dict.fromkeys(steps, evaluated),

@@ -88,7 +88,7 @@ def test_the_default_initialization_of_a_net_that_learns_is_left_alone(
 GAINS = {"forward_gain": 1.0, "backward_gain": 1.0, "weight_std": 0.1, "xavier_std": 0.1, "he_std": 0.14}  # fmt: skip
 
 
-def began(ratio: float = 1.0, **changes: float) -> dict[str, dict[str, dict[int, float]]]:
+def began(ratio: float = 1.0, **changes: float) -> dict[str, Any]:
     told = {**GAINS, **changes}
     rows = {f"{name}/{layer}": {1: value} for name, value in told.items() for layer in "abcd"}
     return {"initialization": {**rows, "loss_ratio": {1: ratio}}}
@@ -143,7 +143,9 @@ def test_rows_are_not_judged_before_they_were_compared() -> None:
         "not compared yet"
         in Made("symmetric_weights", {"symmetry": {"alike_rows/a": {20: math.nan}}}).why
     )
-    told = {"symmetry": {"alike_rows/a": {20: 1.0, 500: 1.0}, "alike_rows/b": {20: 0.0, 500: 0.0}}}
+    told: dict[str, Any] = {
+        "symmetry": {"alike_rows/a": {20: 1.0, 500: 1.0}, "alike_rows/b": {20: 0.0, 500: 0.0}}
+    }
     assert Made("symmetric_weights", told).sure.layers == ["a"]
     learns = Made("symmetric_weights", told, loss=lambda s: 2.0 * 0.9**s)
     assert learns.finding is None or learns.finding.state == "resolved"
@@ -198,7 +200,7 @@ def test_a_layer_that_is_cut_off_is_named_and_an_unused_head_is_not(
     assert finding["recommendation"]["parameter"] == "inspect"
 
 
-def layers(**quantities: dict[str, float]) -> dict[str, dict[str, dict[int, float]]]:
+def layers(**quantities: dict[str, float]) -> dict[str, Any]:
     steps = range(10, 300, 10)
     rows = {
         f"{quantity}/{layer}": dict.fromkeys(steps, value)
@@ -258,7 +260,7 @@ def test_layers_that_move_alike_or_not_at_all_are_no_imbalance() -> None:
     alike = {**STILL, "update_sq": {"a": 0.01, "b": 0.05}}
     assert Made("update_imbalance", layers(**alike)).finding is None
     assert Made("update_imbalance", layers(**STILL)).finding is None
-    few = {"gradients": {k: {10: 1.0} for k in ("update_sq/a", "weight_sq/a")}}
+    few: dict[str, Any] = {"gradients": {k: {10: 1.0} for k in ("update_sq/a", "weight_sq/a")}}
     assert "fewer than" in Made("update_imbalance", few).why
 
 
