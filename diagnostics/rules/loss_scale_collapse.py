@@ -89,7 +89,7 @@ def _nearest_to_overflow(window: Window) -> tuple[str, float] | None:
 
 
 def _advice(context: Context) -> Recommendation:
-    precision = "bf16-mixed" if "mixed" in context.meta.precision else "bf16-true"
+    precision = "bf16-mixed"  # a loss scaler is there for mixed precision alone
     return Recommendation(
         parameter="precision",
         current=context.meta.precision,
