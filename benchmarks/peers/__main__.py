@@ -32,16 +32,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--case", default="", help="cases whose name or area holds this")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--kept", action="store_true", help="ask no package anew, measure no cost")
+    parser.add_argument(
+        "--kept", action="store_true", help="judge what is traced and answered; no cost"
+    )
     options = parser.parse_args(argv)
     told = {}
     for name in options.set:
         runs = [
             Run(case, seed)
             for case in load_cases()
-            if case.set == name and int(case.body["ranks"]) == 1
+            if case.set == name and int(case.body["ranks"]) == 1 and case.body["loop"] == "plain"
             and (options.case in case.name or options.case in case.area)
             for seed in range(options.seeds)
+            if not options.kept or Run(case, seed).trace.exists()
         ]  # fmt: skip
         if not runs:
             print(f"no case of {name} holds {options.case!r}", file=sys.stderr)
@@ -52,14 +55,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(page.shown(name, told[name]), flush=True)
     if options.case:
         return 0
+    costed = not options.kept and set(options.only) == set(PEERS)
     before = json.loads(page.RESULT.read_text()) if page.RESULT.exists() else {}
     sets = before.get("sets", {})
     for name, body in told.items():
-        sets[name] = {**sets.get(name, {}), **page.without_rows(body)}
+        every = {**sets.get(name, {}), **page.without_rows(body)}
+        sets[name] = {peer: every[peer] for peer in PEERS if peer in every}
     result = {
         "versions": VERSIONS,
         "sets": sets,
-        "cost": before.get("cost", {}) if options.kept else costs(_say),
+        "cost": costs(_say) if costed else before.get("cost", {}),
     }
     page.RESULT.parent.mkdir(exist_ok=True)
     page.RESULT.write_text(json.dumps(plain(result), indent=1) + "\n", encoding="utf-8")

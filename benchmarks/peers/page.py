@@ -131,6 +131,7 @@ def page(result: Mapping[str, Any]) -> str:
             ]
     text = TEMPLATE.read_text(encoding="utf-8")
     text = text.replace("{sets}", "\n\n".join(parts))
-    text = text.replace("{cost}", cost_table(result["cost"]))
+    cost = cost_table(result["cost"]) if result["cost"] else "Not measured for this result."
+    text = text.replace("{cost}", cost)
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     return text.replace("{versions}", versions)

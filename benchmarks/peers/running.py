@@ -16,7 +16,7 @@ from ..faults.runs import digest, judged, recorded
 from . import living
 from .alert import FAULTS, Alert, packed, unpacked
 from .autotrainer import autotrainer
-from .living import KINDS, READERS, VERSIONS, PeerError
+from .living import KINDS, READERS, STREAMS, VERSIONS, PeerError
 from .sagemaker import sagemaker
 from .scoring import figures, per_net, row_of
 from .spikes import megatron, olmo, zclip
@@ -185,7 +185,7 @@ def _alerts(
         living.installed()
     answers = by_package(peer, runs, say, only_kept)
     if not answers:
-        raise PeerError("no answer of it is kept")
+        raise PeerError("it has not been asked about these runs yet (leave --kept away)")
     heard = {run: living.alerts_of(peer, told["alerts"]) for run, told in answers.items()}
     return heard, [str(told["error"]) for told in answers.values() if "error" in told]
 
@@ -198,9 +198,12 @@ def _summed(
     for run, said in alerts.items():
         steps = int(run.case.body["stop"] or run.case.body["steps"])
         rows.append(row_of(run.case, run.seed, steps, said))
+    told = figures(rows, known_faults(peer))
+    if peer in VERSIONS and peer not in STREAMS:
+        told["delay_median"] = None  # it names a step, but says so at the end
     return {
         "version": VERSIONS.get(peer),
-        "figures": figures(rows, known_faults(peer)),
+        "figures": told,
         "nets": per_net(rows),
         "errors": {"runs": len(errors), "said": sorted(set(errors))[:3]},
         "rows": rows,

@@ -82,7 +82,8 @@ def poor_weight_initialization(
 
 def weight_update_ratio(trace: Trace, large: float = 10.0, small: float = 1e-8) -> list[Alert]:
     """WeightUpdateRatio: update over weight above 10 or below 1e-8 (ε 1e-9), of any weight."""
-    ratio = trace.weight("update_norm") / (trace.weight("weight_norm") + 1e-9)
+    with np.errstate(all="ignore"):
+        ratio = trace.weight("update_norm") / (trace.weight("weight_norm") + 1e-9)
     return [
         *episodes("update too large", "WeightUpdateRatio, large", _steps((ratio > large).any(1))),
         *episodes("not updated", "WeightUpdateRatio, small", _steps((ratio < small).any(1))),
