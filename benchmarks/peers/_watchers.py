@@ -8,10 +8,10 @@ told are {"key", "alerts", "losses": every tenth, "seconds": CPU of the whole tr
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import logging
+import os
 import re
 import site
 import sys
@@ -171,12 +171,14 @@ def main() -> int:
     sys.path.insert(0, root)
     importlib.import_module("torch").set_num_threads(1)
     logging.disable(logging.ERROR)
-    with contextlib.redirect_stdout(sys.stderr):  # a peer may print
-        told = [
-            {"key": task["key"], **watched(WATCHERS[peer], task["body"], task["seed"])}
-            for task in json.load(sys.stdin)
-        ]
-    json.dump(told, sys.stdout)
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # a peer may print, and so does LAPACK where a matrix holds NaN
+    told = [
+        {"key": task["key"], **watched(WATCHERS[peer], task["body"], task["seed"])}
+        for task in json.load(sys.stdin)
+    ]
+    with answer:
+        json.dump(told, answer)
     return 0
 
 
