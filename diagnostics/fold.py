@@ -319,7 +319,8 @@ class Fold:
         waits = sample <= entry.sample and window.step - sample <= numbers.span
         if waits:
             return  # nothing new since the last evaluation, and that one is still young
-        entry.sample = sample
+        if window.step > self.place.start + numbers.warm_up:
+            entry.sample = sample  # else the first look behind the warm-up still finds it new
         verdict = self._verdict(rule, window, numbers)
         self.engine.advance(rule.id, verdict, numbers, self.place.attempt, window.step)
 

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 from otoscope.diagnostics.fold import Fold, fold
 from otoscope.diagnostics.judging import fold_run
+from otoscope.diagnostics.rule import Context, Rule, Verdict, fine
+from otoscope.diagnostics.thresholds import SHARED, load
+from otoscope.diagnostics.windows import Window
 from otoscope.store import Column, Event, Finding, Frame, MemoryHome, Meta, Schema
 from otoscope.store.schemas import dumps
 
@@ -237,3 +240,22 @@ def test_frames_of_an_unknown_schema_are_not_judged() -> None:
     judged, missing = folded.coverage()
     assert judged == []
     assert set(missing) == {rule.id for rule in folded.rules}
+
+
+def test_a_sample_of_the_warm_up_is_judged_once_the_warm_up_has_ended() -> None:
+    """A probe that looks once, at step 5, is not lost to a rule that may judge from step 60 on."""
+    seen = Schema("seen", (Column.of("value"),))
+    numbers = load("plateau")
+    body = {name: getattr(numbers, name) for name in SHARED} | {"warm_up": 60, "cadence": 10}
+    judged: list[int] = []
+
+    def judge(window: Window, context: Context) -> Verdict:
+        judged.append(window.step)
+        return fine()
+
+    rule = Rule("own", "seen", judge, numbers=body)
+    folded = Fold(RUN, Meta(), {LOSS.hash: LOSS, seen.hash: seen}, rules=[rule])
+    once = Frame("seen", 0, 1, 5, 1e9, seen.hash, np.ones(1, dtype=np.float32))
+    folded.push([*(train_frame(step) for step in range(1, 102)), once])
+    folded.judge()
+    assert judged == [70]
