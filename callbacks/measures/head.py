@@ -44,18 +44,21 @@ def head_outputs(output: Tensor, parts: BatchParts | None) -> Outputs | None:
     targets = None if parts is None else parts.targets
     if targets is None or not output.ndim or output.numel() > MOST:
         return None
+    if not output.is_floating_point() or output.layout is not torch.strided or not output.numel():
+        return None
+    if hasattr(output, "placements"):
+        return None  # spread over ranks, who would have to work it out together
     output = output.detach()
+    targets = targets.detach().to(output.device, non_blocking=True)
     if output.numel() == targets.numel():
-        return Outputs(output.reshape(-1, 1).float(), targets.detach().reshape(-1).float())
+        return Outputs(output.reshape(-1, 1).float(), targets.reshape(-1).float())
     if targets.is_floating_point():
         return None
     if output.ndim > 2 and targets.shape == output.shape[:1] + output.shape[2:]:
         output = output.movedim(1, -1)  # as of images: [B, C, H, W]
     if targets.numel() != output.numel() // output.shape[-1] or output.shape[-1] < 2:
         return None
-    return Outputs(
-        output.reshape(-1, output.shape[-1]).float(), targets.detach().reshape(-1).long()
-    )
+    return Outputs(output.reshape(-1, output.shape[-1]).float(), targets.reshape(-1).long())
 
 
 def probability_rows(outputs: Outputs, tolerance: float) -> Tensor:

@@ -14,7 +14,7 @@ from ...store import Column
 from ..undisturbed import Look, undisturbed
 from .pool import copied, limited
 from .probe import Training
-from .running import Pool, Running, quieten, trained_parameters
+from .running import Pool, Running, quieten
 
 
 class _Both(Pool):
@@ -88,6 +88,7 @@ class Modes(Running):
             raise RuntimeError("no batch at hand")
         with undisturbed(training.model) as look:
             batch = limited(batches[0], self.samples)
-            pool = _Both(training, [batch], trained_parameters(training), None, look)
+            # in whatever precision: nothing is differentiated
+            pool = _Both(training, [batch], list(training.model.parameters()), None, look)
             pool.look, pool.training, pool.batch = look, training, batch
             yield pool

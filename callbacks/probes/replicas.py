@@ -15,7 +15,8 @@ from .probe import Probe, ProbeOffError, Training
 
 EVERY = 40
 """Steps between samples, the same on all ranks, which cannot ask each other and have unequal budgets.
-Reading the weights once is a small part of a step, so that this is under 0.3 % of the time."""
+A sample takes 0.2 ms a million weights and about 10 µs a tensor on one core: 0.04 to 0.4 % of the time
+where steps take 2 ms or longer, 1.2 % of steps of 0.3 ms (measured in one process)."""
 MOST_GROUPS = 16
 """Checksums of a sample; in a deeper model layers that follow each other share one."""
 
@@ -55,13 +56,21 @@ class Replicas(Probe):
         ]
         names = list(layers)[::size]
         self._count = len(names)
+        self._groups = torch.empty(0, dtype=torch.int64)
         columns = [Column.of("checksum", layer=layer, ranks="each") for layer in names]
         return [*columns, Column.of("batch_checksum", ranks="each")]
 
     def sample(self, step: int) -> torch.Tensor:
         known = [(p, group) for p, group in self._parameters if not is_lazy(p)]
-        weights = checksums([p for p, _ in known], [group for _, group in known], self._count)
+        weights = checksums([p for p, _ in known], self._grouped(known), self._count)
         return torch.cat([weights, self._batch().to(weights.device, non_blocking=True)])
+
+    def _grouped(self, known: list[tuple[torch.Tensor, int]]) -> torch.Tensor:
+        """Return the group of each parameter, on their device: copied there once, as who does waits."""
+        device = known[0][0].device if known else torch.device("cpu")
+        if len(self._groups) != len(known) or self._groups.device != device:
+            self._groups = torch.tensor([group for _, group in known], device=device).long()
+        return self._groups
 
     def _batch(self) -> torch.Tensor:
         batches = self._training.batches()
