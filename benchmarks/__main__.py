@@ -10,6 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
+APART = ("faults", "peers")
+"""Run when they are named: the one takes an hour, the other installs other tools from the network."""
+
+
 def names() -> list[str]:
     """Return the benchmarks of this folder, by file name."""
     found = pkgutil.iter_modules([str(Path(__file__).parent)])
@@ -19,7 +23,7 @@ def names() -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names())}")
-    asked = parser.parse_args(argv).names or names()
+    asked = parser.parse_args(argv).names or [name for name in names() if name not in APART]
     unknown = [name for name in asked if name not in names()]
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(names())}")
