@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-
 APART = ("faults", "peers")
 """Run when they are named: the one takes an hour, the other installs other tools from the network."""
 
