@@ -43,6 +43,11 @@ def open_run(name: str, url: str | None) -> tuple[Store, str]:
         for line in store.damage:
             click.echo(f"damaged: {line}", err=True)
         return store, store.runs()[0].id
+    if Path(name).is_file():
+        raise UnknownRunError(
+            f"{name!r} is a file; give the folder of a recording (./.otoscope/<run id>) or a run that "
+            "`otoscope runs` lists"
+        )
     if "/" in name:
         raise UnknownRunError(
             f"{name!r} is no folder here, and no run id holds a slash; give the folder of a "

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..store.findings import hidden_ids
 from ..store.schemas import plain
 
 COLOURS = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
@@ -119,8 +120,8 @@ def print_run(run: dict[str, Any]) -> None:
     out.print(Text(str(run.get("verdict") or "no verdict yet")))
     findings = run.get("findings", [])
     titles = {finding["id"]: finding["title"] for finding in findings}
-    caused = {name for finding in findings for name in finding.get("caused", [])}
-    roots = [finding for finding in findings if finding["id"] not in caused]
+    hidden = hidden_ids(findings)
+    roots = [finding for finding in findings if finding["id"] not in hidden]
     whole = [finding for finding in roots if _is_open(finding)][:WHOLE]
     whole = whole or roots[:1]
     for finding in whole:

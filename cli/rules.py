@@ -45,6 +45,10 @@ def rules(
     """
     from ..diagnostics import catalogue
 
+    if run is not None and name is not None:
+        raise click.UsageError(
+            f"say either {name} or --run: the numbers of a run are listed together"
+        )
     if run is not None:
         _of_run(run, url, told, unset, as_json)
         return
@@ -72,7 +76,7 @@ def rules(
 def _of_run(
     name: str, url: str | None, told: tuple[str, ...], unset: tuple[str, ...], as_json: bool
 ) -> None:
-    from ..diagnostics import numbers_in_force, parsed, set_number
+    from ..diagnostics import numbers_in_force, parsed, set_numbers
 
     if (told or unset) and Path(name).is_dir():
         raise click.UsageError(
@@ -82,9 +86,10 @@ def _of_run(
     store, run = open_run(name, url)
     try:
         wanted: dict[str, Any] = dict(parsed(text) for text in told)
-        wanted |= dict.fromkeys(unset)
-        for key, value in wanted.items():
-            set_number(store, run, key, value)
+        wanted |= {key: wanted.get(key) for key in unset}
+        if twice := {key for key in unset if wanted[key] is not None}:
+            raise ConfigError(f"{min(twice)} cannot be set and taken back at once")
+        set_numbers(store, run, wanted)
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
     numbers = {**numbers_in_force(store, run), **wanted}

@@ -12,6 +12,7 @@ from .overriding import (
     project_numbers,
     request,
     set_number,
+    set_numbers,
 )
 from .own_rules import active_rules, load_rules
 from .report import render_report
@@ -43,6 +44,7 @@ __all__ = [
     "render_report",
     "request",
     "set_number",
+    "set_numbers",
     "summary",
     "unknown",
     "verdict_lines",

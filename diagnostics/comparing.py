@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..store import Meta, Store
+from ..store.findings import hidden_ids
 from ..store.schemas import Json, plain
 
 COMPARED = (
@@ -95,8 +96,8 @@ def _validation(side: Side) -> dict[str, Json] | None:
 
 
 def _roots(judged: Mapping[str, Json]) -> list[Mapping[str, Json]]:
-    caused = {name for item in judged["findings"] for name in item["caused"]}
-    return [item for item in judged["findings"] if item["id"] not in caused]
+    hidden = hidden_ids(judged["findings"])
+    return [item for item in judged["findings"] if item["id"] not in hidden]
 
 
 def _rules(judged: Mapping[str, Json]) -> list[str]:

@@ -61,13 +61,25 @@ def set_number(
         ConfigError: there is no such number, or it cannot be set to that.
         UnknownRunError: there is no such run.
     """
+    return set_numbers(store, run, {key: value}, rules=rules)[0]
+
+
+def set_numbers(
+    store: Store, run: str, wanted: Mapping[str, Json], *, rules: Sequence[Rule] | None = None
+) -> list[Event]:
+    """Set several numbers as `set_number` does: all of them, or none where one cannot be."""
     own: Own = own_numbers(active_rules() if rules is None else rules)
     store.home.meta(run)
-    rule, _ = checked_key(key, own)
-    if value is not None:
-        told = {**numbers_in_force(store, run), key: value}
-        load(rule, told, own.get(rule))
-    return request(store, run, "override", {"key": key, "value": value})
+    told = {**numbers_in_force(store, run), **wanted}
+    told = {key: value for key, value in told.items() if value is not None}
+    for key in wanted:
+        rule, _ = checked_key(key, own)
+        if wanted[key] is not None:
+            load(rule, told, own.get(rule))
+    return [
+        request(store, run, "override", {"key": key, "value": value})
+        for key, value in wanted.items()
+    ]
 
 
 def request(store: Store, run: str, kind: str, body: Mapping[str, Json]) -> Event:

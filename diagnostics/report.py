@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from ..store import Event, Store
+from ..store.findings import hidden_ids
 from ..store.schemas import Json
 from .charts import Mark, evidence_chart, heatmap, loss_chart
 from .evidence import evidence_charts
@@ -48,8 +49,8 @@ def render_report(store: Store, run: str, run_json: Mapping[str, Json]) -> str:
     span = (int(losses.steps[0]), int(losses.steps[-1])) if len(losses) else (0, 1)
     marks = _marks(store.events(run), run_json["findings"])
     layers = store.read(run, "gradients", ["grad_rms"], points=400)
-    caused = {name for item in run_json["findings"] for name in item["caused"]}
-    roots = [item for item in run_json["findings"] if item["id"] not in caused]
+    hidden = hidden_ids(run_json["findings"])
+    roots = [item for item in run_json["findings"] if item["id"] not in hidden]
     body = [
         _header(info.name, run, info.step, info.max_steps, str(info.status)),
         _banner(run_json),

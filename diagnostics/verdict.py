@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..store import Finding
+from ..store.findings import hidden_ids
 from ..store.schemas import Json, plain
-from .inhibition import caused_ids
 from .proposals import deed, value_words
 from .words import count
 
@@ -49,8 +49,11 @@ def name_of(rule: Json) -> str:
 
 
 def shown(findings: Sequence[Finding], step: int) -> list[Finding]:
-    """Return the findings that ask for attention: firing, not caused, not put aside."""
-    hidden = caused_ids(findings)
+    """Return the findings that ask for attention: firing, not caused, not put aside.
+
+    What a cause that is over has left behind asks for attention itself.
+    """
+    hidden = hidden_ids(findings)
     return [
         finding
         for finding in findings
@@ -63,7 +66,7 @@ def shown(findings: Sequence[Finding], step: int) -> list[Finding]:
 
 def put_aside(findings: Sequence[Finding], step: int) -> list[Finding]:
     """Return the findings that still stand, but that a person acknowledged or snoozed."""
-    hidden = caused_ids(findings)
+    hidden = hidden_ids(findings)
     open_ = {finding.id for finding in shown(findings, step)}
     return [
         finding
@@ -78,6 +81,8 @@ def put_aside(findings: Sequence[Finding], step: int) -> list[Finding]:
 def action(finding: Finding) -> str:
     """Return the one thing to do, in words: "set 0.034 (0.031–0.037)"."""
     advice = finding.recommendation
+    if awaits_outcome(finding):
+        return f"{_change(finding.followed or {})}: wait for what becomes of it"
     if advice is None:
         return "look at what was seen"
     between, basis = advice.range, "" if advice.range else _basis(advice.basis)
@@ -92,6 +97,20 @@ def action(finding: Finding) -> str:
     if advice.parameter == "lr" and finding.rule == "lr_too_high":
         return deed("lr", advice.proposed, between).replace("lr = ", "") + basis
     return deed(advice.parameter, advice.proposed, between) + basis
+
+
+def awaits_outcome(finding: Finding) -> bool:
+    """Tell whether a setting was changed for a finding, and it is not known yet whether it helped."""
+    return finding.followed is not None and finding.outcome is None
+
+
+def _change(followed: Mapping[str, Json]) -> str:
+    name = str(followed["parameter"])
+    before, after = (
+        "none" if value is None else value_words(name, value)
+        for value in (followed["from"], followed["to"])
+    )
+    return f"{name} went from {before} to {after} at step {followed['step']:,}"
 
 
 def looked_at(finding: Finding) -> str:
@@ -131,7 +150,9 @@ def sentence(
     """
     state = run_state(findings, judged, step)
     if state == "needs_action":
-        first = next(item for item in shown(findings, step) if item.severity != "info")
+        grave = [item for item in shown(findings, step) if item.severity != "info"]
+        # what was acted on already has to wait: the one action is another's
+        first = next((item for item in grave if not awaits_outcome(item)), grave[0])
         return f"Needs action: {_lowered(first.title)}; {action(first)}."
     told = measured and len(not_judged) >= len(judged)
     known = f" Measured: {', '.join(measured)}." if told else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
@@ -91,3 +91,26 @@ class Finding:
         advice = body.get("recommendation")
         finding.recommendation = None if advice is None else from_mapping(Recommendation, advice)
         return finding
+
+
+def hidden_ids(findings: Sequence[Finding | Mapping[str, Json]]) -> set[str]:
+    """Return the ids of the findings that hang under a cause, which asks for attention in their place.
+
+    What still fires when its cause has gone away by itself is not among them: the cause can do nothing
+    for it any more. Findings may be given as their JSON, too.
+    """
+    rows = [_standing(finding) for finding in findings]
+    firing = {name for name, fires, _, _ in rows if fires}
+    return {
+        effect
+        for _, fires, closed, caused in rows
+        for effect in caused
+        if fires or closed or effect not in firing
+    }
+
+
+def _standing(finding: Finding | Mapping[str, Json]) -> tuple[str, bool, bool, Sequence[str]]:
+    if isinstance(finding, Finding):
+        return finding.id, finding.state == "firing", finding.closed, finding.caused
+    fires = finding.get("state") == "firing"
+    return str(finding.get("id")), fires, bool(finding.get("closed")), finding.get("caused") or []

@@ -24,7 +24,7 @@ def find_project(folder: Path | None = None) -> Path | None:
     if named:
         return Path(named).expanduser()
     folder = (folder or Path.cwd()).absolute()
-    return next((p for f in (folder, *folder.parents) if (p := f / NAME).is_file()), None)
+    return next((p for f in (folder, *folder.parents) if os.path.lexists(p := f / NAME)), None)
 
 
 def read_project(path: Path) -> dict[str, Json]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from .findings import hidden_ids
 from .ranks import age_state, has_ended, lost_ranks, step_seconds_of
 from .schemas import Finding, Json, Meta, RunInfo, Status
 
@@ -39,7 +40,7 @@ def run_info(
     step = int(meta.progress.get("step") or 0)
     tags = labels.get("tags")  # whatever somebody wrote there: one run must not hide the others
     open_ = {"critical": 0, "warning": 0, "info": 0}
-    hidden = {name for finding in findings for name in finding.caused}
+    hidden = hidden_ids(findings)
     for finding in findings:
         aside = finding.acknowledged or (finding.snoozed_until_step or 0) > step
         if finding.state == "firing" and finding.id not in hidden and not aside:

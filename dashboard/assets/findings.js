@@ -79,9 +79,10 @@
   function listed(model) {
     const { severity, state, rule } = o.settings;
     const matches = (f) => (!severity || f.severity === severity) && (!rule || f.rule === rule) && (!state || stateOf(f, model.told(f)) === state);
-    return model.roots().flatMap((root) => {
+    const roots = model.roots();
+    return roots.flatMap((root) => {
       const row = matches(root) ? [{ finding: root, nested: false }] : [];
-      const effects = root.caused.map((id) => model.findings.find((f) => f.id === id)).filter((f) => f && matches(f));
+      const effects = root.caused.map((id) => model.findings.find((f) => f.id === id)).filter((f) => f && !roots.includes(f) && matches(f));
       return [...row, ...effects.map((finding) => ({ finding, nested: row.length > 0 }))];
     });
   }

@@ -60,9 +60,13 @@
 
     started() { return this.run ? this.run.started : 0; }
 
-    /** Findings that no other one caused: those that wait for an answer, those put aside, those that are over. */
+    /**
+     * Findings that no other one caused, or whose cause is over: those that wait for an answer, those
+     * put aside, those that are over.
+     */
     roots() {
-      const caused = new Set(this.findings.flatMap((finding) => finding.caused));
+      const firing = new Set(this.findings.filter((finding) => finding.state === "firing").map((finding) => finding.id));
+      const caused = new Set(this.findings.flatMap((finding) => finding.caused.filter((id) => firing.has(finding.id) || finding.closed || !firing.has(id))));
       const place = (f) => (f.state !== "firing" ? 2 : this.told(f) ? 1 : 0);
       return this.findings.filter((finding) => !caused.has(finding.id)).sort((a, b) => place(a) - place(b));
     }

@@ -56,7 +56,7 @@
     if (ended && !known.length) {
       const told = OBSTACLES.map(({ key, name }) => [name, unknown((obstacles || {})[key], true)]).filter(([, why]) => why !== "Not measured");
       return o.h("section", { class: "card obstacle unknown wide" }, o.h("h2", {}, "Non-linearity, conditioning, noise"),
-        o.h("span", { class: "dim" }, told.length ? told.map(([name, why]) => `${name}: ${why}`).join(". ") : "Not measured: the run ended before their first samples."));
+        told.length ? o.h("ul", { class: "missing dim" }, told.map(([name, why]) => o.h("li", {}, o.h("strong", {}, name), `: ${why}`))) : o.h("span", { class: "dim" }, "Not measured: the run ended before their first samples."));
     }
     return OBSTACLES.map(({ key, name, value, share }) => {
       const found = (obstacles || {})[key];

@@ -3,6 +3,7 @@
   "use strict";
   const SHOWN = 24, FEW = 10; // samples up to which a table reads better than a chart
   const KNOWN = ["train", "gradients", "activations", "noise", "curvature", "landscape", "density", "tail_index", "validation", "system"];
+  const OURS = ["initialization", "head", "inputs", "symmetry", "modes", "replicas"]; // what rules read: folded in until asked for
 
   o.Others = class Others {
     constructor(box, model) {
@@ -33,7 +34,8 @@
       } catch (error) {
         wrong = `The filter is not a regular expression: ${error.message}`;
       }
-      const few = families.filter((name) => this.model.tables[name].steps.length <= FEW);
+      const asked = o.settings.others !== "";
+      const few = families.filter((name) => this.model.tables[name].steps.length <= FEW || (!asked && OURS.includes(name)));
       this.drawTables(few, matches);
       const all = families.filter((name) => !few.includes(name))
         .flatMap((family) => this.model.tables[family].columns.map((column) => ({ family, column, key: `${family}\n${column}` })))
@@ -68,20 +70,35 @@
       const key = families.map((name) => [name, this.model.tables[name].steps.length, this.model.epoch]);
       o.fill(this.tables, [key, o.settings.others], () => families.map((family) => {
         const table = this.model.tables[family], last = table.steps.length - 1;
-        const found = table.columns.map((name, i) => ({ name, layer: table.layers[i], value: o.lastFinite(table.data[i]) })).filter(({ name }) => matches(family, name));
+        const found = merged(table.columns.map((name, i) => ({ name, layer: table.layers[i], value: o.lastFinite(table.data[i]) })).filter(({ name }) => matches(family, name)));
         if (!found.length) return null;
         const plain = found.filter(({ layer }) => layer === null), layers = [...new Set(found.filter(({ layer }) => layer !== null).map(({ layer }) => layer))];
         const quantities = [...new Set(found.filter(({ layer }) => layer !== null).map(({ name, layer }) => name.slice(0, -layer.length - 1)))];
         const value = (layer, quantity) => { const item = found.find(({ name }) => name === `${quantity}/${layer}`); return o.number(item ? item.value : NaN); };
-        return o.h("div", { class: "once" },
-          o.h("h3", {}, o.capital(o.words(family)), o.h("span", { class: "dim" }, ` step ${o.step(table.steps[last])}`)),
-          plain.length ? o.h("div", { class: "stats" }, o.numberRow(plain.map(({ name, value: number }) => [o.words(name), o.number(number), null]))) : null,
-          layers.length ? o.h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": `${o.words(family)} of the layers` }, o.h("table", {},
+        const alike = quantities.length === 1 && new Set(layers.map((layer) => value(layer, quantities[0]))).size === 1;
+        const rows = plain.map(({ name, value: number, shown }) => [o.words(name), shown || o.number(number), null]);
+        if (alike) rows.push([o.words(quantities[0]), value(layers[0], quantities[0]), layers.length > 1 ? `in all ${layers.length} layers` : layers[0]]);
+        const step = o.h("span", { class: "dim" }, ` step ${o.step(table.steps[last])}`), title = o.capital(o.words(family));
+        const content = [
+          rows.length ? o.h("div", { class: "stats" }, o.numberRow(rows)) : null,
+          layers.length && !alike ? o.h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": `${o.words(family)} of the layers` }, o.h("table", {},
             o.h("thead", {}, o.h("tr", {}, o.h("th", { scope: "col" }, "Layer"), quantities.map((name) => o.h("th", { scope: "col" }, o.words(name))))),
-            o.h("tbody", {}, layers.map((layer) => o.h("tr", {}, o.h("th", { scope: "row" }, layer), quantities.map((name) => o.h("td", {}, value(layer, name)))))))) : null);
+            o.h("tbody", {}, layers.map((layer) => o.h("tr", {}, o.h("th", { scope: "row" }, layer), quantities.map((name) => o.h("td", {}, value(layer, name)))))))) : null];
+        return OURS.includes(family) && o.settings.others === ""
+          ? o.h("details", { class: "once" }, o.h("summary", {}, o.h("strong", {}, title), step), content)
+          : o.h("div", { class: "once" }, o.h("h3", {}, title, step), content);
       }));
     }
 
     point(value) { for (const cell of this.charts.values()) cell.chart.point(value); }
   };
+
+  /** The shares of single classes as one item: from the rarest to the most frequent. */
+  function merged(found) {
+    const isShare = ({ name }) => /^class_share_\d+$/.test(name);
+    const shares = found.filter(isShare).map(({ value }) => value).filter(Number.isFinite);
+    const others = found.filter((item) => !isShare(item));
+    if (shares.length < 2) return found;
+    return [...others, { name: `share of each of ${shares.length} classes`, layer: null, value: NaN, shown: `${o.percent(Math.min(...shares))}–${o.percent(Math.max(...shares))}` }];
+  }
 })((window.otoscope = window.otoscope || {}));

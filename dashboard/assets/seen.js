@@ -76,7 +76,7 @@
       const { model } = this, told = model.told(finding);
       this.row.className = `detail ${finding.severity}`;
       o.fill(this.argument, [finding, model.ended()], () => o.argument(finding));
-      o.fill(this.below, [finding.id, told, finding.outcome, model.ended(), model.findings.map((f) => [f.id, f.title, f.caused]), finding.null_rate], () => [
+      o.fill(this.below, [finding.id, told, finding.outcome, model.ended(), model.findings.map((f) => [f.id, f.title, f.caused]), finding.gone_by_itself, finding.followed], () => [
         ancestry(model, finding), o.outcome(finding),
         told ? o.h("p", { class: "told" }, o.icon("check"), told) : null,
         o.h("div", { class: "row tight buttons" }, o.answers(finding, model, this.act), linkButton(model, finding))]);

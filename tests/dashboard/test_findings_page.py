@@ -235,6 +235,20 @@ def test_what_became_of_a_finding_stands_with_how_often_it_goes_away_by_itself(h
     expect(row.locator("[data-name=State]")).to_have_text("resolved")
 
 
+def test_what_a_cause_has_left_behind_stands_by_itself_once_the_cause_is_over(home, look, client):
+    root, effect = too_high(RUN, 100, 200), dead(RUN)
+    effect.state, root.state, root.caused = "firing", "resolved", [effect.id]
+    MadeRun(home, RUN).train(300).judged(root, effect)
+
+    assert client.get("/api/runs").get_json()["runs"][0]["open"]["warning"] == 1
+    page = look(f"/run/{RUN}").page
+    expect(page.locator(".finding:not(.aside) h2")).to_have_text(effect.title)
+    page.get_by_role("link", name="Findings", exact=True).click()
+    expect(page.locator(".finding-row")).to_have_count(2)
+    page.get_by_role("button", name="Dead units").last.click()
+    expect(page.locator(".detail .caused")).to_contain_text(root.title)
+
+
 def test_hostile_words_of_a_finding_stay_text(home, look):
     finding = too_high(RUN, 100, 200)
     finding.title = finding.why = finding.rule = HOSTILE

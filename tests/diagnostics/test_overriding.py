@@ -166,6 +166,33 @@ def test_the_command_sets_a_number_of_a_recording_and_refuses_a_bad_one(
     assert [event.kind for _, event in store.home.events(RUN)].count("override") == 1
 
 
+def test_of_several_numbers_all_are_set_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(a_home())
+    monkeypatch.setattr("otoscope.cli.rules.open_run", lambda name, url: (store, RUN))
+    run = CliRunner().invoke
+    good, bad = ["--set", "plateau.fire=0.02"], ["--set", "dead_units.severity=nope"]
+    assert run(command, ["--run", "x", *good, *bad]).exit_code == 2
+    both = run(command, ["--run", "x", *good, "--unset", "plateau.fire"])
+    assert (both.exit_code, "at once" in both.output) == (2, True)
+    assert run(command, ["plateau", "--run", "x"]).exit_code == 2
+    assert not [event for _, event in store.home.events(RUN) if event.kind == "override"]
+    assert run(command, ["--run", "x", *good, "--set", "dead_units.severity=off"]).exit_code == 0
+    assert [event.kind for _, event in store.home.events(RUN)].count("override") == 2
+
+
+def test_a_folder_in_the_place_of_the_projects_file_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OTOSCOPE_CONFIG", raising=False)
+    (tmp_path / "otoscope.toml").mkdir()
+    with pytest.raises(ConfigError, match="cannot be read"):
+        project_numbers(folder=tmp_path)
+    (tmp_path / "otoscope.toml").rmdir()
+    (tmp_path / "otoscope.toml").symlink_to("otoscope.toml")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        project_numbers(folder=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [("[rules.plateau]\nfire = 0.02\nk = 99\n", {"plateau.fire": 0.02}), ("[rules\n", {})],

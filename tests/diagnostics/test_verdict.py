@@ -97,3 +97,27 @@ def _store(lab: Lab) -> Store:
 
 def _judged(lab: Lab) -> dict[str, object]:
     return judge(_store(lab), RUN)
+
+
+def test_what_a_cause_has_left_behind_asks_for_action_once_the_cause_is_over() -> None:
+    effect = finding(id="loss_spike:run:1:20", rule="loss_spike", title="The loss has diverged")
+    root = finding(caused=[effect.id], state="resolved")
+    said = sentence([root, effect], ["loss_spike", root.rule], {}, 400)
+    assert said.startswith("Needs action: the loss has diverged")
+    root.closed = True  # a person knows of it
+    assert sentence([root, effect], [root.rule], {}, 400).startswith("Healthy so far")
+    root.closed, effect.state = False, "resolved"
+    assert sentence([root, effect], [root.rule], {}, 400).startswith("Healthy so far")
+
+
+def test_a_change_that_is_being_followed_is_not_asked_for_again() -> None:
+    changed = {"parameter": "lr", "from": 0.1, "to": 0.034, "step": 1352, "attempt": 1}
+    followed = finding(followed=changed)
+    assert sentence([followed], ["lr_too_high"], {}, 1400) == (
+        "Needs action: the learning rate is about 3 times too high; "
+        "lr went from 0.1 to 0.034 at step 1,352: wait for what becomes of it."
+    )
+    other = finding(id="dead:1", rule="dead_units", severity="warning", title="Dead units")
+    assert "dead units; set" in sentence([followed, other], ["lr_too_high"], {}, 1400)
+    followed.outcome = "no effect"
+    assert "set 0.034" in sentence([followed], ["lr_too_high"], {}, 1400)
