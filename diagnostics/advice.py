@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..store import Recommendation
 from ..store.schemas import Json
-from .rule import Context
+from .rule import UNCORRECTED, Context
 from .snippets import optimizer_snippet, resume_snippet
 from .windows import Window
 from .words import number, percent, rounded
@@ -72,7 +72,7 @@ def first_step(context: Context) -> float:
 
     With momentum m a step grows to 1/(1 - m) of the first one; Nesterov's first is 1 + m of it.
     """
-    size = context.facts.update_first
+    size = context.facts.update_first / UNCORRECTED.get(context.optimizer_name.lower(), 1.0)
     momentum = context.optimizer.get("momentum")
     if isinstance(momentum, (int, float)) and 0 < momentum < 1:
         size /= 1 - momentum
@@ -193,7 +193,7 @@ def lower_rate(window: Window, context: Context, *, rollback_before: int | None)
         basis=new.basis,
         formula=new.formula,
         snippet=optimizer_snippet(context, new.value),
-        effect=f"steps {number(rate / new.value)} times smaller stay where the local model holds",
+        effect=f"steps {number(_times(rate, new.value))} times smaller stay where the local model holds",
         verify=verify,
         risk=_risk(context, new.basis),
     )
@@ -211,6 +211,10 @@ def lower_rate(window: Window, context: Context, *, rollback_before: int | None)
     return advice
 
 
+def _times(rate: float, new: float) -> float:
+    return rate / new if new > 0 else math.nan
+
+
 def higher_rate(window: Window, context: Context) -> Recommendation:
     """Return the advice to raise the learning rate: until a first step is as long as where runs train.
 
@@ -224,6 +228,12 @@ def higher_rate(window: Window, context: Context) -> Recommendation:
         aim = rates["raise_share"] * sound_step(context)
         factor = max(at * aim / size / rate, 1.0)
         reason = f"the first step would move the weights by {percent(aim)}"
+    # with next to no gradient no rate is long enough: far over what anybody trains with it is not
+    # the rate that is at fault
+    highest = highest_rate(context) / rate
+    if factor > highest:
+        factor = highest if highest > 1 else min(factor, rates["raise_most"])
+        reason = "the most that runs train with" if highest > 1 else "the most at once"
     derived = edge > 0 and 0.5 / edge < factor
     if derived:
         factor, reason = max(0.5 / edge, 1.0), "half of what the curvature allows"
@@ -239,6 +249,28 @@ def higher_rate(window: Window, context: Context) -> Recommendation:
         verify="the loss falls by more than 2 % in 200 steps; else it is judged again",
         risk="too long a step shows within 100 steps as a rising loss",
     )
+
+
+def highest_rate(context: Context) -> float:
+    """Return the largest rate that any is raised to: far over it the rate is not at fault."""
+    return context.rates["adaptive_highest" if context.adaptive else "highest"]
+
+
+def rate_for_scaled(window: Window, context: Context, size: float) -> float | None:
+    """Return the rate for inputs that are divided by `size`, None where the one at hand will do.
+
+    Whoever trains on inputs out of scale has often found the tiny rate that they stand. Plain gradients
+    shrink with the inputs, and with them the first step.
+    """
+    rate, facts = current_rate(window, context), context.facts
+    if not (rate > 0 and size > 0 and facts.update_first_lr > 0):
+        return None
+    then = first_step(context) * rate / facts.update_first_lr
+    then /= 1.0 if context.adaptive else size
+    if not 0 < then < context.rates["timid"] * sound_step(context):
+        return None
+    value = rate * context.rates["raise_share"] * sound_step(context) / then
+    return rounded(min(value, highest_rate(context)))
 
 
 def timid(context: Context) -> bool:

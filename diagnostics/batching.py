@@ -82,10 +82,12 @@ def larger_batch(window: Window, context: Context, noise: NoiseOverBatch) -> lis
     B* = min(noise scale, 8 B) in whole micro-batches; lr × min(B*/B, (1 + B_n/B) / (1 + B_n/B*)) for
     SGD, × sqrt(B*/B) for Adam and its kin. Source: McCandlish et al. 2018.
     """
-    accumulated = max(int(context.meta.accumulate_grad_batches or 1), 1)
+    accumulated, ranks = _parts(context)
     micro = max(noise.batch / accumulated, 1.0)
-    target = min(noise.known, LARGEST * noise.batch)
-    micros = round(target / micro)
+    # a batch of all the samples has no noise to average any more
+    most = float(context.meta.training_samples or math.inf)
+    target = min(noise.known, LARGEST * noise.batch, most)
+    micros = round(target / micro) if target < most else int(most // micro)
     if micros <= accumulated:
         return []
     batch = micros * micro
@@ -102,12 +104,12 @@ def larger_batch(window: Window, context: Context, noise: NoiseOverBatch) -> lis
     how = "sqrt(B*/B)" if context.adaptive else "min(B*/B, (1 + noise/B) / (1 + noise/B*))"
     advice = Recommendation(
         parameter="accumulate_grad_batches" if accumulated > 1 else "batch_size",
-        current=accumulated if accumulated > 1 else round(noise.batch),
-        proposed=micros if accumulated > 1 else round(batch),
+        current=accumulated if accumulated > 1 else round(noise.batch / ranks),
+        proposed=micros if accumulated > 1 else round(batch / ranks),
         basis="derived",
         formula=f"B* = min(noise scale {number(scale)}, {LARGEST} × {number(noise.batch)}) = "
-        f"{number(batch)} samples; lr {number(rate)} × {how} = {number(value)}",
-        snippet=f"{batch_snippet(context, micros, accumulated, round(batch))}\n"
+        f"{number(batch)} samples{_over(ranks)}; lr {number(rate)} × {how} = {number(value)}",
+        snippet=f"{batch_snippet(context, micros, accumulated, round(batch / ranks))}\n"
         f"{optimizer_snippet(context, value)}",
         effect=f"{number(fewer)} times fewer steps, {number(more)} times the samples: worth it where "
         "the machine has room left or more devices are at hand",
@@ -116,6 +118,16 @@ def larger_batch(window: Window, context: Context, noise: NoiseOverBatch) -> lis
         also=[{"parameter": "lr", "proposed": value}],
     )
     return [asdict(advice)]
+
+
+def _parts(context: Context) -> tuple[int, int]:
+    """Return how many batches of a loader make a step: accumulated ones, and ranks."""
+    told = context.meta
+    return max(int(told.accumulate_grad_batches or 1), 1), max(int(told.world_size or 1), 1)
+
+
+def _over(ranks: int) -> str:
+    return f" over {ranks} ranks" if ranks > 1 else ""
 
 
 def smaller_batch(context: Context, batch: float, scale: float) -> tuple[int, float]:

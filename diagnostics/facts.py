@@ -70,6 +70,16 @@ class Facts:
         """Return the facts as a JSON object."""
         return plain(asdict(self))
 
+    @property
+    def loss_scale(self) -> float:
+        """What a rise of the loss is measured against: the first loss, or how far it has come.
+
+        A loss that is no less than zero cannot fall by more than its start. One that may lie under it
+        (a log-likelihood, an ELBO) may begin near zero, which is no measure of anything.
+        """
+        fall = self.loss_start - self.loss_best
+        return max(abs(self.loss_start), fall) if math.isfinite(fall) else abs(self.loss_start)
+
     @classmethod
     def from_json(cls, body: Mapping[str, Json]) -> Facts:
         """Read what `to_json` wrote."""
@@ -85,6 +95,8 @@ class Facts:
     def begin_attempt(self, first_step: int) -> None:
         """Let go of what a new attempt measures anew; how the run began stays."""
         self.first_step = first_step
+        # those behind it are of the course that was given up: its end may be what was wrong
+        self.checkpoints = [entry for entry in self.checkpoints if entry["step"] < first_step]
         fresh = Facts()
         for name in (
             "update_first",
@@ -110,7 +122,7 @@ class Facts:
         self._learn_layers(history, before, window, numbers["torn"])
         self._learn_curvature(history, before, window, numbers["torn"])
         losses = window.samples("train", "loss", count=100).finite.values
-        floor = numbers["spike_of_start"] * abs(self.loss_start)
+        floor = spike_floor(self, numbers)
         if len(bursts(losses, numbers, floor)):
             self.bursts_step = window.step
 
@@ -212,7 +224,8 @@ class Facts:
             return False
         losses = window.samples("train", "loss")
         behind = losses.values[losses.steps <= step][-FIRST_LOSSES:]
-        calm = bool(len(behind) and np.median(behind) <= SANE * self.loss_start)
+        limit = self.loss_start + (SANE - 1) * self.loss_scale
+        calm = bool(len(behind) and np.median(behind) <= limit)
         return calm and not mostly_dead(window, step)
 
 
@@ -246,10 +259,19 @@ def mostly_dead(window: Window, upto: int) -> bool:
 
 
 def learned(window: Window, facts: Facts, share: float) -> bool:
-    """Tell whether the loss (median of 50) fell under a share of its start."""
+    """Tell whether the loss (median of 50) fell under a share of its start.
+
+    A loss that began under zero must fall by as much as one that began so far above it.
+    """
     losses = window.samples("train", "loss", count=BLOCK).finite
     start = facts.loss_start
-    return bool(len(losses) and start > 0 and np.median(losses.values) < share * start)
+    least = start - (1 - share) * abs(start)
+    return bool(len(losses) and np.median(losses.values) < least)
+
+
+def spike_floor(facts: Facts, numbers: Thresholds) -> float:
+    """Return the loss over which a lone one is a spike: so many times the first one."""
+    return facts.loss_start + (numbers["spike_of_start"] - 1) * facts.loss_scale
 
 
 def bursts(losses: np.ndarray, numbers: Thresholds, floor: float) -> np.ndarray:
@@ -285,6 +307,7 @@ def _around(values: np.ndarray) -> np.ndarray:
 
 def _lone(values: np.ndarray, around: np.ndarray, times: float, floor: float) -> np.ndarray:
     with np.errstate(invalid="ignore"):
-        high = np.flatnonzero((values > floor) & (values > times * around))
+        rise = values - around  # of losses under zero, too
+        high = np.flatnonzero((values > floor) & (rise > (times - 1) * np.abs(around)))
     apart = np.diff(high, prepend=-5) >= 5
     return high[apart]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ..store import Evidence, Meta, Recommendation
 from ..store.schemas import Json, Severity
 from .facts import Facts
 from .obstacles import Obstacles
+from .soundness import sound
 from .thresholds import Thresholds
 from .windows import Window
 
@@ -62,11 +63,27 @@ def fine(strength: float = 0.0) -> Verdict:
 
 
 def breach(strength: float, case: Case, *, certain: bool = False) -> Verdict:
-    """Return the verdict of a rule that was breached."""
+    """Return the verdict of a rule that was breached; advice that cannot be applied is replaced."""
+    advice = getattr(case, "recommendation", None)  # a reader's own rule may return anything
+    if isinstance(advice, Recommendation):
+        steps = [getattr(item, "step", None) for item in case.because]
+        step = next((step for step in steps if step is not None), case.onset or 0)
+        usable = sound(advice, step)
+        if usable is not advice:
+            case = replace(case, recommendation=usable)
     return Verdict("breach", strength=max(strength, 1.0), case=case, certain=certain)
 
 
-ADAPTIVE = ("adam", "adamw", "nadam", "radam", "adamax", "lamb", "adafactor", "lion")
+ADAPTIVE = (
+    *("adam", "adamw", "nadam", "radam", "adamax", "lamb", "adafactor", "lion"),
+    *("rmsprop", "adagrad", "adadelta", "rprop"),
+)
+UNCORRECTED = {"rmsprop": 10.0, "adagrad": 10.0}
+"""How many times longer the first step is than later ones: its divisor holds one gradient alone.
+
+RMSprop's is the root of a hundredth of its square; Adagrad's grows with the root of the steps, of
+which there are a hundred soon.
+"""
 
 
 @dataclass(frozen=True)

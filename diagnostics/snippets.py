@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from .rule import Context
 
 CLASSES = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}
+OF_TORCH = (
+    *("Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "ASGD", "LBFGS", "NAdam"),
+    *("RAdam", "RMSprop", "Rprop", "SGD", "SparseAdam"),
+)
+"""What torch.optim has; another optimizer is the run's own class, under its own name."""
 
 
 def own_loop(context: Context) -> bool:
@@ -74,11 +80,18 @@ def _made(context: Context, name: str, rate: float, told: Mapping[str, object]) 
         value = told.get(key)
         if value not in (None, default):
             parts.append(f"{key}={tuple(value) if isinstance(value, list) else value}")
+    made = f"torch.optim.{name}" if name in OF_TORCH else name
+    several = len(context.meta.optimizers) > 1
+    note = (
+        f"  # the first of {len(context.meta.optimizers)}: with its own parameters"
+        if several
+        else ""
+    )
     if own_loop(context):
-        return f"optimizer = torch.optim.{name}(model.parameters(), {', '.join(parts)})"
+        return f"optimizer = {made}(model.parameters(), {', '.join(parts)}){note}"
     return (
         "def configure_optimizers(self):\n"
-        f"    return torch.optim.{name}(self.parameters(), {', '.join(parts)})"
+        f"    return {made}(self.parameters(), {', '.join(parts)}){note}"
     )
 
 
@@ -96,11 +109,12 @@ def clip_snippet(context: Context, value: float) -> str:
 
 def resume_snippet(context: Context, path: str) -> str:
     """Return the line that goes on from a checkpoint."""
+    quoted = json.dumps(path, ensure_ascii=False)  # a path of Windows has backslashes
     if own_loop(context):
-        return f'checkpoint = torch.load("{path}")  # into model and optimizer, before going on'
+        return f"checkpoint = torch.load({quoted})  # into model and optimizer, before going on"
     if huggingface(context):
-        return f'trainer.train(resume_from_checkpoint="{path}")'
-    return f'trainer.fit(model, ckpt_path="{path}")'
+        return f"trainer.train(resume_from_checkpoint={quoted})"
+    return f"trainer.fit(model, ckpt_path={quoted})"
 
 
 def warm_up_snippet(context: Context, steps: int, rate: float) -> str:

@@ -62,16 +62,18 @@ def _advice(
     context: Context, batch: float, scale: float, target: int, saved: float
 ) -> Recommendation:
     accumulated = max(int(context.meta.accumulate_grad_batches or 1), 1)
+    ranks = max(int(context.meta.world_size or 1), 1)
     micro = batch / accumulated
     fewer = max(round(target / micro), 1)
     by_micro = accumulated > 1 and fewer < accumulated
+    own = max(round(target / (accumulated * ranks)), 1)  # what each rank's loader gives at once
     return Recommendation(
         parameter="accumulate_grad_batches" if by_micro else "batch_size",
-        current=accumulated if by_micro else round(batch),
-        proposed=fewer if by_micro else target,
+        current=accumulated if by_micro else round(micro / ranks),
+        proposed=fewer if by_micro else own,
         basis="derived",
         formula=f"twice the noise scale of {number(scale)}",
-        snippet=batch_snippet(context, fewer, accumulated, target),
+        snippet=batch_snippet(context, fewer, accumulated if by_micro else 1, own),
         effect=f"the same loss after {percent(saved)} fewer samples, in "
         f"{number((1 + scale / target) / (1 + scale / batch))} times the steps",
         verify="a third of a step is noise, and the loss falls as far over the same samples",

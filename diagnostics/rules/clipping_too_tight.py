@@ -2,7 +2,8 @@
 
 What: more than 95 % of the measured steps of the last 500 were clipped, or of the last ones measured
 where the budget allows few, to less than a fifth of their norm; and a step moves the weights by less
-than 0.03 %, while the loss improved by less than a tenth in 200 steps. With Adam and its kin, whose
+than 0.03 %, while the loss improved by less than a tenth in 200 steps and stands over half of its
+start. With Adam and its kin, whose
 steps do not depend on the scale of gradients, it is information: there the clip only hides spikes.
 Why: a clip is meant for the few steps that are too long; where it cuts all of them, the learning rate
 is multiplied by clip / norm, and changes as the norm does.
@@ -17,7 +18,7 @@ import math
 import numpy as np
 
 from ...store import Evidence, Recommendation
-from ..facts import update_ratios
+from ..facts import learned, update_ratios
 from ..progress import course
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import clip_snippet
@@ -55,6 +56,8 @@ def judge(window: Window, context: Context) -> Verdict:
 
 def _learns(window: Window, context: Context) -> bool:
     numbers = context.thresholds
+    if learned(window, context.facts, numbers["learned"]):
+        return True  # it has come far in spite of the clip
     losses = window.samples("train", "loss", count=200, span=400).finite
     if len(losses) < 100:
         return True  # too few to say that it does not

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...store import Evidence, Recommendation
-from ..facts import bursts
+from ..facts import bursts, spike_floor
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import clip_snippet
 from ..windows import Samples, Window
@@ -61,9 +61,17 @@ def judge(window: Window, context: Context) -> Verdict:
     if not len(seen.steps):
         return fine(strength)
     up, now, usual = _loss_is_up(losses, seen, int(numbers["usual"]))
-    if not up or now - usual < numbers["loss_rise"] * abs(context.facts.loss_start):
+    since = losses.values[losses.steps >= seen.steps[0]]
+    if seen.of_loss and len(since) < numbers["usual"]:
+        return fine(strength)  # too early to tell whether it comes back by itself
+    if not up or now - usual < numbers["loss_rise"] * context.facts.loss_scale:
         return fine(strength)  # keeps a finding that stands, and makes none
-    return breach(strength, _case(window, context, seen, now, usual))
+    # a loss that comes back between the bursts has not gone to waste
+    stays = float(np.quantile(since, 0.1)) - usual
+    least = max(
+        abs(usual) * (numbers["doubled"] - 1), numbers["loss_rise"] * context.facts.loss_scale
+    )
+    return breach(strength, _case(window, context, seen, now, usual, critical=stays > least))
 
 
 def _thrown_back(losses: Samples, context: Context) -> bool:
@@ -71,9 +79,8 @@ def _thrown_back(losses: Samples, context: Context) -> bool:
     facts, numbers = context.facts, context.thresholds
     now = float(np.median(losses.values[-numbers.window :]))
     damage = now - facts.loss_best
-    return facts.bursts_step > facts.loss_best_step and damage > numbers["loss_rise"] * abs(
-        facts.loss_start
-    )
+    left = damage > numbers["loss_rise"] * facts.loss_scale
+    return facts.bursts_step > facts.loss_best_step and left
 
 
 def _look(norms: np.ndarray, steps: np.ndarray, context: Context) -> _Seen:
@@ -99,7 +106,7 @@ def _lone_losses(losses: Samples, squares: Samples, context: Context) -> _Seen |
     numbers = context.thresholds
     recent = losses.steps > losses.steps[-1] - numbers["burst_window"]
     steps, values = losses.steps[recent], losses.values[recent]
-    floor = numbers["spike_of_start"] * abs(context.facts.loss_start)
+    floor = spike_floor(context.facts, numbers)
     spikes = bursts(values, numbers, floor)
     if not len(spikes):
         return None
@@ -134,8 +141,9 @@ def _loss_is_up(losses: Samples, seen: _Seen, count: int) -> tuple[bool, float, 
     return (now > usual + 0.25 * spread and hit > usual), now, usual
 
 
-def _case(window: Window, context: Context, seen: _Seen, now: float, usual: float) -> Case:
-    numbers = context.thresholds
+def _case(
+    window: Window, context: Context, seen: _Seen, now: float, usual: float, *, critical: bool
+) -> Case:
     onset, median = int(seen.steps[0]), float(np.median(seen.before))
     worst = int(np.argmax(seen.norms))
     how = "and stay there" if seen.sustained else f"in {count(len(seen.steps), 'step')}"
@@ -176,7 +184,7 @@ def _case(window: Window, context: Context, seen: _Seen, now: float, usual: floa
         recommendation=_clip(seen, context, onset),
         may_be_normal="A norm that grows slowly over the whole run; single hard batches, where "
         "the loss comes back by itself.",
-        severity="critical" if now > numbers["doubled"] * usual else None,
+        severity="critical" if critical else None,
         layers=tuple(layers),
         onset=onset,
     )

@@ -21,9 +21,10 @@ import numpy as np
 
 from ...store import Evidence, Recommendation
 from ...store.schemas import Json
+from ..advice import rate_for_scaled
 from ..facts import learned
 from ..rule import Case, Context, Verdict, breach, fine, unknown
-from ..snippets import own_loop
+from ..snippets import optimizer_snippet, own_loop
 from ..windows import Window
 from ..words import number, percent
 
@@ -200,6 +201,12 @@ def _scaled(window: Window, context: Context, scale: _Scale) -> Case:
     mean, std = float(f"{scale.mean:.3g}"), float(f"{max(scale.std, 1e-8):.3g}")
     wide = abs(scale.mean) > context.thresholds.fire or scale.std > context.thresholds.fire
     step = int(context.memory["first"][-1][0])
+    rate = rate_for_scaled(window, context, math.hypot(mean, std))
+    formula = (
+        "(input - mean) / deviation, both of the first batches: the result has mean 0 and deviation 1"
+    )
+    if rate is not None:
+        formula += f"; with it lr {number(rate)}: at the rate at hand the steps would be too short"
     return Case(
         title=f"The inputs are not scaled: mean {number(scale.mean)}, deviation {number(scale.std)}",
         why="The first layer's outputs, its gradients and the curvature of the loss grow with the "
@@ -224,13 +231,14 @@ def _scaled(window: Window, context: Context, scale: _Scale) -> Case:
             current={"mean": 0.0, "std": 1.0},
             proposed={"mean": mean, "std": std},
             basis="derived",
-            formula="(input - mean) / deviation, both of the first batches: the result has mean 0 "
-            "and deviation 1",
-            snippet=_scaling(context, mean, std),
+            formula=formula,
+            snippet=_scaling(context, mean, std)
+            + ("" if rate is None else f"\n\n{optimizer_snippet(context, rate)}"),
             effect="steps of the learning rate are of the size that the layers were drawn for",
             verify="inputs of mean 0 and deviation 1 in the first samples, and a first loss near "
             "that of guessing",
             risk="the same numbers are needed wherever the model is used later on",
+            also=[] if rate is None else [{"parameter": "lr", "proposed": rate}],
         ),
         may_be_normal="Features whose scale carries meaning, in a net that was made for them.",
         onset=context.start + 1,

@@ -98,8 +98,8 @@ def judge(window: Window, context: Context) -> Verdict:
 
 def _back(context: Context, usual: float) -> float:
     """Return the loss at which a run has come back from a spike."""
-    numbers, start = context.thresholds, abs(context.facts.loss_start)
-    return max(numbers["back"] * usual, usual + numbers["back_of_start"] * start)
+    numbers, scale = context.thresholds, context.facts.loss_scale
+    return max(numbers["back"] * usual, usual + numbers["back_of_start"] * scale)
 
 
 def _losses(window: Window, numbers: Thresholds) -> Samples:
@@ -136,7 +136,7 @@ def _once(before: np.ndarray, context: Context) -> tuple[float, float]:
     limit = max(
         median + numbers["spreads"] * spread,
         numbers["p95"] * float(p95),
-        median + numbers["rise_of_start"] * abs(context.facts.loss_start),
+        median + numbers["rise_of_start"] * context.facts.loss_scale,
     )
     return median, limit
 

@@ -25,7 +25,7 @@ import numpy as np
 from ...store import Evidence
 from ...store.schemas import Severity
 from ..advice import current_rate, first_step, lower_rate, raised, sound_step, stable_rate
-from ..facts import mostly_dead, update_ratios
+from ..facts import Facts, mostly_dead, update_ratios
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import Window
 from ..words import number, percent
@@ -52,13 +52,13 @@ def judge(window: Window, context: Context) -> Verdict:
     now, start, best = float(np.median(finite.values)), facts.loss_start, facts.loss_best
     if not (math.isfinite(start) and math.isfinite(best)):
         return unknown("the first losses were not finite")
-    scale = abs(start)
+    scale = facts.loss_scale
     rise = (now - best) / scale if scale else 0.0
     ratio = now / best if best > 0 else 1 + rise
     climbed = ratio > numbers.fire and rise > numbers["rise_of_start"]
     never_fell = _never_fell(context, now, best) and not _falls(finite.values, numbers["falling"])
     first = _first_too_long(context)
-    back = first is not None and now > numbers["back"] * start
+    back = first is not None and now > _fallen(facts, numbers["back"])
     never_fell = never_fell or back
     torn = _torn(window, context, now)
     if torn is not None and not climbed:
@@ -83,10 +83,15 @@ def judge(window: Window, context: Context) -> Verdict:
 
 def _never_fell(context: Context, now: float, best: float) -> bool:
     """Tell whether no window was better than the start, or than guessing where that is known."""
-    numbers, start = context.thresholds, context.facts.loss_start
+    numbers = context.thresholds
     classes = context.meta.classes or 0
     chance = numbers["chance"] * math.log(classes) if classes > 1 else math.inf
-    return min(now, best) > min(numbers["never_fell"] * start, chance)
+    return min(now, best) > min(_fallen(context.facts, numbers["never_fell"]), chance)
+
+
+def _fallen(facts: Facts, share: float) -> float:
+    """Return the loss at which it has fallen to a share of its start; under zero by as much."""
+    return facts.loss_start - (1 - share) * abs(facts.loss_start)
 
 
 def _torn(window: Window, context: Context, now: float) -> Evidence | None:
@@ -96,9 +101,9 @@ def _torn(window: Window, context: Context, now: float) -> Evidence | None:
         "train", "loss", facts.first_step, facts.first_step + int(numbers["torn_steps"])
     ).finite.values
     size = first_step(context)
-    if not size > numbers["torn"] or not len(losses) or now < numbers["learned"] * facts.loss_start:
+    if not size > numbers["torn"] or not len(losses) or now < _fallen(facts, numbers["learned"]):
         return None
-    if losses.max() < numbers["torn_loss"] * facts.loss_start:
+    if losses.max() < _fallen(facts, numbers["torn_loss"]):
         return None
     return _first_evidence(context, size, numbers["torn"])
 
@@ -106,7 +111,7 @@ def _torn(window: Window, context: Context, now: float) -> Evidence | None:
 def _first_too_long(context: Context) -> Evidence | None:
     """Return a first step too long for any run that trains; None where this one did train."""
     facts = context.facts
-    if facts.loss_best < context.thresholds["trained"] * facts.loss_start:
+    if facts.loss_best < _fallen(facts, context.thresholds["trained"]):
         return None
     size = first_step(context)
     limit = context.thresholds["adaptive_first" if context.adaptive else "update_first"]
@@ -143,7 +148,7 @@ def _early(window: Window, context: Context, losses: np.ndarray) -> Verdict:
 def _broken_off(window: Window, context: Context, losses: np.ndarray) -> Verdict:
     """Judge where losses are no longer finite: a rate far too high breaks off at once."""
     facts = context.facts
-    fell = facts.loss_best < context.thresholds["never_fell"] * facts.loss_start
+    fell = facts.loss_best < _fallen(facts, context.thresholds["never_fell"])
     if fell and not raised(window, context, current_rate(window, context)):
         return unknown("the losses are no longer finite")
     length = _too_long(window, context, from_start=not fell)
@@ -200,7 +205,7 @@ def _too_long(window: Window, context: Context, from_start: bool) -> list[Eviden
 def _tore(window: Window, context: Context, now: float, torn: Evidence) -> Case:
     facts = context.facts
     text = f"loss {number(facts.loss_start)} → {number(facts.loss_peak)} at step {facts.loss_peak_step:,}"
-    limit = context.thresholds["torn_loss"] * facts.loss_start
+    limit = _fallen(facts, context.thresholds["torn_loss"])
     seen = Evidence(text, "train", "loss", facts.loss_peak_step, facts.loss_peak, limit)
     return _words(window, context, (torn, seen), context.start + 1, severity=None)
 
@@ -221,16 +226,20 @@ def _case(
     facts, numbers = context.facts, context.thresholds
     start, best = facts.loss_start, facts.loss_best
     if never_fell:
-        fell = min(now, best) < numbers["never_fell"] * start
+        fell = min(now, best) < _fallen(facts, numbers["never_fell"])
         how = f"it fell to {number(best)} and came back" if fell else "it never fell"
         text = f"loss {number(start)} at the start, {number(now)} now: {how}"
-        damaged, limit = context.start, numbers["never_fell"] * start
+        damaged, limit = context.start, _fallen(facts, numbers["never_fell"])
     else:
         text = (
             f"loss {number(best)} (best, step {facts.loss_best_step:,}) → {number(now)} "
             f"(median of {numbers.window})"
         )
-        damaged, limit = facts.loss_best_step, numbers.fire * best
+        damaged = facts.loss_best_step
+        limit = max(
+            best + (numbers.fire - 1) * abs(best),
+            best + numbers["rise_of_start"] * facts.loss_scale,
+        )
     spoiled = facts.lambda_last <= 0 or mostly_dead(window, window.step) or never_fell
     return _words(
         window,

@@ -70,10 +70,10 @@ def judge(window: Window, context: Context) -> Verdict:
         return unknown("the first losses were not recorded")
     if kept.get("ratio") is None and kept.get("stale") is None:
         return unknown("how long the first steps were was not measured")
-    start = abs(context.facts.loss_start)
-    if kept["rate_top"] > WARMED * kept["rate_first"] or not start > 0:
+    start, scale = context.facts.loss_start, context.facts.loss_scale
+    if kept["rate_top"] > WARMED * kept["rate_first"] or not scale > 0:
         return fine()
-    leap = float(kept["peak"]) / start
+    leap = 1 + (float(kept["peak"]) - start) / scale  # over the first loss, also of one under zero
     ratio, stale = float(kept.get("ratio") or 0.0), float(kept.get("stale") or 0.0)
     long = ratio > numbers["update_ratio"] or stale > numbers["stale"]
     if not long or leap <= numbers.fire:
@@ -91,7 +91,7 @@ def _case(window: Window, context: Context, leap: float, ratio: float, stale: fl
             "loss",
             int(kept["peak_step"]),
             float(kept["peak"]),
-            numbers.fire * abs(context.facts.loss_start),
+            context.facts.loss_start + (numbers.fire - 1) * context.facts.loss_scale,
         )
     ]
     if ratio > numbers["update_ratio"]:

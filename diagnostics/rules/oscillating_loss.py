@@ -46,7 +46,7 @@ def judge(window: Window, context: Context) -> Verdict:
     losses = window.samples("train", "loss", count=numbers.window, span=numbers.span).finite
     if len(losses) < numbers.min_samples:
         return unknown(f"fewer than {numbers.min_samples} finite losses since the windows began")
-    start = abs(context.facts.loss_start)
+    start = context.facts.loss_scale
     if not start > 0:
         return unknown("the first losses were not finite")
     swings = _swings(losses, numbers, start)

@@ -145,7 +145,7 @@ def _float(value: Json) -> float:
 def _case(window: Window, context: Context, now: float, last: np.ndarray) -> Case:
     kept = context.memory
     step, best, train = (_float(x) for x in kept["best"][:3])
-    path = _checkpoint(context, int(step))
+    path = _checkpoint(context, int(step), window.step)
     because = [
         Evidence(
             f"validation loss {number(now)}, {number(best)} at step {int(step):,}",
@@ -153,7 +153,7 @@ def _case(window: Window, context: Context, now: float, last: np.ndarray) -> Cas
             kept["loss"],
             int(last[-1, 0]),
             now,
-            best * (1 + context.thresholds.fire),
+            best + context.thresholds.fire * abs(best),
         ),
         Evidence(
             f"training loss {number(float(np.nanmedian(last[:, 2])))}, {number(train)} then",
@@ -201,12 +201,18 @@ def _costs(context: Context, now: float, best: float, last: np.ndarray) -> bool:
     scores = last[:, 3][np.isfinite(last[:, 3])]
     if len(scores) and "top" in kept:
         return bool(np.median(scores) < kept["top"] - numbers["worse"] * abs(kept["top"]))
-    return now > (1 + numbers["only_loss"]) * best
+    return now - best > numbers["only_loss"] * abs(best)
 
 
-def _checkpoint(context: Context, step: int) -> Json:
-    """Return the path of the sound checkpoint that was written nearest to a step."""
-    sound = [c for c in context.facts.checkpoints if c["finite"] is not False and c["path"]]
+def _checkpoint(context: Context, step: int, now: int) -> Json:
+    """Return the path of the sound checkpoint nearest to a step, and far nearer to it than to now."""
+    sound = [
+        entry
+        for entry in context.facts.checkpoints
+        if entry["finite"] is not False
+        and entry["path"]
+        and abs(entry["step"] - step) <= (now - step) / 3
+    ]
     nearest = min(sound, key=lambda entry: abs(entry["step"] - step), default=None)
     return None if nearest is None else nearest["path"]
 

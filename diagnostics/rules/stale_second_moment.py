@@ -54,7 +54,7 @@ def _loss_is_up(window: Window, context: Context, seen: LayerSamples, worst: np.
     if len(near) < 3 or len(before) < 20:
         return False
     rise = float(np.quantile(near, 0.75)) - float(np.quantile(before, 0.9))
-    return rise > context.thresholds["rise_of_start"] * abs(context.facts.loss_start)
+    return rise > context.thresholds["rise_of_start"] * context.facts.loss_scale
 
 
 def _case(context: Context, window: Window, seen: LayerSamples, worst: np.ndarray) -> Case:
@@ -92,10 +92,11 @@ def _case(context: Context, window: Window, seen: LayerSamples, worst: np.ndarra
 
 def _advice(window: Window, context: Context, ratio: float) -> Recommendation:
     told = context.optimizer.get("betas")
-    betas = [float(b) for b in told] if isinstance(told, (list, tuple)) else [0.9, 0.999]
+    has = isinstance(told, (list, tuple)) and len(told) == 2
+    betas = [float(b) for b in told] if has else [0.9, 0.999]  # type: ignore[union-attr]
     best = context.thresholds["second_beta"]
     rate = current_rate(window, context)
-    if betas[1] > best:
+    if has and betas[1] > best:
         return Recommendation(
             parameter="betas",
             current=betas,

@@ -50,6 +50,8 @@ def _twice(window: Window, context: Context) -> Verdict:
     off, off_right = np.abs(ratio.values - 1), np.abs(other.values - 1)
     # before anything is learned both losses are that of guessing
     known &= ~((off < numbers["apart"]) & (off_right < numbers["apart"]))
+    if _is_binary(window, context):  # a single logit may lie between 0 and 1 until it has learned
+        known &= rows.steps > context.start + numbers["settle"] / 4
     if known.sum() < numbers.min_samples:
         return unknown("too few outputs were compared with their labels")
     like = (rows.values > numbers["rows"]) & (off < numbers["same"]) & (off_right > 3 * off)
@@ -61,7 +63,7 @@ def _twice(window: Window, context: Context) -> Verdict:
 
 
 def _modes(window: Window, context: Context) -> Verdict:
-    numbers, start = context.thresholds, abs(context.facts.loss_start)
+    numbers, scale = context.thresholds, context.facts.loss_scale
     trained = window.samples("modes", "train_loss", span=numbers.span)
     evaluated = window.samples("modes", "eval_loss", span=numbers.span)
     known = np.isfinite(trained.values) & np.isfinite(evaluated.values)
@@ -69,8 +71,11 @@ def _modes(window: Window, context: Context) -> Verdict:
     if not known.any():
         return unknown("the loss in eval mode was not compared")
     one, other = (s.values[known][-numbers.min_samples :] for s in (trained, evaluated))
-    least = np.maximum(one * (1 + numbers["differ"]), one + numbers["of_start"] * start)
-    strength = float((other / np.maximum(least, 1e-12)).min())
+    margin = np.maximum(np.abs(one) * numbers["differ"], numbers["of_start"] * scale)
+    margin = np.maximum(margin, 1e-12)
+    # of a loss that is no less than zero as a factor; one that may lie under it has none
+    over = np.where(one >= 0, other / (one + margin), (other - one) / margin)
+    strength = float(over.min())
     if strength <= 1:
         return fine(strength)
     if len(one) < numbers.min_samples and strength < numbers["alone"]:
@@ -106,10 +111,10 @@ def _one_class(window: Window, context: Context) -> Verdict:
 
 
 def _softmax(window: Window, context: Context, step: int) -> Case:
-    classes = context.meta.classes or _classes(window)
+    classes = _how_many(window, context)
     floor = math.log(math.e + classes - 1) - 1 if classes > 1 else 1 / math.e
     loss = window.samples("train", "loss", count=context.thresholds.window).finite.values
-    binary = classes < 2
+    binary = _is_binary(window, context)
     because = [
         Evidence(
             "every output lies between 0 and 1, and the loss takes it for a logit"
@@ -157,6 +162,15 @@ def _softmax(window: Window, context: Context, step: int) -> Case:
         may_be_normal="Hardly ever: outputs that are bounded on purpose, to limit how sure it can be.",
         onset=context.start + 1,
     )
+
+
+def _how_many(window: Window, context: Context) -> int:
+    return int(context.meta.classes or _classes(window))
+
+
+def _is_binary(window: Window, context: Context) -> bool:
+    """Tell whether the net gives one number a sample, of which a sigmoid would make a probability."""
+    return _how_many(window, context) < 2
 
 
 def _classes(window: Window) -> int:
