@@ -104,7 +104,18 @@ def clip_snippet(context: Context, value: float) -> str:
         )
     if huggingface(context):
         return f"arguments = TrainingArguments(max_grad_norm={value:g})  # beside your own"
-    return f"trainer = Trainer(gradient_clip_val={value:g})"
+    by_norm = ', gradient_clip_algorithm="norm"' if _clips_values(context) else ""
+    return f"trainer = Trainer(gradient_clip_val={value:g}{by_norm})"
+
+
+def _clips_values(context: Context) -> bool:
+    return str(context.meta.gradient_clip_algorithm or "norm").lower().endswith("value")
+
+
+def tighter(context: Context, value: float) -> bool:
+    """Tell whether a clip by norm cuts more than the one that is in force already."""
+    told = context.meta.gradient_clip_val
+    return not told or _clips_values(context) or value < told
 
 
 def resume_snippet(context: Context, path: str) -> str:
@@ -149,5 +160,8 @@ def precision_snippet(context: Context, precision: str) -> str:
     if huggingface(context):
         return "arguments = TrainingArguments(bf16=True, fp16=False)  # beside your own"
     if own_loop(context):
-        return 'with torch.autocast("cuda", dtype=torch.bfloat16):  # and without the GradScaler'
+        return (
+            'with torch.autocast("cuda", dtype=torch.bfloat16):  # and without the GradScaler\n'
+            "    loss = loss_function(model(x), y)"
+        )
     return f'trainer = Trainer(precision="{precision}")'

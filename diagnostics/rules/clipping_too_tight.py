@@ -108,9 +108,28 @@ def _norms(window: Window, context: Context) -> Samples:
     return Samples(squares.steps[-100:], np.sqrt(squares.values[-100:]))
 
 
+def _wider(context: Context, times: float) -> Recommendation:
+    """Return the advice where no norm before clipping is known: the clip, by what it cuts."""
+    told = context.meta.gradient_clip_val
+    value = rounded(told * times) if told else math.nan
+    return Recommendation(
+        parameter="gradient_clip_val",
+        current=told,
+        proposed=value,
+        basis="rule of thumb",
+        formula=f"the clip in force × {number(times)}, what it cuts a usual step by",
+        snippet=clip_snippet(context, value),
+        effect=f"steps about {number(times)} times longer",
+        verify="fewer than a fifth of the steps are clipped, and the loss falls",
+        risk="if the loss rises within 100 steps, lower the learning rate",
+    )
+
+
 def _advice(window: Window, context: Context, times: float) -> Recommendation:
     norms = _norms(window, context)
     told = context.meta.gradient_clip_val
+    if not len(norms):
+        return _wider(context, times)
     quantile, grown = context.thresholds["clip_quantile"], context.thresholds["clip_times"]
     value = rounded(grown * float(np.quantile(norms.values, quantile)))
     low, high = (rounded(grown * float(q)) for q in np.quantile(norms.values, [0.75, 0.95]))

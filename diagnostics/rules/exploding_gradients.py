@@ -18,9 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...store import Evidence, Recommendation
+from ..advice import lower_rate
 from ..facts import bursts, spike_floor
 from ..rule import Case, Context, Verdict, breach, fine, unknown
-from ..snippets import clip_snippet
+from ..snippets import clip_snippet, tighter
 from ..windows import Samples, Window
 from ..words import count, listing, number, percent, rounded
 
@@ -181,7 +182,7 @@ def _case(
         title=f"Gradients explode: {what}",
         why="One such step undoes hundreds of good ones; norms that go on growing end in NaN.",
         because=tuple(because),
-        recommendation=_clip(seen, context, onset),
+        recommendation=_advice(window, seen, context, onset),
         may_be_normal="A norm that grows slowly over the whole run; single hard batches, where "
         "the loss comes back by itself.",
         severity="critical" if critical else None,
@@ -210,6 +211,14 @@ def _largest_shares(window: Window) -> tuple[list[str], list[float]]:
         return [], []
     order = np.argsort(-row)[:3]
     return [squares.layers[i] for i in order], [float(row[i] / total) for i in order]
+
+
+def _advice(window: Window, seen: _Seen, context: Context, onset: int) -> Recommendation:
+    clip = _clip(seen, context, onset)
+    if tighter(context, clip.proposed):
+        return clip
+    # clipped to less than that already, and the loss went up all the same: the steps are too long
+    return lower_rate(window, context, rollback_before=None)
 
 
 def _clip(seen: _Seen, context: Context, onset: int) -> Recommendation:

@@ -2,9 +2,9 @@
 
 What: in three evaluations in a row waiting for data takes more than 30 % of the time of the last
 100 steps, and more than 10 ms a step: a shorter wait is what it costs to hand a batch over, and
-further workers would not shorten it. Judged in blocks of 20 steps, of which the median counts:
-workers deliver in bursts, so that single steps wait for all of them, and an epoch's first batch
-waits for the workers to start.
+further workers would not shorten it. Judged in blocks of 20 steps, of which the lower
+quartile counts: workers deliver in bursts, so that single steps wait for all of them, an epoch's first
+batch waits for the workers to start, and what other programs take of the machine comes and goes.
 Why: the accelerator is paid for and idle; no setting of the model makes up for it.
 Source: tf.data and PyTorch loaders hide the loading behind the step only while (time to load a
 batch) / workers is below the time of a step, which gives the number of workers.
@@ -40,6 +40,11 @@ class Pace:
         """Share of the step that goes into waiting for data."""
         return self.data / self.step if self.step > 0 else 0.0
 
+    @property
+    def gain(self) -> float:
+        """How many times as fast the training could be without that wait."""
+        return self.step / max(self.step - self.data, 1e-3 * self.step, 1e-9)
+
 
 def judge(window: Window, context: Context) -> Verdict:
     """Breach where waiting for data takes a large part of each step."""
@@ -71,10 +76,11 @@ def _pace(window: Window, context: Context) -> Pace | str:
     rows = np.stack([steps.values, data.values, steps.values - data.values - spent])[:, known]
     whole = rows.shape[1] // size
     blocks = rows[:, -whole * size :].reshape(3, whole, size).mean(axis=2)
-    # the block whose share is the median one, so that its parts belong together
+    # one whole block, so that its parts belong together; that at the lower quartile, since what others
+    # take of the machine comes and goes, and a loader that is too slow is so in every block
     shares = blocks[1] / np.maximum(blocks[0], 1e-12)
-    middle = int(np.argsort(shares, kind="stable")[(whole - 1) // 2])
-    step, waited, compute = blocks[:, middle].tolist()
+    low = int(np.argsort(shares, kind="stable")[(whole - 1) // 4])
+    step, waited, compute = blocks[:, low].tolist()
     return Pace(step, waited, max(compute, 1e-6), int(data.steps[-1]))
 
 
@@ -106,7 +112,7 @@ def _case(context: Context, pace: Pace) -> Case:
     return Case(
         title=f"The training waits for its data in {percent(pace.share)} of the time",
         why="The loader is slower than the model: what computes is idle meanwhile. Training "
-        f"could be up to {pace.step / (pace.step - pace.data):.2g} times as fast.",
+        f"could be up to {pace.gain:.2g} times as fast.",
         because=tuple(because),
         recommendation=_advice(context, pace),
         may_be_normal="Data that come over a slow network or are made on the fly by another "
@@ -173,7 +179,7 @@ def _inspect(workers: int | None, cores: int | None, pace: Pace) -> Recommendati
         formula=formula,
         snippet="# time dataset[i] for a hundred i: decoding, disk or network? Decode ahead and keep\n"
         "# the result, read larger files in order, or move augmentation onto the device",
-        effect=f"up to {pace.step / (pace.step - pace.data):.2g} times as many steps in an hour",
+        effect=f"up to {pace.gain:.2g} times as many steps in an hour",
         verify="waiting for data under a tenth of a step",
         risk="none",
     )

@@ -57,19 +57,20 @@ def remember(window: Window, context: Context) -> dict[str, Json]:
             for name, samples in read.items()
         }
         if row["non_finite"] > 0:
-            kept["bad"] = kept["bad"] or [int(steps[i]), row["non_finite"]]
+            kept["bad"] = kept["bad"] or [int(steps[i]), min(row["non_finite"], 1.0)]
         elif all(math.isfinite(row[name]) for name in SHAPE):
             numbers = [int(steps[i]), *(row[name] for name in SHAPE)]
             if len(kept["first"]) < BEGINNING:
                 kept["first"] = [*kept["first"], numbers]
             else:
                 kept["last"] = [*kept["last"], numbers][-RECENT:]
-        if row["label_classes"] > 0:
+        if 0 < row["label_classes"] < math.inf:
             kept["batches"] += 1
             kept["classes"] = int(row["label_classes"])
         if math.isfinite(row["label_entropy"]):
             kept["orders"] = [*kept["orders"], row["label_entropy"]][-ORDERS:]
-            kept["top"] = row["top_class_share"]
+            if math.isfinite(row["top_class_share"]):
+                kept["top"] = row["top_class_share"]
     return kept
 
 
@@ -202,9 +203,7 @@ def _scaled(window: Window, context: Context, scale: _Scale) -> Case:
     wide = abs(scale.mean) > context.thresholds.fire or scale.std > context.thresholds.fire
     step = int(context.memory["first"][-1][0])
     rate = rate_for_scaled(window, context, math.hypot(mean, std))
-    formula = (
-        "(input - mean) / deviation, both of the first batches: the result has mean 0 and deviation 1"
-    )
+    formula = "(input - mean) / deviation, both of the first batches: the result has mean 0 and deviation 1"
     if rate is not None:
         formula += f"; with it lr {number(rate)}: at the rate at hand the steps would be too short"
     return Case(

@@ -21,7 +21,7 @@ from ...store.schemas import Json
 from ..advice import current_rate, good_checkpoint
 from ..facts import update_ratios
 from ..rule import Case, Context, Verdict, breach, fine, unknown
-from ..snippets import clip_snippet, optimizer_snippet, resume_snippet
+from ..snippets import clip_snippet, optimizer_snippet, resume_snippet, tighter
 from ..thresholds import Thresholds
 from ..windows import Samples, Window
 from ..words import count, number, percent, rounded
@@ -249,6 +249,8 @@ def _clip(window: Window, context: Context, onset: int, verify: str) -> Recommen
     if len(norms) < numbers["few_norms"]:
         return None
     value = rounded(float(np.quantile(norms, numbers["clip_quantile"])))
+    if not tighter(context, value):
+        return None
     return Recommendation(
         parameter="gradient_clip_val",
         current=context.meta.gradient_clip_val,

@@ -140,7 +140,7 @@ def _case(title: str, seen: Evidence, onset: int, look: str, ranks: tuple[int, .
             proposed=[onset],
             basis="from your run",
             formula="first step that is concerned",
-            snippet=f"otoscope doctor   # {look}",
+            snippet=f"# in a shell: otoscope doctor\n# {look}",
             effect="every sample is stored",
             verify="the counters of lost and waiting samples stand still",
             risk="none",

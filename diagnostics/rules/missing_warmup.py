@@ -53,8 +53,9 @@ def remember(window: Window, context: Context) -> dict[str, Json]:
         top = int(np.argmax(ratios))
         kept["ratio"], kept["ratio_step"] = float(ratios[top]), int(steps[top])
     stale = history.layers("gradients", "adam_ratio", context.start, min(window.step, last))
-    if stale.values.size and np.isfinite(stale.values).any():
-        kept["stale"] = float(np.nanmax(stale.values))
+    known = stale.values[np.isfinite(stale.values)]  # infinite where a layer had no gradient yet
+    if len(known):
+        kept["stale"] = float(known.max())
     kept["closed"] = window.step >= last
     return kept
 

@@ -19,7 +19,7 @@ from ...store import Evidence, Recommendation
 from ..advice import current_rate
 from ..progress import course
 from ..rule import Case, Context, Verdict, breach, fine, unknown
-from ..snippets import clip_snippet, optimizer_snippet
+from ..snippets import clip_snippet, optimizer_snippet, tighter
 from ..windows import Window
 from ..words import count, number, rounded
 
@@ -141,6 +141,8 @@ def _clip(window: Window, context: Context) -> list[dict[str, object]]:
     if len(squares) < context.thresholds["few_norms"] or context.adaptive:
         return []
     value = rounded(float(np.quantile(np.sqrt(squares), context.thresholds["clip_quantile"])))
+    if not tighter(context, value):
+        return []
     return [
         {
             "parameter": "gradient_clip_val",

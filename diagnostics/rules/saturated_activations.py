@@ -125,6 +125,8 @@ def _shares(
         return None
     shares = np.stack(columns, axis=1)
     known = np.isfinite(shares).any(axis=1)
+    if not known.any():
+        return None
     return _Saturated(counts.steps[known], shares[known], tuple(sites), tuple(before))
 
 

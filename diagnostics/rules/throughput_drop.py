@@ -83,7 +83,10 @@ def _block(window: Window, begun: int) -> list[float] | None:
         return None
     times = columns[0].values[known]
     usual = np.argsort(times, kind="stable")[: max(1, int(0.9 * len(times)))]
-    waits = [np.nan_to_num(part.values[known][usual]).mean() for part in columns[1:]]
+    waits = [
+        np.nan_to_num(part.values[known][usual]).mean() if len(part) == len(known) else 0.0
+        for part in columns[1:]
+    ]
     counts = samples.values[known][usual] if len(samples) == len(known) else np.empty(0)
     counts = counts[np.isfinite(counts)]
     size = float(np.median(counts)) if len(counts) else 1.0
@@ -105,6 +108,8 @@ def judge(window: Window, context: Context) -> Verdict:
             f"{numbers['block_seconds']:.0f} s; {len(blocks)} of "
             f"{recent + int(numbers['blocks_before'])} are over"
         )
+    if not min(block.rate for block in blocks) > 0:
+        return unknown("how many samples a step has is not known")
     before, now = blocks[:-recent], blocks[-recent:]
     rates = np.array([block.rate for block in before])
     best = float(context.memory["best"])

@@ -28,7 +28,9 @@ def judge(window: Window, context: Context) -> Verdict:
     steps, ratios = layer_ratios(window.history, after, window.step)
     # weights that begin at zero are small beside any step, until they have grown
     late = steps > context.start + numbers["settle"]
-    known = np.flatnonzero(np.isfinite(ratios).any(axis=1) & late) if len(steps) else np.empty(0, int)
+    known = (
+        np.flatnonzero(np.isfinite(ratios).any(axis=1) & late) if len(steps) else np.empty(0, int)
+    )
     known = known[-numbers.window :]
     if len(known) < numbers.min_samples:
         return unknown(f"fewer than {numbers.min_samples} samples of the layers' steps")
