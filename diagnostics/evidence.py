@@ -169,7 +169,9 @@ def _chart(
     return Chart(
         family=family,
         quantity=quantity,
-        title=title_of(quantity),
+        # beside the chart of the whole net's, which has that name
+        title=title_of(quantity)
+        + (" by layer" if (family, quantity) == ("gradients", "grad_norm") else ""),
         lines=lines,
         steps=read.steps.tolist(),
         times=np.nan_to_num(read.times, posinf=0, neginf=0).round(3).tolist(),

@@ -242,7 +242,7 @@ def wait(daemon: Daemon, clock: Clock, seconds: float) -> None:
     end = clock.now + seconds
     while clock.now < end:
         daemon.tick()
-        clock.now += 5
+        clock.now += max(5, seconds / 40)
     for _ in range(12):  # a run at rest is looked at in every tenth tick
         daemon.tick()
 
