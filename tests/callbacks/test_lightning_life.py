@@ -147,7 +147,9 @@ def test_sanity_checks_are_not_recorded_and_events_tell_the_story(tmp_path: Path
         ("finished", 12),
     ]
     started = told[0].body
+    settings = started.pop("settings")
     assert started == {"world_size": 1, "batch_size": 16, "start_step": 0}
+    assert settings["batch_size"] == 16
     saved = [e.body for e in told if e.kind == "checkpoint"]
     assert all(body["finite"] is True for body in saved)
     assert Path(saved[-1]["path"]).exists()
