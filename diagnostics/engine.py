@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -56,6 +56,22 @@ class Entry:
 _ENTRY = tuple(item.name for item in fields(Entry))
 
 
+class _States(Mapping[str, str]):
+    """The states of entries, without a copy: each rule's context has them, at every point."""
+
+    def __init__(self, entries: Mapping[str, Entry]) -> None:
+        self._entries = entries
+
+    def __getitem__(self, rule: str) -> str:
+        return self._entries[rule].state
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
 class Engine:
     """The entries and findings of one run; `advance` is called once a rule and grid point."""
 
@@ -82,9 +98,9 @@ class Engine:
         """Return where a rule stands."""
         return self.entries.setdefault(rule, Entry())
 
-    def states(self) -> dict[str, str]:
-        """Return each rule's state."""
-        return {rule: entry.state for rule, entry in self.entries.items()}
+    def states(self) -> Mapping[str, str]:
+        """Return each rule's state, as it is whenever it is asked for."""
+        return _States(self.entries)
 
     def advance(
         self, rule: str, verdict: Verdict, thresholds: Thresholds, attempt: int, step: int

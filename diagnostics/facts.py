@@ -10,7 +10,7 @@ import numpy as np
 
 from ..store import Event
 from ..store.schemas import Json, plain
-from .medians import nan_median
+from .medians import median_of, nan_median
 from .thresholds import Thresholds
 from .windows import History, Window
 
@@ -137,14 +137,14 @@ class Facts:
         if len(self.first_losses) < FIRST_LOSSES and len(new):
             self.first_losses += new.values[: FIRST_LOSSES - len(self.first_losses)].tolist()
             # a rate far too high spoils all but the very first loss
-            self.loss_start = min(float(np.median(self.first_losses)), self.first_losses[0])
+            self.loss_start = min(median_of(self.first_losses), self.first_losses[0])
         if len(new):
             top = int(np.argmax(new.values))
             if not new.values[top] <= self.loss_peak:
                 self.loss_peak, self.loss_peak_step = float(new.values[top]), int(new.steps[top])
         block = window.samples("train", "loss", count=BLOCK).finite
         if len(block) >= BLOCK // 2:
-            median = float(np.median(block.values))
+            median = median_of(block.values)
             if not median >= self.loss_best:
                 self.loss_best, self.loss_best_step = median, window.step
                 self.lr_at_best = self.lr_peak  # of the points before: it may just have jumped
@@ -155,7 +155,7 @@ class Facts:
         norms = norms[np.isfinite(norms)]
         if len(self.first_norms) < 20 and len(norms):
             self.first_norms += norms[: 20 - len(self.first_norms)].tolist()
-            self.grad_start = float(np.median(self.first_norms))
+            self.grad_start = median_of(self.first_norms)
 
     def _learn_layers(self, history: History, before: int, window: Window, torn: float) -> None:
         step = window.step
@@ -190,7 +190,7 @@ class Facts:
         began = ratios[ratios < BEGAN_AT_ZERO]
         if not len(began):
             return
-        ratio = float(np.median(began))
+        ratio = median_of(began)
         rates = history.column("train", history.first_column("train", "lr") or "lr", at - 1, at)
         self.update_first = ratio / math.sqrt(1 - ratio**2)
         self.update_first_lr = float(rates.values[0]) if len(rates) else math.nan
@@ -225,7 +225,7 @@ class Facts:
         losses = window.samples("train", "loss")
         behind = losses.values[losses.steps <= step][-FIRST_LOSSES:]
         limit = self.loss_start + (SANE - 1) * self.loss_scale
-        calm = bool(len(behind) and np.median(behind) <= limit)
+        calm = bool(len(behind) and median_of(behind) <= limit)
         return calm and not mostly_dead(window, step)
 
 
@@ -266,7 +266,7 @@ def learned(window: Window, facts: Facts, share: float) -> bool:
     losses = window.samples("train", "loss", count=BLOCK).finite
     start = facts.loss_start
     least = start - (1 - share) * abs(start)
-    return bool(len(losses) and np.median(losses.values) < least)
+    return bool(len(losses) and median_of(losses.values) < least)
 
 
 def spike_floor(facts: Facts, numbers: Thresholds) -> float:
@@ -299,7 +299,7 @@ def _around(values: np.ndarray) -> np.ndarray:
     """Return the larger of the medians of the five values before and behind each."""
     if len(values) < 5:
         return np.full(len(values), np.inf)
-    edge = np.full(5, np.median(values))
+    edge = np.full(5, median_of(values))
     windows = np.lib.stride_tricks.sliding_window_view(np.concatenate([edge, values, edge]), 5)
     around = np.sort(windows, axis=1)[:, 2]  # a median of five, in a tenth of the time
     return np.maximum(around[: len(values)], around[6 : 6 + len(values)])

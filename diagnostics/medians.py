@@ -1,8 +1,43 @@
-"""Medians of what was measured, by sorting: numpy's nan-functions take a millisecond a small table."""
+"""Medians and quantiles of what was measured, by sorting: numpy's take ten times as long on few values."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
+
+
+def median_of(values: np.ndarray | Sequence[float]) -> float:
+    """Return the median of numbers in one row; NaN of none, or where one of them is.
+
+    >>> median_of([3.0, 1.0, 2.0]), median_of([4.0, 1.0])
+    (2.0, 2.5)
+    """
+    ordered = np.sort(values)  # NaN comes last
+    n = len(ordered)
+    if not n or ordered[-1] != ordered[-1]:
+        return math.nan
+    return float(ordered[n // 2]) if n % 2 else float((ordered[n // 2 - 1] + ordered[n // 2]) / 2)
+
+
+def quantiles_of(values: np.ndarray, *shares: float) -> list[float]:
+    """Return quantiles of finite numbers in one row, in between as numpy interpolates.
+
+    >>> quantiles_of(np.array([4.0, 1.0, 2.0, 3.0]), 0.25, 0.5)
+    [1.75, 2.5]
+    """
+    ordered = np.sort(values)
+    found = []
+    for share in shares:
+        place = share * (len(ordered) - 1)
+        low = int(place)
+        below, above = float(ordered[low]), float(ordered[min(low + 1, len(ordered) - 1)])
+        part = place - low
+        found.append(
+            below + (above - below) * part if part < 0.5 else above - (above - below) * (1 - part)
+        )
+    return found
 
 
 def nan_median(values: np.ndarray, axis: int = 0) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 from ..store import Meta
 from ..store.noise import NoiseEstimate, NoiseScaleEstimator
 from ..store.schemas import Json
+from .medians import median_of
 from .readings import not_measured, trend
 from .windows import History
 from .words import count, number, percent
@@ -50,8 +51,8 @@ class Noise:
     def learn(self, history: History, before: int, step: int) -> None:
         """Take in what came with `before` < step <= the point."""
         samples = history.column("train", "samples", before, step).finite.values
-        if len(samples) and np.median(samples) > 0:
-            self.batch = float(np.median(samples))
+        if len(samples) and median_of(samples) > 0:
+            self.batch = median_of(samples)
         columns = [history.column("noise", name, before, step) for name in COLUMNS]
         if not all(
             len(column) for column in columns

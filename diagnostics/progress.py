@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .facts import layer_ratios
+from .medians import median_of
 from .rule import Context
 from .windows import Window
 
@@ -36,13 +37,13 @@ def course(steps: np.ndarray, losses: np.ndarray, block: int) -> Trend:
     medians = np.median(losses[-whole * block :].reshape(whole, block), axis=1)
     half = whole // 2
     old, new = medians[:half], medians[-half:]
-    change = float(np.median(old) - np.median(new))
+    change = median_of(old) - median_of(new)
     error = math.sqrt(float(old.var(ddof=1)) / half + float(new.var(ddof=1)) / half)
-    base = abs(float(np.median(old)))
+    base = abs(median_of(old))
     z = change / error if error > 0 else math.copysign(math.inf, change) if change else 0.0
     # the halves lie half a window apart: the whole window's change is twice the halves'
     improvement = 2 * change / base if base > 0 else 0.0
-    return Trend(improvement, z, float(np.median(new)), int(steps[0]))
+    return Trend(improvement, z, median_of(new), int(steps[0]))
 
 
 def scheduled(window: Window, context: Context, count: int, span: int, decay: float) -> str | None:

@@ -24,7 +24,10 @@ KEPT_STEPS = 2000
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """One column: `steps` int64[n] ascending, `values` float64[n]; NaN where not measured."""
+    """One column: `steps` int64[n] ascending, `values` float64[n]; NaN where not measured.
+
+    Both arrays are read-only: rules share them.
+    """
 
     steps: np.ndarray
     values: np.ndarray
@@ -36,7 +39,7 @@ class Samples:
     def finite(self) -> Samples:
         """The samples that are neither NaN nor infinite."""
         keep = np.isfinite(self.values)
-        return Samples(self.steps[keep], self.values[keep])
+        return self if keep.all() else Samples(self.steps[keep], self.values[keep])
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,12 @@ class Table:
         steps[:kept], rows[:kept] = self.steps[first : self.count], self.rows[first : self.count]
         self.steps, self.rows, self.count = steps, rows, kept
 
+    def between(self, after: int, upto: int) -> tuple[int, int]:
+        """Return the rows with after < step <= upto, as the first one and that behind the last."""
+        steps = self.steps[: self.count]
+        low = int(steps.searchsorted(after, side="right"))
+        return low, int(steps.searchsorted(upto, side="right"))
+
     def follow(self, schema: Schema) -> None:
         """Go on with another schema; what it does not have of the old one is let go."""
         rows = np.full((len(self.steps), len(schema.columns)), np.nan, dtype=np.float32)
@@ -139,6 +148,8 @@ class History:
     _read: dict[tuple[str, str, str | None, int, int], tuple[int, LayerSamples]] = field(
         default_factory=dict, repr=False
     )
+    _columns: dict[tuple[str, str, int, int], Samples] = field(default_factory=dict, repr=False)
+    """Answers of this point: until further frames come."""
     _made: dict[str, tuple[tuple[LayerSamples | None, ...], Any]] = field(
         default_factory=dict, repr=False
     )
@@ -148,6 +159,7 @@ class History:
         known = [frame for frame in frames if frame.schema in schemas]
         if not known:
             return
+        self._columns.clear()
         schema = schemas[known[0].schema]
         same = [frame for frame in known if frame.schema == known[0].schema]
         table = self.tables.get(schema.family)
@@ -181,9 +193,15 @@ class History:
         table = self.tables.get(family)
         if table is None or name not in table.schema.index:
             return NO_SAMPLES
-        low, high = np.searchsorted(table.steps[: table.count], [after, upto], side="right")
-        values = table.rows[low:high, table.schema.index[name]].astype(np.float64)
-        return Samples(table.steps[low:high].copy(), values)
+        low, high = table.between(after, upto)
+        key = (family, name, low, high)  # several rules ask for the same at a point
+        kept = self._columns.get(key)
+        if kept is None:
+            values = table.rows[low:high, table.schema.index[name]].astype(np.float64)
+            steps = table.steps[low:high].copy()
+            steps.flags.writeable = values.flags.writeable = False
+            kept = self._columns[key] = Samples(steps, values)
+        return kept
 
     def once(self, name: str, read: Sequence[LayerSamples | None], make: Callable[[], Any]) -> Any:
         """Return what is made of samples that were read, and make it only where they are others.
@@ -201,8 +219,8 @@ class History:
         table = self.tables.get(family)
         if table is None:
             return 0
-        low, high = np.searchsorted(table.steps[: table.count], [after, upto], side="right")
-        return int(high - low)
+        low, high = table.between(after, upto)
+        return high - low
 
     def written(self, family: str, column: str) -> str:
         """Return a written name as it is, and for a quantity alone that of its first column."""
@@ -240,9 +258,9 @@ class History:
         table = self.tables.get(family)
         if table is None:
             return NO_LAYERS
-        low, high = np.searchsorted(table.steps[: table.count], [after, upto], side="right")
-        # several rules ask for the same at a point; `grown` tells one point's answers from another's
-        key = (family, quantity, group, int(low), int(high))
+        low, high = table.between(after, upto)
+        # `grown` tells one point's answers from another's
+        key = (family, quantity, group, low, high)
         kept, grown = self._read.get(key), table.grown
         if kept is None or kept[0] != grown:
             places, names = table.of_layers(quantity, group)
@@ -354,7 +372,7 @@ class Window:
         table = self.history.tables.get(family)
         if table is None:
             return -1
-        high = int(np.searchsorted(table.steps[: table.count], self.step, side="right"))
+        high = int(table.steps[: table.count].searchsorted(self.step, side="right"))
         return int(table.steps[high - 1]) if high else -1
 
     def _after(self, span: int | None) -> int:

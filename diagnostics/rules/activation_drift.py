@@ -26,6 +26,10 @@ FAMILY = "activations"
 FROM_START = True
 
 
+LATEST = 50
+"""Samples that are looked through for the last ones of which the outputs were measured."""
+
+
 def remember(window: Window, context: Context) -> dict[str, Json]:
     """Keep the layers' outputs near the step from which growth counts."""
     kept: dict[str, Json] = dict(context.memory)
@@ -48,7 +52,7 @@ def judge(window: Window, context: Context) -> Verdict:
     numbers, base = context.thresholds, context.memory.get("base")
     if base is None:
         return unknown(f"no sample near step {numbers['settle']:,.0f} yet")
-    steps, sizes, layers = _sizes(window, numbers.span)
+    steps, sizes, layers = _sizes(window, numbers.span, LATEST)
     if len(steps) < numbers.min_samples or steps[-1] <= context.memory["step"]:
         return unknown(
             f"fewer than {numbers.min_samples} samples of the layers' outputs since then"
@@ -68,10 +72,12 @@ def judge(window: Window, context: Context) -> Verdict:
     return breach(worst, _case(window, context, layers, order, now, began, bool((large > 1).any())))
 
 
-def _sizes(window: Window, span: int) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+def _sizes(
+    window: Window, span: int, count: int | None = None
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Return steps, root mean squares [samples, layers] and the names of layers with outputs."""
-    squares = window.layers("activations", "sum_sq", span=span)
-    numels = window.layers("activations", "numel", span=span)
+    squares = window.layers("activations", "sum_sq", span=span, count=count)
+    numels = window.layers("activations", "numel", span=span, count=count)
     if not len(squares):
         return np.empty(0), np.empty((0, 0)), ()
     places = {layer: i for i, layer in enumerate(numels.layers)}

@@ -4,7 +4,8 @@ What: three of the last hundred norms over both three times the 95th percentile 
 the median of the 200 before; or the median of 50 four times the one before; and in each case the
 loss above its own median. Norms under twice the run's first ones do not count: late in training
 all norms are small and a single hard batch stands out. Where the norm was not measured at every
-step, lone spikes of the loss that throw the run back tell the same.
+step, lone spikes of the loss that throw the run back tell the same. With two losses against each other,
+and in reinforcement learning, the loss is no measure: there it is information only.
 Why: one such step undoes hundreds of good ones; norms that go on growing end in NaN.
 Source: Pascanu et al. 2013 (clipping); measured on a digits net under periodic batches × 30:
 clipping at the 90th percentile brings accuracy from 0.77 to 0.97.
@@ -18,8 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...store import Evidence, Recommendation
+from ...store.schemas import Severity
 from ..advice import lower_rate
 from ..facts import bursts, spike_floor
+from ..medians import median_of, quantiles_of
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import clip_snippet, tighter
 from ..windows import Samples, Window
@@ -27,6 +30,8 @@ from ..words import count, listing, number, percent, rounded
 
 FAMILY = "train"
 FROM_START = True
+UNMEASURED = ("gan", "reinforcement")
+"""Task profiles in which the loss does not tell how well a run goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,7 @@ def judge(window: Window, context: Context) -> Verdict:
 def _thrown_back(losses: Samples, context: Context) -> bool:
     """Tell whether the run has not come back yet from bursts that were seen: not over by then."""
     facts, numbers = context.facts, context.thresholds
-    now = float(np.median(losses.values[-numbers.window :]))
+    now = median_of(losses.values[-numbers.window :])
     damage = now - facts.loss_best
     left = damage > numbers["loss_rise"] * facts.loss_scale
     return facts.bursts_step > facts.loss_best_step and left
@@ -89,13 +94,13 @@ def _look(norms: np.ndarray, steps: np.ndarray, context: Context) -> _Seen:
     fresh = steps > steps[-1] - numbers["burst_window"]
     recent = min(int(fresh.sum()), len(norms) // 2)
     before = norms[:-recent][-int(numbers["before"]) :]
-    median = float(np.median(before))
+    median = median_of(before)
     floor = numbers["of_start"] * context.facts.grad_start
-    limit = max(numbers["p95"] * float(np.quantile(before, 0.95)), numbers.fire * median, floor)
+    limit = max(numbers["p95"] * quantiles_of(before, 0.95)[0], numbers.fire * median, floor)
     high = norms[-recent:] > limit
     bursts = int(high.sum()) >= numbers["burst"]
     half = norms[-numbers.window :]
-    settled = float(np.median(half)) > max(numbers["sustained"] * median, floor)
+    settled = median_of(half) > max(numbers["sustained"] * median, floor)
     if settled and not bursts:
         high = norms[-recent:] > numbers["sustained"] * median
     found = high if bursts or settled else np.zeros_like(high)
@@ -122,7 +127,7 @@ def _strength(seen: _Seen) -> float:
         return 0.0
     if seen.of_loss:
         return 1.0
-    return float(np.median(seen.norms) / seen.limit)
+    return float(median_of(seen.norms) / seen.limit)
 
 
 def _loss_is_up(losses: Samples, seen: _Seen, count: int) -> tuple[bool, float, float]:
@@ -135,17 +140,17 @@ def _loss_is_up(losses: Samples, seen: _Seen, count: int) -> tuple[bool, float, 
     before, since = losses.values[earlier], losses.values[~earlier]
     if not len(before) or not len(since):
         return False, math.nan, math.nan
-    usual, now = float(np.median(before[-count:])), float(np.median(since))
+    usual, now = median_of(before[-count:]), median_of(since)
     at = np.isin(losses.steps, seen.steps)
-    hit = float(np.median(losses.values[at])) if at.any() else now
-    spread = float(np.subtract(*np.quantile(before[-100:], [0.75, 0.25])))
-    return (now > usual + 0.25 * spread and hit > usual), now, usual
+    hit = median_of(losses.values[at]) if at.any() else now
+    low, high = quantiles_of(before[-100:], 0.25, 0.75)
+    return (now > usual + 0.25 * (high - low) and hit > usual), now, usual
 
 
 def _case(
     window: Window, context: Context, seen: _Seen, now: float, usual: float, *, critical: bool
 ) -> Case:
-    onset, median = int(seen.steps[0]), float(np.median(seen.before))
+    onset, median = int(seen.steps[0]), median_of(seen.before)
     worst = int(np.argmax(seen.norms))
     how = "and stay there" if seen.sustained else f"in {count(len(seen.steps), 'step')}"
     because = [
@@ -185,10 +190,17 @@ def _case(
         recommendation=_advice(window, seen, context, onset),
         may_be_normal="A norm that grows slowly over the whole run; single hard batches, where "
         "the loss comes back by itself.",
-        severity="critical" if critical else None,
+        severity=_severity(context, critical=critical),
         layers=tuple(layers),
         onset=onset,
     )
+
+
+def _severity(context: Context, *, critical: bool) -> Severity | None:
+    """Return the severity, None for the usual one; a loss that measures nothing proves no damage."""
+    if context.meta.task in UNMEASURED:
+        return "info"
+    return "critical" if critical else None
 
 
 def _burst_of_loss(seen: _Seen, worst: int, usual: float) -> Evidence:

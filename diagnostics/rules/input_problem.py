@@ -23,6 +23,7 @@ from ...store import Evidence, Recommendation
 from ...store.schemas import Json
 from ..advice import rate_for_scaled
 from ..facts import learned
+from ..medians import median_of
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import optimizer_snippet, own_loop
 from ..windows import Window
@@ -131,7 +132,7 @@ def _scale(context: Context) -> _Scale | None:
     if len(first) < context.thresholds.min_samples:
         return None
     _, means, stds, lows, highs = np.array(first, dtype=float).T
-    mean, std = float(np.median(means)), float(np.median(stds))
+    mean, std = median_of(means), median_of(stds)
     largest = float(max(abs(lows.min()), abs(highs.max())))
     excess = max(abs(mean), std) / numbers.fire
     # sparse features and one-hot rows have a small deviation, too, but a largest value that counts
@@ -161,20 +162,18 @@ def _shift(context: Context) -> tuple[float, str, int, float, float] | None:
     if last[-1][0] - last[0][0] < numbers["shift_steps"]:
         return None
     base, now = np.array(first, dtype=float), np.array(last, dtype=float)
-    spread = max(float(np.median(base[:, 2])), 1e-12)
+    spread = max(median_of(base[:, 2]), 1e-12)
     found = []
-    middle = float(np.median(base[:, 1]))
-    noise = max(1.4826 * float(np.median(np.abs(base[:, 1] - middle))), numbers["least"] * spread)
+    middle = median_of(base[:, 1])
+    noise = max(1.4826 * median_of(np.abs(base[:, 1] - middle)), numbers["least"] * spread)
     moved = float(np.abs(now[:, 1] - middle).min())
     strength = min(moved / (numbers["z"] * noise), moved / (numbers["shift_std"] * spread))
-    found.append((strength, "mean", int(last[0][0]), middle, float(np.median(now[:, 1]))))
+    found.append((strength, "mean", int(last[0][0]), middle, median_of(now[:, 1])))
     times = np.maximum(now[:, 2], 1e-12) / spread
     change = (
         float(np.maximum(times, 1 / times).min()) if (times > 1).all() or (times < 1).all() else 1.0
     )
-    found.append(
-        (change / numbers["times"], "std", int(last[0][0]), spread, float(np.median(now[:, 2])))
-    )
+    found.append((change / numbers["times"], "std", int(last[0][0]), spread, median_of(now[:, 2])))
     return max(found)
 
 
@@ -182,7 +181,7 @@ def _order(window: Window, context: Context) -> float | None:
     """Return how mixed the labels of a batch are, 1 where they are shuffled; None if unknown."""
     kept, numbers = context.memory, context.thresholds
     rows = window.samples("train", "samples").finite.values
-    orders, batch = kept["orders"], float(np.median(rows)) if len(rows) else 0.0
+    orders, batch = kept["orders"], median_of(rows) if len(rows) else 0.0
     if batch < numbers["rows"] or kept["batches"] < numbers["batches"]:
         return None
     expected = window.history.column("initialization", "expected_loss", context.start, window.step)
@@ -195,7 +194,7 @@ def _order(window: Window, context: Context) -> float | None:
             return min([*late, kept["classes"] / classes])
     if len(orders) < numbers["batches"] or kept["top"] > numbers["rare"]:
         return None  # nearly all are of one class: whole batches are by chance
-    return max(float(np.median(orders)), float(np.mean(orders)))
+    return max(median_of(orders), float(np.mean(orders)))
 
 
 def _scaled(window: Window, context: Context, scale: _Scale) -> Case:

@@ -20,6 +20,7 @@ from ...store import Evidence, Recommendation
 from ...store.schemas import Json
 from ..advice import current_rate, good_checkpoint
 from ..facts import update_ratios
+from ..medians import median_of, quantiles_of
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import clip_snippet, optimizer_snippet, resume_snippet, tighter
 from ..thresholds import Thresholds
@@ -56,7 +57,7 @@ def remember(window: Window, context: Context) -> dict[str, Json]:
     losses = _losses(window, context.thresholds)
     if usual is not None and limit is not None:
         recent = losses.values[-IN_A_ROW:]
-        if len(recent) and np.median(recent) <= _back(context, float(usual)):
+        if len(recent) and median_of(recent) <= _back(context, float(usual)):
             kept = {"since": window.since}  # it is over
         return kept
     found = _look(losses, context)
@@ -70,13 +71,12 @@ def judge(window: Window, context: Context) -> Verdict:
     """Breach where several of a few steps in a row leave the usual together."""
     numbers, kept = context.thresholds, context.memory
     losses = _losses(window, numbers)
-    if len(losses) < numbers.min_samples + int(numbers["stretch"]):
+    if len(losses) < numbers.min_samples + int(numbers["stretch"]) + 2:
         return unknown(
             f"fewer than {numbers.min_samples} finite losses before the last "
             f"{count(int(numbers['stretch']), 'step')}"
         )
-    found = _look(losses, context)
-    if kept.get("usual") is None or found is None:
+    if kept.get("usual") is None:
         return fine()
     usual, limit, onset = float(kept["usual"]), float(kept["limit"]), int(kept["onset"])
     since = Samples(losses.steps[losses.steps >= onset], losses.values[losses.steps >= onset])
@@ -130,8 +130,8 @@ def _limit(before: np.ndarray, context: Context) -> tuple[float, float]:
 
 def _once(before: np.ndarray, context: Context) -> tuple[float, float]:
     numbers = context.thresholds
-    median = float(np.median(before))
-    low, high, p95 = np.quantile(before, [0.25, 0.75, 0.95])
+    median = median_of(before)
+    low, high, p95 = quantiles_of(before, 0.25, 0.75, 0.95)
     spread = max(float(high - low) / NORMAL, numbers["least_spread"] * abs(median))
     limit = max(
         median + numbers["spreads"] * spread,
@@ -190,7 +190,7 @@ def _longer_steps(window: Window, onset: int) -> tuple[int, float] | None:
     if len(ratios) < 6:
         return None
     before, near = ratios[:-3], ratios[-3:]
-    times = near / np.median(before)
+    times = near / median_of(before)
     top = int(np.argmax(times))
     close = steps[-3:][top] >= onset - 50
     return (int(steps[-3:][top]), float(times[top])) if times[top] > 2 and close else None

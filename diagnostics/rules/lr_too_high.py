@@ -26,6 +26,7 @@ from ...store import Evidence
 from ...store.schemas import Severity
 from ..advice import current_rate, first_step, lower_rate, raised, sound_step, stable_rate
 from ..facts import Facts, mostly_dead, update_ratios
+from ..medians import median_of
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import Window
 from ..words import number, percent
@@ -49,7 +50,7 @@ def judge(window: Window, context: Context) -> Verdict:
         return unknown("too few losses since the windows began")
     if len(finite) < numbers.min_samples:
         return _early(window, context, finite.values)
-    now, start, best = float(np.median(finite.values)), facts.loss_start, facts.loss_best
+    now, start, best = median_of(finite.values), facts.loss_start, facts.loss_best
     if not (math.isfinite(start) and math.isfinite(best)):
         return unknown("the first losses were not finite")
     scale = facts.loss_scale
@@ -66,7 +67,7 @@ def judge(window: Window, context: Context) -> Verdict:
     if not (climbed or never_fell):
         return fine(ratio / numbers.fire if rise > numbers["rise_of_start"] else 0.0)
     strength = max(ratio / numbers.fire, 1.0)
-    latest = float(np.median(finite.values[-LATEST:]))
+    latest = median_of(finite.values[-LATEST:])
     recovering = latest < numbers["recovering"] * now
     length = _too_long(window, context, never_fell and not climbed)
     # single batches that throw the run back are mended by a clip, not by the rate
@@ -133,12 +134,12 @@ def _first_evidence(context: Context, size: float, limit: float) -> Evidence:
 
 def _falls(losses: np.ndarray, share: float) -> bool:
     half = len(losses) // 2
-    return bool(np.median(losses[half:]) < share * np.median(losses[:half]))
+    return bool(median_of(losses[half:]) < share * median_of(losses[:half]))
 
 
 def _early(window: Window, context: Context, losses: np.ndarray) -> Verdict:
     """Judge before the first whole window: only a loss that blows up at once can be told."""
-    now, start = float(np.median(losses[-FEW:])), context.facts.loss_start
+    now, start = median_of(losses[-FEW:]), context.facts.loss_start
     length = _too_long(window, context, from_start=True)
     if start > 0 and now > context.thresholds["blown_up"] * start and length is not None:
         return breach(now / start, _blown_up(window, context, now, length))
@@ -163,7 +164,7 @@ def _too_long(window: Window, context: Context, from_start: bool) -> list[Eviden
     numbers, facts = context.thresholds, context.facts
     seen: list[Evidence] = []
     edges = window.samples("curvature", "edge_ratio").finite
-    edge = float(np.median(edges.values[-3:])) if len(edges) else math.nan
+    edge = median_of(edges.values[-3:]) if len(edges) else math.nan
     if facts.edge_peak > numbers["edge"] and (edge > numbers["edge"] or from_start):
         text = (
             f"largest eigenvalue {number(facts.edge_lambda)}: {number(facts.edge_peak)} times what "

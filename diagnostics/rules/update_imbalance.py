@@ -19,12 +19,19 @@ from ..windows import Window
 from ..words import number, percent
 
 FAMILY = "gradients"
+LATEST = 50
+"""Samples that are looked through for the last ones of which the steps were measured."""
 
 
 def judge(window: Window, context: Context) -> Verdict:
     """Breach where relative steps differ by more than three orders of magnitude."""
     numbers = context.thresholds
     after = max(window.since, window.step - numbers.span)
+    sampled = window.layers(
+        "gradients", "update_sq", span=window.step - after, group="weight"
+    ).steps
+    if len(sampled) > LATEST:
+        after = int(sampled[-LATEST - 1])
     steps, ratios = layer_ratios(window.history, after, window.step)
     # weights that begin at zero are small beside any step, until they have grown
     late = steps > context.start + numbers["settle"]

@@ -12,7 +12,7 @@ from otoscope.diagnostics.facts import Facts
 from otoscope.diagnostics.fold import Fold
 from otoscope.diagnostics.rule import Context
 from otoscope.diagnostics.snippets import clip_snippet, precision_snippet
-from otoscope.diagnostics.thresholds import load, switched_off
+from otoscope.diagnostics.thresholds import load
 from otoscope.store import Meta
 
 from .made import ADAM, Made, falling, flat, train
@@ -119,6 +119,13 @@ def test_the_precision_of_a_loop_of_ones_own_is_code_that_runs() -> None:
     ast.parse(precision_snippet(context(config={"loop": "own"}), "bf16-mixed"))
 
 
-@pytest.mark.parametrize("profile", ["gan", "reinforcement"])
-def test_where_the_loss_tells_nothing_norms_do_not_explode(profile: str) -> None:
-    assert "exploding_gradients" in switched_off(profile)
+@pytest.mark.parametrize(("task", "severity"), [("gan", "info"), ("supervised", "critical")])
+def test_where_the_loss_is_no_measure_exploding_norms_are_information(
+    task: str, severity: str
+) -> None:
+    losses, norms = falling(400, noise=0.0), np.ones(400)
+    losses[300:], norms[300:] = 4.0, 40.0
+    made = Made("exploding_gradients", task=task)
+    made.add("train", train(losses, grad_sq=norms**2))
+    (finding,) = made.judge()
+    assert finding.severity == severity
