@@ -18,6 +18,7 @@ from .options import Options
 from .probes.probe import Probe
 from .recorder import Origin, Recorder
 from .scaling import Scale, has_shrunk, scale_now, shown_scale
+from .shards import is_sharded
 from .stepping import LossFn
 
 
@@ -243,13 +244,12 @@ def attach(
             f"scaler must be the loop's torch.amp.GradScaler or None, got {type(scaler).__name__}"
         )
     place = _place()
-    sharded = any(hasattr(parameter, "placements") for parameter in model.parameters())
     recorder = LoopRecorder(
         model,
         optimizers,
         options,
         loss_fn=loss_fn,
-        sharded=sharded,
+        sharded=is_sharded(model),
         accumulates=loop.accumulates,
         **place,
     )

@@ -14,6 +14,20 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
     return held.to_local() if hasattr(held, "to_local") else held  # type: ignore[operator]
 
 
+def is_sharded(model: torch.nn.Module) -> bool:
+    """Tell whether a rank holds a part of the model's parameters alone, as under FSDP (1 or 2).
+
+    >>> is_sharded(torch.nn.Linear(2, 1))
+    False
+    """
+    return any(hasattr(p, "placements") for p in model.parameters()) or any(
+        # flat shards, which tell nothing of themselves; the class takes a second to import
+        type(module).__name__ == "FullyShardedDataParallel"
+        and getattr(getattr(module, "sharding_strategy", None), "name", "") != "NO_SHARD"
+        for module in model.modules()
+    )
+
+
 def shares(tensors: Sequence[torch.Tensor], world_size: int) -> list[float]:
     """Return how much of each local part counts, so that the sum over ranks counts all once.
 

@@ -25,7 +25,8 @@ class Replicas(Probe):
     """Checksums of the weights of every rank, and of the batch that it trained on.
 
     Where gradients are averaged in every step the weights are equal bit by bit on all ranks, and
-    batches are not. Buffers are left out: those of batch norm may differ. In a run of one process,
+    batches are not. Buffers are left out: those of batch norm may differ; so are parameters that their
+    framework calls a rank's own (DDP's ignored ones, experts, tensor-parallel slices). In a run of one process,
     and under sharded strategies, there is nothing to compare and nothing is measured.
     """
 
@@ -44,10 +45,13 @@ class Replicas(Probe):
     def attach(self, training: Training) -> Sequence[Column]:
         self._training = training
         layers: dict[str, list[torch.Tensor]] = {}
+        apart = set(getattr(training.model, "_ddp_params_and_buffers_to_ignore", ()))
         for name, parameter in training.model.named_parameters():
+            if name in apart or _is_of_one_rank(parameter):
+                continue
             layers.setdefault(name.rpartition(".")[0] or name, []).append(parameter)
         if not layers:
-            raise ProbeOffError("the model has no parameters")
+            raise ProbeOffError("the model has no parameters that all ranks hold alike")
         size = math.ceil(len(layers) / MOST_GROUPS)
         self._parameters: list[tuple[torch.Tensor, int]] = [
             (parameter, place // size)
@@ -76,3 +80,9 @@ class Replicas(Probe):
         batches = self._training.batches()
         parts = batch_parts(batches[-1]) if batches else None
         return torch.full((1,), torch.nan) if parts is None else batch_checksum(parts.inputs)
+
+
+def _is_of_one_rank(parameter: torch.Tensor) -> bool:
+    """Tell what Megatron and DeepSpeed note of slices and of experts: no other rank holds the same."""
+    sliced = getattr(parameter, "tensor_model_parallel", False)
+    return bool(sliced) or getattr(parameter, "allreduce", True) is False

@@ -16,6 +16,7 @@ from otoscope.callbacks.measures.checksum import batch_checksum, checksums
 from otoscope.callbacks.measures.head import head_outputs
 from otoscope.callbacks.measures.weights import alike_rows, drawn, weighted_modules
 from otoscope.callbacks.probes.probe import Training
+from otoscope.callbacks.shards import is_sharded
 from otoscope.store import Store, connect
 from torch import Tensor, nn
 from torch.nn import functional
@@ -172,6 +173,35 @@ def test_checksums_are_those_of_the_numbers_wherever_they_lie() -> None:
 def test_batches_without_rows_have_no_checksum() -> None:
     for batch in (torch.tensor(3.0), torch.eye(3).to_sparse()):
         assert math.isnan(batch_checksum(batch).item())
+
+
+def test_parameters_that_a_rank_keeps_for_itself_are_not_compared() -> None:
+    model: Any = nn.Sequential(*(nn.Linear(3, 3) for _ in range(4)))
+    model._ddp_params_and_buffers_to_ignore = ["0.weight", "0.bias"]
+    for parameter in model[1].parameters():
+        parameter.allreduce = False
+    for parameter in model[2].parameters():
+        parameter.tensor_model_parallel = True
+    columns = Replicas().attach(Training(model, [], world_size=2))
+    assert [column.layer for column in columns] == ["3", None]
+
+
+def test_flat_shards_of_the_first_fsdp_are_known_as_such(tmp_path: Path) -> None:
+    import torch.distributed as dist
+    from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy
+
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # one process has nothing to shard
+            model = FullyShardedDataParallel(
+                nn.Linear(3, 3), use_orig_params=True, device_id=torch.device("cpu")
+            )
+        assert not is_sharded(model)
+        model.sharding_strategy = ShardingStrategy.FULL_SHARD
+        assert is_sharded(nn.Sequential(model))
+    finally:
+        dist.destroy_process_group()
 
 
 def test_groups_of_parameters_are_made_once_where_they_are() -> None:
