@@ -271,3 +271,29 @@ def test_a_family_that_no_page_knows_is_drawn_and_found_by_its_filter(home, look
     assert page.evaluate("otoscope.settings.others") == "net.2[0-9]"
     page.get_by_label("Filter other quantities").fill("(")
     expect(page.locator("#others")).to_contain_text("not a regular expression")
+
+
+def test_what_rules_read_is_folded_in_until_it_is_asked_for(home, look):
+    run = MadeRun(home, RUN)
+    shares = [Column.of(f"class_share_{place}") for place in range(10)]
+    head = Schema("head", (Column.of("as_logits"), *shares))
+    alike = Schema("symmetry", tuple(Column.of("alike_rows", layer=name) for name in "abc"))
+    for schema in (head, alike):
+        home.add_schema(RUN, schema)
+    for _ in range(12):
+        run.train(5)
+        values = [run.frame(head, [1.5, *(0.05 + 0.01 * i for i in range(10))])]
+        home.append(RUN, [*values, run.frame(alike, [0.25, 0.25, 0.25])])
+    page = look(f"/run/{RUN}").page
+    others = page.locator("#others")
+
+    expect(others.locator("details")).to_have_count(2)
+    expect(others.locator(".strip")).to_have_count(0)
+    expect(others.get_by_text("as logits")).to_be_hidden()
+    others.get_by_text("Head", exact=True).click()
+    expect(others.get_by_text("as logits")).to_be_visible()
+    expect(others).to_contain_text("share of each of 10 classes5 %–14 %")
+    others.get_by_text("Symmetry", exact=True).click()
+    expect(others).to_contain_text("in all 3 layers")
+    page.get_by_label("Filter other quantities").fill("class_share_[12]")
+    expect(others.locator(".strip")).to_have_count(2)
