@@ -43,7 +43,9 @@
       // progress is told once in a while: a run that was killed has often trained further than it told
       const trained = this.tables.train && this.tables.train.steps;
       if (trained && trained.length) this.run.step = Math.max(this.run.step, trained[trained.length - 1]);
-      this.events.push(...answer.events);
+      // who was killed behind writing an event writes it again, under the same id
+      const known = new Set(this.events.map((event) => event.id));
+      this.events.push(...answer.events.filter(({ id }) => !id || (!known.has(id) && known.add(id))));
       const judged = "findings" in answer;
       if (judged) {
         const had = new Map(this.findings.map((finding) => [finding.id, finding]));

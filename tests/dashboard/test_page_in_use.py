@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from otoscope.store import Column, Recommendation, Schema
+from otoscope.store import Column, Event, Recommendation, Schema
 from playwright.sync_api import expect
 
 from tests.dashboard.browser import wait_for_paint
@@ -297,3 +297,18 @@ def test_what_rules_read_is_folded_in_until_it_is_asked_for(home, look):
     expect(others).to_contain_text("in all 3 layers")
     page.get_by_label("Filter other quantities").fill("class_share_[12]")
     expect(others.locator(".strip")).to_have_count(2)
+
+
+def test_an_event_that_was_written_twice_is_told_once(home, look):
+    run = MadeRun(home, RUN).train(100)
+    page = look(f"/run/{RUN}").page
+    told = page.locator("#view-run li", has_text="Stalled at step 60")
+    again = Event("stalled", 60, body={}, id="stalled-1-0")
+
+    home.append(RUN, [], [again])
+    expect(told).to_have_count(1)
+    home.append(RUN, [], [again, Event("finished", 100, body={"reason": "end"}, id="end")])
+    expect(page.get_by_text("Finished at step 100")).to_be_visible()
+
+    expect(told).to_have_count(1)
+    assert run.step == 100
