@@ -1,8 +1,8 @@
 """A layer's outputs grow and grow.
 
-What: the root mean square of a hidden layer's output is ten times what it was near step 100, or over
-1,000 (6,000 where half precision overflows at 65,504), in three evaluations; the last layer, whose
-outputs grow as it becomes sure, does not count.
+What: the root mean square of a hidden layer's output is ten times what it was near step 100 and over
+10 (what grows from little to some is learning), or over 1,000 (6,000 where half precision overflows at
+65,504), in three evaluations; the last layer, whose outputs grow as it becomes sure, does not count.
 Why: growing outputs cost precision, saturate what comes behind them, and end in an overflow.
 Source: Dehghani et al. 2023 (attention logits of large transformers), Wortsman et al. 2023.
 """
@@ -62,7 +62,8 @@ def judge(window: Window, context: Context) -> Verdict:
     half = "16" in context.meta.precision and "bf16" not in context.meta.precision
     limit = numbers["limit_half"] if half else numbers["limit"]
     hidden = np.arange(len(layers)) < len(layers) - 1
-    grown = np.where(hidden, np.nan_to_num(now / began), 0.0) / numbers.fire
+    harms = hidden & (np.nan_to_num(now) > numbers["least"])
+    grown = np.where(harms, np.nan_to_num(now / began), 0.0) / numbers.fire
     large = np.where(hidden & (np.nan_to_num(now / began) > 2), np.nan_to_num(now), 0.0) / limit
     strength = np.maximum(grown, large)
     worst = float(strength.max()) if len(strength) else 0.0

@@ -3,7 +3,7 @@
 What: within 500 steps three times or more a block of 10 losses stands 1.5 times over the lowest block
 before, by three standard errors and 3 % of the first loss, and comes back; or steps of more than 5 %
 of the weights were seen and the loss, far above its floor, makes no progress in 200 steps. The noise
-of single batches does not count, however large.
+of single batches does not count, however large, nor what follows a single one that throws the loss up.
 Why: what one stretch of steps learns the next one throws away.
 Source: measured on digits nets: three to five such excursions at rates of 0.2 to 0.7 where 0.05 to 0.1
 is sound, none to one in 58 healthy runs. A rule on the signs of the loss's changes fires on every run.
@@ -14,10 +14,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from ...store import Evidence, Recommendation
 from ...store.schemas import Json
 from ..advice import current_rate, timid
 from ..batching import larger_batch, noise_over_batch
+from ..facts import lone_spikes, spike_floor
 from ..progress import course, scheduled
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import optimizer_snippet
@@ -49,7 +52,9 @@ def judge(window: Window, context: Context) -> Verdict:
     start = context.facts.loss_scale
     if not start > 0:
         return unknown("the first losses were not finite")
-    swings = _swings(losses, numbers, start)
+    floor = spike_floor(context.facts, context.rates)
+    hard = losses.steps[lone_spikes(losses.values, context.rates["spike"], floor)]
+    swings = _swings(losses, numbers, start, hard)
     if swings.times >= numbers.fire:
         return breach(swings.times / numbers.fire, _case(window, context, swings, None))
     torn = _no_progress(window, context, losses)
@@ -58,8 +63,11 @@ def judge(window: Window, context: Context) -> Verdict:
     return fine(swings.times / numbers.fire)
 
 
-def _swings(losses: Samples, numbers: Thresholds, start: float) -> _Swings:
-    """Count how often the loss leaves its lowest block so far, and comes back."""
+def _swings(losses: Samples, numbers: Thresholds, start: float, hard: np.ndarray) -> _Swings:
+    """Count how often the loss leaves its lowest block so far, and comes back.
+
+    `hard`: steps of single batches that threw it up: what follows one is not the rate's doing.
+    """
     block = int(numbers["block"])
     whole = len(losses) // block
     rows = losses.values[-whole * block :].reshape(whole, block)
@@ -70,8 +78,11 @@ def _swings(losses: Samples, numbers: Thresholds, start: float) -> _Swings:
         rise = means[i] - means[low]
         sure = rise > numbers["errors"] * math.hypot(errors[i], errors[low])
         if not out and means[i] > numbers["times"] * means[low] and sure:
+            thrown = (hard >= steps[i - 1]) & (hard < steps[i] + block)
             if rise > numbers["rise_of_start"] * start:
-                out, times, first = True, times + 1, first or int(steps[i])
+                out = True
+                if not thrown.any():
+                    times, first = times + 1, first or int(steps[i])
         elif out and means[i] < numbers["back"] * means[low]:
             out = False
         if out and means[i] > (means[top] if top else -math.inf):

@@ -35,7 +35,11 @@ def test_a_layer_without_a_gradient_is_no_stale_moment() -> None:
     losses[:6] = [2.3, 5, 5, 5, 4, 3]
     made = Made("missing_warmup", optimizers=[ADAM])
     made.add("train", train(losses))
-    made.add("gradients", {}, layers={"adam_ratio": {"0": [math.inf] * 200}})
+    made.add(
+        "gradients",
+        {},
+        layers={"adam_ratio": {"0": [2.0] * 200, "1": [math.inf] * 50 + [2.0] * 150}},
+    )
     assert made.judge() == []
 
 
@@ -129,3 +133,17 @@ def test_where_the_loss_is_no_measure_exploding_norms_are_information(
     made.add("train", train(losses, grad_sq=norms**2))
     (finding,) = made.judge()
     assert finding.severity == severity
+
+
+def test_a_loss_that_single_batches_throw_up_does_not_swing() -> None:
+    losses = falling(700, noise=0.0)
+    swings = losses.copy()
+    for at in range(250, 700, 90):
+        after = slice(at, min(at + 35, 700))
+        swings[after] += 1.5
+        losses[after] += 0.8
+        losses[at] = 9.0
+    for values, said in ((losses, []), (swings, ["oscillating_loss"])):
+        made = Made("oscillating_loss")
+        made.add("train", train(values))
+        assert [finding.rule for finding in made.judge()] == said

@@ -329,6 +329,8 @@ def test_outputs_that_grow_tenfold_are_told_and_beyond_a_thousand_warned_of() ->
     assert large.sure.severity == "warning"
     assert Made("activation_drift", sizes(lambda s: 1.003**s), steps=600).finding is None
     assert Made("activation_drift", sizes(lambda s: 2000.0), steps=600).finding is None
+    small = Made("activation_drift", sizes(lambda s: 0.001 * 1.012**s), steps=600)
+    assert small.finding is None
     assert "near step 100" in Made("activation_drift", sizes(lambda s: 1.0), steps=90).why
     assert "fewer than 2" in Made("activation_drift", sizes(lambda s: 1.0), steps=110).why
 
