@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from .card import row_of
 from .case import Case
 from .efficacy import endings
-from .runs import judged
+from .runs import OUT, judged
 
 
 class BenchError(OtoscopeError):
@@ -70,6 +70,8 @@ def over_cores(
         disable=not sys.stderr.isatty(),
     )
     os.environ["OMP_NUM_THREADS"] = "1"
+    # else `otoscope up` would take every run of the bench in, beside the reader's own
+    os.environ["OTOSCOPE_HOME"] = str(OUT / "home")
     # spawned: a fork of a process in which torch has run threads can hang
     context = multiprocessing.get_context("spawn")
     with bar, ProcessPoolExecutor(max(1, jobs), mp_context=context) as pool:
