@@ -29,17 +29,10 @@ def page(result: Mapping[str, Any]) -> str:
     """Return the page of a result."""
     cards = result["cards"]
     old = sum(card.get("old", 0) for card in cards.values())
-    parts = [HEAD, _seeds(result.get("seeds", {})), _stale(old), _overview(cards), _missed(cards)]
+    parts = [HEAD, _stale(old), _overview(cards), _missed(cards)]
     for kind in ("held-out", "published"):
         parts += [_in_full(name, cards[name]) for name in cards if name.startswith(kind)]
     return "".join(parts).rstrip() + "\n"
-
-
-def _seeds(seeds: Mapping[str, int]) -> str:
-    if not seeds:
-        return ""
-    told = ", ".join(f"{count} of each {kind} case" for kind, count in sorted(seeds.items()))
-    return f"Seeds: {told}. Intervals are Clopper–Pearson's, 95 %, over runs; runs of one case are alike.\n\n"
 
 
 def _stale(old: int) -> str:
@@ -57,6 +50,7 @@ def _overview(cards: Mapping[str, Any]) -> str:
     lines = ["## The score card", "", "| | " + " | ".join(_heading(name) for name in names) + " |"]
     lines.append("|---" * (len(names) + 1) + "|")
     rows: list[tuple[str, Any]] = [
+        ("seeds of a fault, of another case", _seeds),
         ("faults: cases, runs", lambda c: _of(c, "faults", lambda f: f"{f['cases']}, {f['runs']}")),
         ("found", lambda c: _of(c, "faults", lambda f: _share(f["recall"], f["recall_interval"]))),
         (
@@ -117,7 +111,14 @@ def _overview(cards: Mapping[str, Any]) -> str:
     ]
     for title, told in rows:
         lines.append(f"| {title} | " + " | ".join(told(cards[name]) for name in names) + " |")
+    lines += ["", "Intervals are Clopper–Pearson's, 95 %, over runs; runs of one case are alike."]
     return "\n".join(lines) + "\n\n"
+
+
+def _seeds(card: Mapping[str, Any]) -> str:
+    seeds = card.get("seeds", {})
+    well = max((count for kind, count in seeds.items() if kind != "fault"), default="–")
+    return f"{seeds.get('fault', '–')}, {well}"
 
 
 def _of(card: Mapping[str, Any], part: str, told: Any) -> str:
