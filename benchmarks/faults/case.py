@@ -13,7 +13,7 @@ from typing import Any
 from otoscope.diagnostics.rules import RULES
 from otoscope.store.errors import OtoscopeError
 
-from . import parts
+from . import parts, reserved_data, reserved_nets
 
 CASES = Path(__file__).parent / "cases"
 KINDS = ("fault", "healthy", "look-alike")
@@ -49,10 +49,7 @@ TRAINING: dict[str, Any] = {
 ABOUT = ("kind", "set", "expect", "tempts", "twin", "onset", "mend", "why", "source", "like")
 """What is said about the training."""
 REQUIRED = ("kind", "set", "net", "data", "optimizer")
-RESERVED = {
-    "net": ("residual", "gru", "highway", "mixer", "classifier", "autoencoder", "normed_convnet"),
-    "data": ("friedman", "moons", "circles", "linear", "iris", "pictures"),
-}
+RESERVED = {"net": tuple(reserved_nets.NETS), "data": tuple(reserved_data.DATA)}
 """What no threshold was chosen on: a held-out case has a net or data of these, a tuning case none."""
 UNPLANTED = ("edge_of_stability", "stalled", "memory_growth", "throughput_drop", "lost_samples")
 """Rules that never fire, or that a clock decides: they are tested on synthetic frames."""

@@ -12,6 +12,7 @@ from sklearn.datasets import load_iris, make_circles, make_moons, make_regressio
 
 from .. import _data
 from .._data import Batch
+from . import reserved_data
 
 
 def _pictures() -> Batch:
@@ -80,6 +81,7 @@ DATA: dict[str, Callable[..., Batch]] = {
     "parabola": _parabola,
     "bits": _bits,
     "bands": _bands,
+    **reserved_data.DATA,
 }
 ORDERS = ("shuffled", "sorted")
 FIELDS = (
@@ -118,6 +120,13 @@ def _loaded(name: str, length: int) -> Batch:
     return DATA[name](length) if length else DATA[name]()
 
 
+def _along(x: torch.Tensor, value: Any) -> torch.Tensor:
+    """Return a number, or one for each channel of pictures, so that it can be taken from all rows."""
+    value = torch.as_tensor(value)
+    apart = value.ndim == 1 and x.ndim > 2 and len(value) == x.shape[1]
+    return value.view(-1, *[1] * (x.ndim - 2)) if apart else value
+
+
 def load(spec: Any, normalize: Mapping[str, Any] | None = None) -> Split:
     """Return the two parts of a data set.
 
@@ -134,7 +143,7 @@ def load(spec: Any, normalize: Mapping[str, Any] | None = None) -> Split:
     if x.is_floating_point():
         x = x * float(body.get("scale", 1.0)) + float(body.get("shift", 0.0))
     if normalize is not None:
-        mean, std = torch.as_tensor(normalize["mean"]), torch.as_tensor(normalize["std"])
+        mean, std = (_along(x, normalize[key]) for key in ("mean", "std"))
         x = (x - mean) / std.clamp_min(1e-8)
     generator = torch.Generator().manual_seed(0)
     order = torch.randperm(len(x), generator=generator)

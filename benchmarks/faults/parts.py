@@ -21,7 +21,7 @@ from .._nets import (
     residual,
     sequence_loss,
 )
-from . import datasets, nets, starting
+from . import datasets, nets, reserved_nets, starting
 
 Spoiler = Callable[[int, Batch], Batch]
 
@@ -39,6 +39,7 @@ NETS: dict[str, Callable[..., nn.Module]] = {
     "highway": nets.Highway,
     "mixer": nets.Mixer,
     "logistic": nets.logistic,
+    **reserved_nets.NETS,
 }
 DATA = datasets.DATA
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-LAYERS = (nn.Linear, nn.Conv2d)
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
 
 def changes(spec: Any) -> list[Mapping[str, Any]]:
