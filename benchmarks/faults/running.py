@@ -5,8 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,9 @@ from .card import row_of
 from .case import Case
 from .efficacy import endings
 from .runs import OUT, judged
+
+TOLD = 20
+"""Fewer items than this go by without a word where there is no terminal."""
 
 
 class BenchError(OtoscopeError):
@@ -46,6 +50,33 @@ def ended(task: Task) -> dict[str, Any]:
     return {**endings(task.case, task.seed, task.advice), "column": task.column}
 
 
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show how many of `total` are done, each time that what it gives is called.
+
+    A bar on a terminal; elsewhere a line at every tenth.
+    """
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(file=sys.stderr),
+        disable=not sys.stderr.isatty(),
+    )
+    shown, count = bar.add_task(what, total=total), 0
+
+    def advance() -> None:
+        nonlocal count
+        count += 1
+        bar.advance(shown)
+        if bar.disable and total >= TOLD and count * 10 // total > (count - 1) * 10 // total:
+            print(f"  {what}: {count} of {total}", file=sys.stderr, flush=True)
+
+    with bar:
+        yield advance
+
+
 def over_cores(
     work: Callable[[Any], Any],
     items: Sequence[Any],
@@ -61,21 +92,15 @@ def over_cores(
     results: dict[int, Any] = {}
     tolerated = failed is not None
     failed = [] if failed is None else failed
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(file=sys.stderr),
-        disable=not sys.stderr.isatty(),
-    )
     os.environ["OMP_NUM_THREADS"] = "1"
     # else `otoscope up` would take every run of the bench in, beside the reader's own
     os.environ["OTOSCOPE_HOME"] = str(OUT / "home")
     # spawned: a fork of a process in which torch has run threads can hang
     context = multiprocessing.get_context("spawn")
-    with bar, ProcessPoolExecutor(max(1, jobs), mp_context=context) as pool:
-        shown = bar.add_task(what, total=len(items))
+    with (
+        progress(what, len(items)) as advance,
+        ProcessPoolExecutor(max(1, jobs), mp_context=context) as pool,
+    ):
         futures = {pool.submit(work, item): number for number, item in enumerate(items)}
         try:
             for future in as_completed(futures):
@@ -84,7 +109,7 @@ def over_cores(
                     results[futures[future]] = future.result()
                 else:
                     failed.append(f"{items[futures[future]].case.name}: {error!r}")
-                bar.advance(shown)
+                advance()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -83,9 +83,14 @@ def _still(out: Path) -> Path:
     return out
 
 
+def folder_of(case: Case, seed: int, column: str, out: Path = OUT) -> Path:
+    """Return where a run's recording is kept; `told.json` is in it once it is whole."""
+    return out / "recordings" / digest(text_of(case.body), str(seed), column)
+
+
 def recorded(case: Case, seed: int, column: str, out: Path = OUT, fresh: bool = False) -> Path:
     """Return the folder of a recorded run, trained where it is not kept."""
-    folder = _still(out) / "recordings" / digest(text_of(case.body), str(seed), column)
+    folder = folder_of(case, seed, column, _still(out))
     told = _kept(folder / "told.json")
     by = code(RECORDS)
     if told is not None and not (fresh and told["by"] != by):

@@ -1,17 +1,18 @@
-"""Runs in the peers' own environment: packages that read a log. Usage: _readers.py PEER < tasks > told.
+"""Runs in the peers' own environment: packages that read a log. Usage: -m benchmarks.peers._readers PEER.
 
-A task is {"key", "csv"}; told are {"key", "alerts": [{"name", "title", "severity", "step"}],
-"seconds": CPU of the judging} or {"key", "error"}.
+A line of its input is a task, {"csv"}; each is answered by a line, {"alerts": [{"name", "title",
+"severity", "step"}], "seconds": CPU of the judging}, or with "error" in place of the seconds.
 """
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import importlib
 import json
+import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,23 +82,27 @@ def _alert(name: str, title: str, severity: str, step: float) -> dict[str, Any]:
 READERS = {"training-doctor": training_doctor, "runmedic": runmedic, "trainproof": trainproof}
 
 
+def answered(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
+    """Answer each line of the input by one; whatever else is printed goes where errors go."""
+    lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # a peer may print, and so does LAPACK where a matrix holds NaN
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line))), file=lines, flush=True)
+    return 0
+
+
 def main() -> int:
     read = READERS[sys.argv[1]]
-    told = []
-    for task in json.load(sys.stdin):
+
+    def answer(task: dict[str, Any]) -> dict[str, Any]:
         begun = time.process_time()
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # a peer may print
-                alerts = read(task["csv"])
+            alerts = read(task["csv"])
         except Exception as error:  # a peer's own failure is a result here
-            told.append(
-                {"key": task["key"], "alerts": [], "error": f"{type(error).__name__}: {error}"}
-            )
-            continue
-        seconds = time.process_time() - begun
-        told.append({"key": task["key"], "alerts": alerts, "seconds": seconds})
-    json.dump(told, sys.stdout)
-    return 0
+            return {"alerts": [], "error": f"{type(error).__name__}: {error}"}
+        return {"alerts": alerts, "seconds": time.process_time() - begun}
+
+    return answered(answer)
 
 
 if __name__ == "__main__":

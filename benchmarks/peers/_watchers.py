@@ -1,24 +1,22 @@
 """Runs in the peers' own environment: packages that look on while a run of the bench trains.
 
-Usage: _watchers.py PEER ROOT SITE < tasks > told, where ROOT holds this repository and SITE the
-site-packages that it runs in, appended after the peers' own. A task is {"key", "body", "seed"};
-told are {"key", "alerts", "losses": every tenth, "seconds": CPU of the whole training}, or
-"error" in place of the seconds. PEER may be `plain`, which looks at nothing, or `otoscope`.
+Usage: -m benchmarks.peers._watchers PEER SITE, where SITE are the site-packages that this repository
+runs in, appended after the peers' own. A line of its input is a task, {"body", "seed"}; each is
+answered by a line, {"alerts", "losses": every tenth, "seconds": CPU of the whole training}, or with
+"error" in place of the seconds.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
 import logging
-import os
 import re
 import site
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
+
+from ._readers import answered
 
 EVERY = 10
 """Steps between two validations."""
@@ -26,6 +24,9 @@ EVERY = 10
 
 class Watcher:
     """Looks on at nothing."""
+
+    scores = False
+    """Whether it takes validation losses; else none are made for it."""
 
     def __init__(self, loop: Any) -> None:
         self.loop = loop
@@ -43,6 +44,8 @@ class Watcher:
 
 class Traintools(Watcher):
     """Tracker, batch inspector and gradient monitor, as its quick start combines them."""
+
+    scores = True
 
     def __init__(self, loop: Any) -> None:
         super().__init__(loop)
@@ -109,77 +112,45 @@ class Torchmortem(Watcher):
             self.say(f"{found.category}: {title}", found.title, found.severity.name.lower(), 0)
 
 
-class Ours(Watcher):
-    """Otoscope with its defaults, recording to disk, and its verdict at the end."""
-
-    def __init__(self, loop: Any) -> None:
-        super().__init__(loop)
-        attach = importlib.import_module("otoscope.callbacks").attach
-        self.torch = importlib.import_module("torch")
-        self.folder = tempfile.TemporaryDirectory()
-        self.recorder = attach(
-            loop.net, loop.optimizer, loss_fn=loop.on, run="cost", max_steps=loop.last,
-            spool=Path(self.folder.name), verdict=False,
-        )  # fmt: skip
-
-    def stepped(self, step: int, loss: float, batch: Any, scored: dict[str, float] | None) -> None:
-        self.recorder.step(self.torch.tensor(loss), self.loop.samples, batch)
-        if scored:
-            self.recorder.validate(scored)
-
-    def ended(self) -> None:
-        self.recorder.finish()
-        judge = importlib.import_module("otoscope.diagnostics").judge
-        connect = importlib.import_module("otoscope.store").connect
-        run = str(self.recorder.run_id)
-        judge(connect(Path(self.folder.name) / run), run)
-        self.folder.cleanup()
-
-
-WATCHERS = {
-    "plain": Watcher,
-    "traintools": Traintools,
-    "torchmortem": Torchmortem,
-    "otoscope": Ours,
-}
+WATCHERS: dict[str, type[Watcher]] = {"traintools": Traintools, "torchmortem": Torchmortem}
 
 
 def watched(watch: type[Watcher], body: dict[str, Any], seed: int) -> dict[str, Any]:
     """Train one run of the bench with a watcher; one that fails is heard up to there."""
+    importlib.import_module("numpy").random.seed(seed)  # traintools draws from it
     loop = importlib.import_module("benchmarks.faults.training").Loop(body, seed)
     loop.scored()
     begun = time.process_time()
-    watcher = watch(loop)
     losses: list[float] = []
+    alerts: list[dict[str, Any]] = []
     try:
+        watcher = watch(loop)
+        alerts = watcher.alerts
         for step in range(1, loop.last + 1):
             loss, batch = loop.step(step)
             losses.append(loss)
-            watcher.stepped(step, loss, batch, loop.scored() if step % EVERY == 0 else None)
+            scores = watch.scores and step % EVERY == 0
+            watcher.stepped(step, loss, batch, loop.scored() if scores else None)
             loop.stepped()
         watcher.ended()
     except Exception as error:  # raised into the user's training: a result here
         said = f"{type(error).__name__}: {error}"
-        return {"alerts": watcher.alerts, "losses": losses[::EVERY], "error": said}
+        return {"alerts": alerts, "losses": losses[::EVERY], "error": said}
     seconds = time.process_time() - begun
-    return {"alerts": watcher.alerts, "losses": losses[::EVERY], "seconds": seconds}
+    return {"alerts": alerts, "losses": losses[::EVERY], "seconds": seconds}
+
+
+def prepared(packages: str) -> None:
+    """Let what the repository's training code needs be found, after the peers' own packages."""
+    site.addsitedir(packages)
+    importlib.import_module("torch").set_num_threads(1)
+    logging.disable(logging.ERROR)
 
 
 def main() -> int:
-    peer, root, packages = sys.argv[1:4]
-    site.addsitedir(packages)
-    sys.path.insert(0, root)
-    importlib.import_module("torch").set_num_threads(1)
-    logging.disable(logging.ERROR)
-    answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # a peer may print, and so does LAPACK where a matrix holds NaN
-    told = [
-        {"key": task["key"], **watched(WATCHERS[peer], task["body"], task["seed"])}
-        for task in json.load(sys.stdin)
-    ]
-    with answer:
-        json.dump(told, answer)
-    return 0
+    prepared(sys.argv[2])
+    watch = WATCHERS[sys.argv[1]]
+    return answered(lambda task: watched(watch, task["body"], task["seed"]))
 
 
 if __name__ == "__main__":

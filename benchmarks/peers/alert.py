@@ -37,8 +37,11 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "waiting for data": ("input_bound",),
     "slower": ("throughput_drop", "input_bound", "straggler"),
     "memory": ("memory_growth",),
+    "other": (),
 }
 """What each kind of alert counts for, read with goodwill: a spike is right for any cause of spikes."""
+OTHER = "other"
+"""The kind of a word that we do not know: an alert, but right for no fault."""
 
 
 @dataclass(frozen=True)

@@ -1,59 +1,144 @@
-"""What a peer costs a step: CPU of the same training with it and without, and of reading a log."""
+"""What a package costs a step: the same training with it and without, in turns, each in its own process."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ..faults.case import load_cases
+from ..faults.case import Case
 from . import living
-from .living import PeerError
-from .running import OURS, READERS, Run, task
+from .asking import PeerError, Worker
+from .living import READERS
+from .page import SCALARS
+from .running import OURS, Run, task, trace_of
 
 NETS = ("mlp", "convnet", "transformer")
-"""The nets on which it is measured: each one's first healthy case of the tuning set."""
-TIMES = 3
-"""Each is trained so often, in turn with the plain run; the least CPU of each counts."""
-LOOKING = ("plain", "otoscope", "traintools", "torchmortem")
+"""The nets of benchmarks/overhead.py."""
+AGAIN = "nothing (A/A)"
+COSTED = {
+    AGAIN: "again",
+    SCALARS: "scalars",
+    OURS: "otoscope",
+    "training-doctor": "training-doctor",
+    "traintools": "traintools",
+    "torchmortem": "torchmortem",
+}
+"""What looks on, and its name in _costs.py; packages that read a log cost what `SCALARS` costs."""
+ROUNDS, SECONDS = 5, 2.0
+"""Runs of each on a net of the overhead bench, and the seconds that one without anything takes."""
+SHORT_ROUNDS, SHORT = 3, 0.7
+"""The same on a held-out net, of which there are many."""
+WARM = 30
+PATIENCE = 120.0
+
+
+class Turns:
+    """One net in all processes: between two packages the plain training, by which both are divided."""
+
+    def __init__(self, one: Mapping[str, Any], rounds: int, seconds: float) -> None:
+        self.one, self.rounds, self.seconds = one, rounds, seconds
+        self.workers: dict[str, Worker] = {}
+
+    def told(self) -> dict[str, Any]:
+        """Return milliseconds of a plain step, and of each package its ratios and seconds at the ends."""
+        try:
+            return self._told()
+        except PeerError as error:  # the plain training itself
+            return {"failed": str(error), "peers": {}}
+        finally:
+            for worker in self.workers.values():
+                worker.close()
+
+    def _told(self) -> dict[str, Any]:
+        pace = self._timed("plain", WARM)
+        pace = self._timed("plain", WARM)
+        steps = max(WARM, round(self.seconds / pace["wall"]))
+        found: dict[str, list[dict[str, float]]] = {}
+        failed: dict[str, str] = {}
+        for peer, name in COSTED.items():
+            self._try(peer, name, WARM, failed)  # the first run of a process warms up
+        plain: list[float] = []
+        for turn in range(self.rounds):
+            before = self._timed("plain", steps)
+            for peer, name in list(COSTED.items())[:: 1 if turn % 2 == 0 else -1]:
+                told = self._try(peer, name, steps, failed)
+                after = self._timed("plain", steps)
+                if told is not None:
+                    beside = {key: (before[key] + after[key]) / 2 for key in ("wall", "cpu")}
+                    row = {key: told[key] / beside[key] for key in beside}
+                    found.setdefault(peer, []).append({**row, "ends": told["ends"]})
+                plain.append(after["wall"])
+                before = after
+        peers: dict[str, Any] = {peer: _summed(rows) for peer, rows in found.items()}
+        peers |= {peer: {"failed": why} for peer, why in failed.items()}
+        return {"plain_ms": 1000 * statistics.median(plain), "steps": steps, "peers": peers}
+
+    def _try(
+        self, peer: str, name: str, steps: int, failed: dict[str, str]
+    ) -> dict[str, float] | None:
+        if peer in failed:
+            return None
+        try:
+            return self._timed(name, steps)
+        except PeerError as error:
+            failed[peer] = str(error)
+            return None
+
+    def _timed(self, name: str, steps: int) -> dict[str, float]:
+        if name not in self.workers:
+            self.workers[name] = living.worker(name, "_costs", PATIENCE)
+        told = self.workers[name].ask({**self.one, "steps": steps})
+        if "error" in told:
+            raise PeerError(str(told["error"]))
+        return told
+
+
+def _summed(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    walls = [row["wall"] for row in rows]
+    return {
+        "wall": statistics.median(walls),
+        "wall_range": [min(walls), max(walls)],
+        "cpu": statistics.median([row["cpu"] for row in rows]),
+        "ends": statistics.median([row["ends"] for row in rows]),
+    }
 
 
 def costs(say: Callable[[str], None]) -> dict[str, Any]:
-    """Return, of each peer and net, milliseconds of CPU a step over the plain training.
-
-    Of packages that read a log, the CPU of reading it, over the steps that it holds.
-    """
+    """Return what each package costs on the nets of the overhead bench."""
     told: dict[str, Any] = {}
-    for name in NETS:
-        found = [
-            case for case in load_cases()
-            if case.kind == "healthy" and case.set == "tuning" and case.net.startswith(name + " ")
-        ]  # fmt: skip
-        if not found:
-            continue
-        case, steps = found[0], int(found[0].body["steps"])
-        say(f"cost on {case.net}")
-        plain = {"key": name, "body": dict(case.body), "seed": 0}
-        least: dict[str, float] = {}
-        for _ in range(TIMES):
-            for peer in LOOKING:
-                answer = _answer(peer, plain)
-                if answer is not None:
-                    least[peer] = min(least.get(peer, answer), answer)
-        told[case.net] = {"plain": 1000 * least["plain"] / steps}
-        for peer in LOOKING[1:]:
-            if peer in least:
-                label = OURS if peer == "otoscope" else peer
-                told[case.net][label] = 1000 * (least[peer] - least["plain"]) / steps
-        for peer in READERS:
-            answer = _answer(peer, task(peer, Run(case, 0)))
-            if answer is not None:
-                told[case.net][peer] = 1000 * answer / steps
+    for net in NETS:
+        say(f"cost on the {net} of benchmarks/overhead.py")
+        told[net] = Turns({"net": net}, ROUNDS, SECONDS).told()
     return told
 
 
-def _answer(peer: str, one: dict[str, Any]) -> float | None:
-    try:
-        answer = living.asked(peer, [one])[0]
-    except PeerError:
-        return None
-    return answer.get("seconds")
+def costs_on(cases: Sequence[Case], jobs: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Return what each package costs on each net among the cases, on its first healthy one."""
+    chosen: dict[str, Case] = {}
+    for case in sorted(cases, key=lambda case: ("healthy", "look-alike", "fault").index(case.kind)):
+        chosen.setdefault(case.net, case)
+
+    def told(case: Case) -> dict[str, Any]:
+        say(f"cost on {case.net}")
+        one = {"body": dict(case.body), "seed": 0}
+        return Turns(one, SHORT_ROUNDS, SHORT).told()
+
+    with ThreadPoolExecutor(max(1, jobs)) as pool:
+        found = list(pool.map(told, chosen.values()))
+    return dict(sorted(zip(chosen, found, strict=True)))
+
+
+def readings(case: Case) -> dict[str, float]:
+    """Return, of each package that reads a log, its CPU seconds over the log of one run."""
+    run = Run(case, 0)
+    trace_of(run)
+    told: dict[str, float] = {}
+    for peer in READERS:
+        worker = living.worker(peer)
+        try:
+            told[peer] = min(float(worker.ask(task(peer, run))["seconds"]) for _ in range(3))
+        finally:
+            worker.close()
+    return told

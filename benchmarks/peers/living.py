@@ -6,7 +6,6 @@ import csv
 import hashlib
 import json
 import math
-import os
 import subprocess
 import sys
 import sysconfig
@@ -14,9 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from otoscope.store.errors import OtoscopeError
-
-from .alert import Alert, episodes
+from .alert import OTHER, Alert, episodes
+from .asking import PeerError, Worker
 from .trace import Trace
 from .tracing import OUT
 
@@ -37,8 +35,8 @@ STREAMS = ("training-doctor", "traintools")
 """Packages that say what they see while the run goes on; the others list it at the end."""
 COLUMNS = {"loss": "loss", "lr": "lr", "grad_norm": "grad_norm", "val_loss": "eval_loss"}
 TIMES = {"step_seconds": "step_time", "data_seconds": "data_time"}
-PATIENCE = 1200
-"""Seconds that a peer may take for a portion of runs."""
+PATIENCE = 180.0
+"""Seconds that a package may take for one run; the slowest took 40."""
 KINDS: dict[str, dict[str, str]] = {
     "training-doctor": {
         "lr_too_high": "rate too high",
@@ -75,6 +73,8 @@ KINDS: dict[str, dict[str, str]] = {
         "TP-ZERO-LR-PARTIAL": "rate too low",
         "TP-OVERFIT": "overfitting",
         "TP-STEP-CLIFF": "slower",
+        "TP-THROUGHPUT": "slower",
+        "TP-GPU-UTIL": "slower",
         "TP-LOADER-BOUND": "waiting for data",
     },
     "traintools": {
@@ -110,11 +110,7 @@ KINDS: dict[str, dict[str, str]] = {
         "gradient_noise: High gradient noise (low SNR)": "noisy gradient",
     },
 }
-"""Which kind each of their words is; a word that is not here makes the bench fail, not fall silent."""
-
-
-class PeerError(OtoscopeError):
-    """Raised where a peer cannot be installed or does not run; holds its reason."""
+"""Which kind each of their words is; one that is not here counts as an alert of no fault, and is told."""
 
 
 def interpreter() -> Path:
@@ -161,24 +157,16 @@ def _said(name: str, value: float) -> str:
     return "" if name.startswith("val") and math.isnan(value) else repr(value)
 
 
-def asked(peer: str, tasks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return what a package says of some runs; PeerError where its process fails."""
-    if peer in READERS:
-        command = [str(interpreter()), str(HERE / "_readers.py"), peer]
-    else:
-        packages = sysconfig.get_paths()["purelib"]
-        command = [str(interpreter()), str(HERE / "_watchers.py"), peer, str(ROOT), packages]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
-    try:
-        done = subprocess.run(
-            command, input=json.dumps(list(tasks)), capture_output=True, text=True, check=False,
-            env=environment, timeout=PATIENCE, cwd=OUT,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as error:
-        raise PeerError(f"{peer} took over {PATIENCE} s for {len(tasks)} runs") from error
-    if done.returncode:
-        raise PeerError(f"{peer} ended with {done.returncode}: {done.stderr.strip()[-300:]}")
-    return json.loads(done.stdout)
+def worker(peer: str, module: str = "", patience: float = PATIENCE) -> Worker:
+    """Return a process of the peers' environment that answers for a package."""
+    module = module or ("_readers" if peer in READERS else "_watchers")
+    # -P: its own folder holds a `trace`, which is a module of Python, too
+    command = [str(interpreter()), "-P", "-m", f"benchmarks.peers.{module}", peer]
+    OUT.mkdir(parents=True, exist_ok=True)
+    return Worker(
+        [*command, sysconfig.get_paths()["purelib"]], patience, OUT,
+        PYTHONPATH=str(ROOT), OTOSCOPE_HOME=str(OUT / "home"), OMP_NUM_THREADS="1", PYTHONHASHSEED="0",
+    )  # fmt: skip
 
 
 def alerts_of(peer: str, told: Sequence[Mapping[str, Any]]) -> list[Alert]:
@@ -187,15 +175,13 @@ def alerts_of(peer: str, told: Sequence[Mapping[str, Any]]) -> list[Alert]:
     groups: dict[tuple[str, str], list[int]] = {}
     for item in told:
         if item["severity"] != "info":
-            if item["name"] not in kinds:
-                raise PeerError(f"{peer} says {item['name']!r} ({item['title']}): no kind is known")
             groups.setdefault((item["name"], item["severity"]), []).append(int(item["step"]))
         elif item["name"] in kinds:
             groups.setdefault((item["name"], "info"), []).append(int(item["step"]))
     alerts = [
         alert
         for (name, severity), steps in groups.items()
-        for alert in episodes(kinds[name], name, steps, severity)
+        for alert in episodes(kinds.get(name, OTHER), name, steps, severity)
     ]
     return sorted(alerts, key=lambda alert: alert.step) if peer in STREAMS else alerts
 

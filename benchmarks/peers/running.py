@@ -12,11 +12,12 @@ import numpy as np
 
 from ..faults.case import PLANNED, Case
 from ..faults.running import over_cores
-from ..faults.runs import digest, judged, recorded
+from ..faults.runs import digest, folder_of, judged
 from . import living
-from .alert import FAULTS, Alert, packed, unpacked
+from .alert import FAULTS, OTHER, Alert, packed, unpacked
+from .asking import PeerError, asked
 from .autotrainer import autotrainer
-from .living import KINDS, READERS, STREAMS, VERSIONS, PeerError
+from .living import KINDS, READERS, STREAMS, VERSIONS
 from .sagemaker import sagemaker
 from .scoring import figures, per_net, row_of
 from .spikes import megatron, olmo, zclip
@@ -45,8 +46,6 @@ LOOKS_FOR: dict[str, tuple[str, ...]] = {
     ),
     **{peer: tuple(dict.fromkeys(kinds.values())) for peer, kinds in KINDS.items()},
 }  # fmt: skip
-PORTION = 6
-"""Runs that a package is given at once: what is kept after each can be gone on from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +59,12 @@ class Run:
     def trace(self) -> Path:
         return path_of(self.case.body, self.seed)
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether it was traced and recorded before."""
+        recording = folder_of(self.case, self.seed, "defaults") / "told.json"
+        return self.trace.exists() and recording.exists()
+
 
 def known_faults(peer: str) -> frozenset[str]:
     """Return our rules whose faults a peer has a word for."""
@@ -69,14 +74,13 @@ def known_faults(peer: str) -> frozenset[str]:
 
 
 def trace_of(run: Run) -> str:
-    """Make a run's trace where there is none, or where the recording shows other losses.
+    """Make a run's trace where there is none, or where a recording shows other losses.
 
     Returns a hash of its losses, with which a package's answer is kept.
     """
-    folder = recorded(run.case, run.seed, "defaults")
-    ended = json.loads((folder / "told.json").read_text(encoding="utf-8"))
     trace = load(traced(run.case.body, run.seed))
-    if not same(ended["losses"], trace):
+    recording = _kept(folder_of(run.case, run.seed, "defaults") / "told.json")
+    if recording is not None and not same(recording["losses"], trace):
         run.trace.unlink()
         trace = load(traced(run.case.body, run.seed))
     return losses_of(trace)
@@ -96,13 +100,13 @@ def same(recording: Sequence[float], trace: Trace) -> bool:
     )
 
 
-def ours(run: Run) -> list[dict[str, Any]]:
-    """Return our findings on the recording of a run, roots first, as alerts."""
+def ours(run: Run) -> dict[str, Any]:
+    """Return our findings on the recording of a run, roots first, as `alerts`, and its `losses`."""
     told = judged(run.case, run.seed, "defaults")
     findings = told["report"]["findings"]
     hidden = {item for finding in findings for item in finding["caused"]}
     order = sorted(findings, key=lambda item: item["id"] in hidden)
-    return packed(
+    alerts = packed(
         [
             Alert(
                 item["rule"], item["rule"], told["fired"].get(item["rule"], item["first_step"]),
@@ -111,6 +115,7 @@ def ours(run: Run) -> list[dict[str, Any]]:
             for item in order
         ]
     )  # fmt: skip
+    return {"alerts": alerts, "losses": told["ended"]["losses"]}
 
 
 def by_rules(run: Run, peer: str) -> list[Alert]:
@@ -119,92 +124,136 @@ def by_rules(run: Run, peer: str) -> list[Alert]:
 
 
 def by_package(
-    peer: str, runs: Mapping[Run, str], say: Callable[[str], None], only_kept: bool = False
+    peer: str, runs: Mapping[Run, str], jobs: int, only_kept: bool = False, again: bool = False
 ) -> dict[Run, dict[str, Any]]:
     """Return what a package said of each run: `alerts` and `seconds`, or its own `error`.
 
     `runs` holds with each run the hash of its losses. With `only_kept`, a run of which no answer
-    is kept is left out.
+    is kept is left out; with `again`, those over which it failed are asked anew.
     """
     folder = OUT / peer / living.state(peer)
     folder.mkdir(parents=True, exist_ok=True)
-    kept = {run: folder / f"{run.trace.stem}-{losses}.json" for run, losses in runs.items()}
-    missing = [run for run in runs if not kept[run].exists()]
-    if only_kept:
-        kept = {run: path for run, path in kept.items() if run not in missing}
-        missing = []
-    for first in range(0, len(missing), PORTION):
-        part = missing[first : first + PORTION]
-        say(f"{peer}: {first + len(part)} of {len(missing)}")
-        answers = living.asked(peer, [task(peer, run) for run in part])
-        for run, answer in zip(part, answers, strict=True):
-            kept[run].write_text(json.dumps(answer), encoding="utf-8")
-    return {run: json.loads(path.read_text(encoding="utf-8")) for run, path in kept.items()}
+    paths = {run: folder / f"{run.trace.stem}-{losses}.json" for run, losses in runs.items()}
+    kept = {run: _kept(path) for run, path in paths.items()}
+    missing = [run for run, told in kept.items() if told is None or (again and "error" in told)]
+    if missing and not only_kept:
+        tasks = [task(peer, run) for run in missing]
+
+        def keep(number: int, answer: dict[str, Any]) -> None:
+            run = missing[number]
+            kept[run] = answer
+            paths[run].write_text(json.dumps(answer), encoding="utf-8")
+
+        asked([living.worker(peer) for _ in range(max(1, jobs))], tasks, keep, peer)
+    return {run: told for run, told in kept.items() if told is not None}
+
+
+def _kept(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):  # none yet, or one cut off by a kill
+        return None
 
 
 def task(peer: str, run: Run) -> dict[str, Any]:
     """Return what a package is asked about a run: the run itself, or its log."""
-    key = run.trace.stem
     if peer not in READERS:
-        return {"key": key, "body": dict(run.case.body), "seed": run.seed}
-    path = OUT / "logs" / f"{key}.csv"
+        return {"body": dict(run.case.body), "seed": run.seed}
+    path = OUT / "logs" / f"{run.trace.stem}.csv"
     living.write_log(load(run.trace), path)
-    return {"key": key, "csv": str(path)}
+    return {"csv": str(path)}
+
+
+@dataclass(frozen=True)
+class How:
+    """How to go about it: processes, nothing new (`only_kept`), failures anew (`again`)."""
+
+    jobs: int = 1
+    only_kept: bool = False
+    again: bool = False
 
 
 def everything(
-    runs: Sequence[Run],
-    peers: Sequence[str],
-    *,
-    jobs: int,
-    say: Callable[[str], None],
-    only_kept: bool = False,
+    runs: Sequence[Run], peers: Sequence[str], how: How, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Return, of each peer: its rows, figures, per-net counts, and why it did not run if so."""
-    losses = dict(zip(runs, over_cores(trace_of, runs, jobs, "tracing"), strict=True))
+    failed: list[str] = []
+    hashes = over_cores(trace_of, runs, how.jobs, "tracing", failed)
+    for line in failed:
+        say(f"left out, as it could not be trained: {line}")
+    losses = {run: told for run, told in zip(runs, hashes, strict=True) if told is not None}
+    asked_about = digest(*(f"{run.trace.stem}-{run.seed}" for run in runs))
     told: dict[str, Any] = {}
     for peer in peers:
         say(peer)
         try:
-            told[peer] = _summed(peer, *_alerts(peer, losses, jobs, say, only_kept))
+            told[peer] = _summed(peer, *_alerts(peer, losses, how, say))
         except PeerError as error:
             told[peer] = {"failed": str(error)}
+        told[peer]["runs"] = asked_about
     return told
 
 
+def laid_over(before: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was told now over what was told before of the same runs, in the order of PEERS."""
+    runs = {body["runs"] for body in told.values()}
+    every = {peer: body for peer, body in before.items() if body.get("runs") in runs} | dict(told)
+    return {peer: every[peer] for peer in PEERS if peer in every}
+
+
 def _alerts(
-    peer: str, runs: Mapping[Run, str], jobs: int, say: Callable[[str], None], only_kept: bool
-) -> tuple[dict[Run, list[Alert]], list[str]]:
-    """Return what a peer said of each run, and what it failed with on some."""
+    peer: str, runs: Mapping[Run, str], how: How, say: Callable[[str], None]
+) -> tuple[dict[Run, list[Alert]], dict[Run, dict[str, Any]]]:
+    """Return what a peer said of each run, and of a package its whole answers."""
     if peer == OURS:
-        found = over_cores(ours, list(runs), jobs, "judging")
-        return {run: unpacked(one) for run, one in zip(runs, found, strict=True)}, []
+        failed: list[str] = []
+        found = over_cores(ours, list(runs), how.jobs, "judging", failed)
+        for line in failed:
+            say(f"not judged by {OURS}: {line}")
+        told = [one or {"alerts": [], "error": "its judging failed"} for one in found]
+        answers = dict(zip(runs, told, strict=True))
+        return {run: unpacked(one["alerts"]) for run, one in answers.items()}, answers
     if peer in RULES:
-        return {run: by_rules(run, peer) for run in runs}, []
-    if not only_kept:
+        return {run: by_rules(run, peer) for run in runs}, {}
+    if not how.only_kept:
         living.installed()
-    answers = by_package(peer, runs, say, only_kept)
+    answers = by_package(peer, runs, how.jobs, how.only_kept, how.again)
     if not answers:
         raise PeerError("it has not been asked about these runs yet (leave --kept away)")
-    heard = {run: living.alerts_of(peer, told["alerts"]) for run, told in answers.items()}
-    return heard, [str(told["error"]) for told in answers.values() if "error" in told]
+    return {run: living.alerts_of(peer, told["alerts"]) for run, told in answers.items()}, answers
 
 
 def _summed(
-    peer: str, alerts: Mapping[Run, Sequence[Alert]], errors: Sequence[str]
+    peer: str, alerts: Mapping[Run, Sequence[Alert]], answers: Mapping[Run, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """A run in which a peer failed counts by what it had said until then; how many is told."""
+    """Return a peer's rows, and what they come to."""
+    errors = {run: str(told["error"]) for run, told in answers.items() if "error" in told}
     rows = []
     for run, said in alerts.items():
         steps = int(run.case.body["stop"] or run.case.body["steps"])
-        rows.append(row_of(run.case, run.seed, steps, said))
+        rows.append(row_of(run.case, run.seed, steps, said, errors.get(run, "")))
     told = figures(rows, known_faults(peer))
     if peer in VERSIONS and peer not in STREAMS:
         told["delay_median"] = None  # it names a step, but says so at the end
+    other = {one.name for said in alerts.values() for one in said if one.kind == OTHER}
     return {
         "version": VERSIONS.get(peer),
         "figures": told,
         "nets": per_net(rows),
-        "errors": {"runs": len(errors), "said": sorted(set(errors))[:3]},
+        "errors": {"runs": len(errors), "said": sorted(set(errors.values()))[:3]},
+        "other": sorted(other),
+        "changed": _changed(answers),
         "rows": rows,
     }
+
+
+def _changed(answers: Mapping[Run, Mapping[str, Any]]) -> list[int] | None:
+    """Return in how many runs the losses were others than without the package, and of how many."""
+    seen = {
+        run: told["losses"]
+        for run, told in answers.items()
+        if "seconds" in told and "losses" in told
+    }
+    if not seen:
+        return None
+    return [sum(not same(told, load(run.trace)) for run, told in seen.items()), len(seen)]

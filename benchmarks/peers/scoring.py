@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,10 +12,12 @@ from ..faults.case import Case
 from .alert import Alert
 
 
-def row_of(case: Case, seed: int, steps: int, alerts: Sequence[Alert]) -> dict[str, Any]:
+def row_of(
+    case: Case, seed: int, steps: int, alerts: Sequence[Alert], error: str = ""
+) -> dict[str, Any]:
     """Return what one run came to; `alerts` are in the order in which the peer tells them.
 
-    In a faulty run only what was said from the onset on counts. A peer's info counts where our
+    A run over which a peer failed before it said anything is not judged, and counts in no share. In a faulty run only what was said from the onset on counts. A peer's info counts where our
     rule for the fault would be an info, too; nowhere is it an alarm.
     """
     loud = [alert for alert in alerts if alert.severity != "info"]
@@ -28,6 +29,8 @@ def row_of(case: Case, seed: int, steps: int, alerts: Sequence[Alert]) -> dict[s
         "seed": seed,
         "steps": steps,
         "alerts": [[alert.name, alert.step, alert.severity] for alert in alerts],
+        "error": error,
+        "judged": not error or bool(loud),
     }
     if case.kind != "fault":
         row["alarms"] = len(loud)
@@ -47,6 +50,8 @@ def figures(
     rows: Sequence[Mapping[str, Any]], known: Iterable[str] | None = None
 ) -> dict[str, Any]:
     """Return one peer's figures; `known` are the faults that it looks for, None if all of them."""
+    told = len(rows)
+    rows = [row for row in rows if row["judged"]]
     faults = [row for row in rows if row["kind"] == "fault"]
     well = [row for row in rows if row["kind"] != "fault"]
     looked = faults if known is None else [r for r in faults if set(r["expect"]) & set(known)]
@@ -55,6 +60,7 @@ def figures(
     flagged = sum(row["alarms"] > 0 for row in well)
     alarms = sum(row["alarms"] for row in well)
     return {
+        "not_judged": told - len(rows),
         "faulty_runs": len(faults),
         "alarmed": share(faults, lambda row: row["alarmed"]),
         "right_kind": share(faults, lambda row: row["right"]),
@@ -80,18 +86,21 @@ def share(
 
 
 def per_net(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
-    """Return, of each net: faulty runs named right, faulty runs, healthy ones flagged, healthy ones."""
+    """Return, of each net: faulty runs named right, faulty runs, healthy ones flagged, healthy ones.
+
+    The last two are the alarms and the steps of the healthy ones.
+    """
     told: dict[str, list[int]] = {}
     for row in rows:
-        counts = told.setdefault(row["net"], [0, 0, 0, 0])
+        if not row["judged"]:
+            continue
+        counts = told.setdefault(row["net"], [0] * 6)
         if row["kind"] == "fault":
             counts[0] += row["right"]
             counts[1] += 1
         else:
             counts[2] += row["alarms"] > 0
             counts[3] += 1
+            counts[4] += row["alarms"]
+            counts[5] += row["steps"]
     return dict(sorted(told.items()))
-
-
-def finite(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else value

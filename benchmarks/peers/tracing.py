@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,37 +86,43 @@ class Traced(training.Loop):
         held = dict(self.net.named_parameters())
         with torch.no_grad():
             self.now["lr"] = float(self.optimizer.param_groups[0]["lr"])
-            grads = [p.grad for p in held.values() if p.grad is not None]
             if "grad_norm" not in self.now:  # nothing was clipped
-                norms = torch.stack([grad.norm() for grad in grads]) if grads else torch.zeros(1)
-                self.now["grad_norm"] = float(norms.norm())
-            self.before = [held[name].detach().clone() for name in self.names]
-            for place, name in enumerate(self.names):
-                grad = held[name].grad
-                if grad is not None:
-                    self._gradient(grad, place)
+                grads = [p.grad for p in held.values() if p.grad is not None]
+                self.now["grad_norm"] = float(nn.utils.get_total_norm(grads)) if grads else 0.0
+            weights = [held[name].detach() for name in self.names]
+            self.before = [weight.clone() for weight in weights]
+            self._tell("weight_norm", range(len(weights)), norms(weights))
+            places = [i for i, name in enumerate(self.names) if held[name].grad is not None]
+            self._gradients(places, [held[self.names[i]].grad for i in places])
 
-    def _gradient(self, grad: Tensor, place: int) -> None:
-        told = {
-            "grad_abs_mean": float(grad.abs().mean()),
-            "grad_norm": float(grad.norm()),
-            "grad_zeros": float((grad == 0).float().mean()),
-        }
+    def _gradients(self, places: Sequence[int], grads: Sequence[Any]) -> None:
+        if not places:
+            return
+        sizes = torch.tensor([grad.numel() for grad in grads])
+        self._tell("grad_norm", places, norms(grads))
+        self._tell("grad_abs_mean", places, norms(grads, 1) / sizes)
+        filled = torch.stack([torch.count_nonzero(grad) for grad in grads])
+        self._tell("grad_zeros", places, 1 - filled / sizes)
         if len(self.rows) < FIRST_STEPS:
             ends = torch.tensor([0.05, 0.95])
-            low, high = torch.quantile(grad.flatten()[:100_000].float(), ends).tolist()
-            told["grad_spread"] = high - low
-        for key, value in told.items():
-            self.now.setdefault(f"w/{key}", {})[place] = value
+            both = [torch.quantile(grad.flatten()[:100_000].float(), ends) for grad in grads]
+            self._tell("grad_spread", places, torch.stack([high - low for low, high in both]))
 
     def _after(self, *_: Any) -> None:
         held = dict(self.net.named_parameters())
         with torch.no_grad():
-            for place, name in enumerate(self.names):
-                before = self.before[place]
-                moved = float((held[name].detach() - before).norm())
-                self.now.setdefault("w/update_norm", {})[place] = moved
-                self.now.setdefault("w/weight_norm", {})[place] = float(before.norm())
+            weights = [held[name].detach() for name in self.names]
+            moved = torch._foreach_sub(weights, self.before) if weights else []
+            self._tell("update_norm", range(len(weights)), norms(moved))
+
+    def _tell(self, key: str, places: Sequence[int], values: Tensor) -> None:
+        self.now[f"w/{key}"] = dict(zip(places, values.tolist(), strict=True))
+
+
+def norms(tensors: Sequence[Tensor], order: int = 2) -> Tensor:
+    """Return the norm of each tensor."""
+    found = torch._foreach_norm(list(tensors), order) if tensors else []
+    return torch.stack(list(found)) if len(found) else torch.zeros(0)
 
 
 class ClippingSeen:
