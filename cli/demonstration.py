@@ -127,6 +127,8 @@ class Demonstration:
             arguments += ["--apply", json.dumps(advice)]
         log = home_folder() / "logs" / f"demo-{role}.log"
         environment = {"OTOSCOPE_URL": self._url}
+        if advice is not None and (answers := self._trainings[1].run):
+            environment["OTOSCOPE_PARENT"] = answers  # what becomes of its finding is written there
         self._trainings.append(Training(role, arguments, log=log, environment=environment))
         return self._trainings[-1]
 

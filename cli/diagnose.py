@@ -8,7 +8,7 @@ import click
 
 from .address import open_run, url_option
 from .own_rules import rules_option
-from .printing import print_json, print_run
+from .printing import asks_for_action, print_json, print_run
 from .progress import progress_bar
 
 SEVERITIES = ("info", "warning", "critical")
@@ -49,7 +49,7 @@ def diagnose(
 
 
 def exit_code(answer: dict[str, Any], fail_on: str | None) -> int:
-    """Return what `--fail-on` asks for.
+    """Return what `--fail-on` asks for; what a person has put aside does not fail.
 
     >>> exit_code({"judged": ["plateau"], "findings": []}, "warning")
     0
@@ -60,7 +60,6 @@ def exit_code(answer: dict[str, Any], fail_on: str | None) -> int:
         return 0
     bar = SEVERITIES.index(fail_on)
     for finding in answer["findings"]:
-        stands = finding["state"] == "firing" and not finding.get("acknowledged")
-        if stands and SEVERITIES.index(finding["severity"]) >= bar:
+        if asks_for_action(finding, answer.get("step", 0)) and SEVERITIES.index(finding["severity"]) >= bar:
             return FINDING_STANDS
     return 0 if answer["judged"] else NOTHING_JUDGED

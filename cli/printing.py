@@ -122,17 +122,20 @@ def print_run(run: dict[str, Any]) -> None:
     titles = {finding["id"]: finding["title"] for finding in findings}
     hidden = hidden_ids(findings)
     roots = [finding for finding in findings if finding["id"] not in hidden]
-    whole = [finding for finding in roots if _is_open(finding)][:WHOLE]
+    step = int(run.get("step") or 0)
+    whole = [finding for finding in roots if asks_for_action(finding, step)][:WHOLE]
     whole = whole or roots[:1]
     for finding in whole:
         out.print()
-        _print_finding(out, finding, titles)
+        _print_finding(out, finding, titles, ended_cause(finding, findings))
     further = [finding for finding in roots if finding not in whole]
     if further:
         out.print()
-        _print_further(out, further)
+        _print_further(out, further, step)
     out.print()
     for line in obstacle_lines(run.get("obstacles") or {}):
+        out.print(Text(line))
+    for line in answer_lines(run.get("answers") or []):
         out.print(Text(line))
     judged, not_judged = run.get("judged", []), run.get("not_judged", {})
     out.print(Text("Judged: " + (", ".join(judged) or "nothing"), style="dim"))
@@ -147,15 +150,22 @@ def print_run(run: dict[str, Any]) -> None:
         out.print(Text(f"Not judged: {steps} (attempt {gap['attempt']}): {why}", style="dim"))
 
 
-def _is_open(finding: dict[str, Any]) -> bool:
-    return finding.get("state") == "firing" and not finding.get("acknowledged")
+def asks_for_action(finding: dict[str, Any], step: int) -> bool:
+    """Tell whether a finding stands that nobody acknowledged, called normal or snoozed beyond a step.
+
+    >>> asks_for_action({"state": "firing", "snoozed_until_step": 900}, 400)
+    False
+    """
+    aside = finding.get("acknowledged") or (finding.get("snoozed_until_step") or 0) > step
+    return finding.get("state") == "firing" and not aside
 
 
-def _print_further(out: Console, findings: list[dict[str, Any]]) -> None:
+def _print_further(out: Console, findings: list[dict[str, Any]], step: int) -> None:
     """Print a line each of what is over, was put aside, or is one of many."""
     for finding in findings[:LINES]:
         state = str(finding.get("state"))
-        if finding.get("acknowledged"):
+        snoozed = state == "firing" and not asks_for_action(finding, step)
+        if finding.get("acknowledged") or snoozed:
             state = "put aside"
         elif finding.get("closed"):
             state = "closed by hand"
@@ -165,6 +175,20 @@ def _print_further(out: Console, findings: list[dict[str, Any]]) -> None:
         out.print(line.append(f"  {finding['title']}  ({state}, {steps}{became})", style="dim"))
     if len(findings) > LINES:
         out.print(Text(f"… and {len(findings) - LINES} further findings (--json has all)"))
+
+
+def answer_lines(answers: list[dict[str, Any]]) -> list[str]:
+    """Return what became of the findings of the run's parent, a line each.
+
+    >>> change = {"parameter": "lr", "from": 3.0, "to": 0.1, "outcome": "helped", "run": "mlp-1"}
+    >>> answer_lines([{**change, "title": "The learning rate is too high"}])
+    ['Answers mlp-1: lr 3 → 0.1 helped (The learning rate is too high)']
+    """
+    return [
+        f"Answers {item['run']}: {item['parameter']} {number(item['from'])} → {number(item['to'])} "
+        f"{item['outcome'] or 'is being followed'} ({item['title']})"
+        for item in answers
+    ]
 
 
 def obstacle_lines(obstacles: dict[str, Any]) -> list[str]:
@@ -187,7 +211,24 @@ def obstacle_lines(obstacles: dict[str, Any]) -> list[str]:
     return lines + [f"{name.capitalize()}: {why}" for name, why in missing]
 
 
-def _print_finding(out: Console, finding: dict[str, Any], titles: dict[str, str]) -> None:
+def ended_cause(finding: dict[str, Any], findings: list[dict[str, Any]]) -> str:
+    """Return what has caused a finding and is over, in words; empty where nothing did.
+
+    >>> cause = {"title": "Too high", "state": "resolved", "caused": ["a"], "last_step": 400}
+    >>> ended_cause({"id": "a"}, [cause])
+    'Too high (over since step 400)'
+    """
+    causes = [other for other in findings if finding["id"] in other.get("caused", [])]
+    return "; ".join(
+        f"{other['title']} (over since step {other['last_step']:,})"
+        for other in causes
+        if other.get("state") == "resolved"
+    )
+
+
+def _print_finding(
+    out: Console, finding: dict[str, Any], titles: dict[str, str], left_by: str = ""
+) -> None:
     """Print one finding; what it caused goes away with it and is named in one line, as on the page."""
     state = "" if finding.get("state") == "firing" else f" ({finding.get('state')})"
     head = severity_text(finding["severity"])
@@ -204,6 +245,7 @@ def _print_finding(out: Console, finding: dict[str, Any], titles: dict[str, str]
     if advice:
         rows += _advice_rows(advice)
     rows += [
+        ("Left by", left_by),
         ("Why", finding.get("why", "")),
         ("Outcome", outcome_words(finding)),
         ("May be normal", finding.get("may_be_normal", "")),

@@ -171,6 +171,8 @@ def _judgement(store: Store, run: str, cursor: Cursor) -> dict[str, Json]:
     judged = summary(store, run)
     texts = [dumps(finding) for finding in judged["findings"]]
     rest = {key: judged.get(key) for key in JUDGEMENT if key != "findings"}
+    if "answers" in judged:
+        rest["answers"] = judged["answers"]
     digest = _digest(dumps(rest), texts)
     if digest == cursor.judgement:
         return {}

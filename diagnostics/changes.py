@@ -131,6 +131,17 @@ def with_settings(meta: Meta, settings: Mapping[str, Any]) -> Meta:
     return replace(meta, **known) if known else meta
 
 
+def is_setting(name: str, value: Json) -> bool:
+    """Tell whether a value is one that a setting which may change within an attempt can have.
+
+    >>> is_setting("gradient_clip_val", None), is_setting("batch_size", 0), is_setting("lr", 0.1)
+    (True, False, False)
+    """
+    if name == "gradient_clip_val":
+        return value is None or (_is_number(value) and value >= 0)
+    return name in ("batch_size", "accumulate_grad_batches") and type(value) is int and value >= 1
+
+
 @dataclass
 class StepSize:
     """The usual number of samples in a step, to see it change."""
@@ -163,6 +174,12 @@ class StepSize:
         before, self.usual = self.usual, median
         self.other, self.points = None, 0
         return before, median, self.first
+
+    def expect(self, times: float) -> None:
+        """Take steps of so many times the size for usual from now on: somebody told of them."""
+        if self.usual is not None:
+            self.usual *= times
+        self.other, self.points = None, 0
 
 
 def firing(findings: Iterable[Finding]) -> list[Finding]:

@@ -8,7 +8,7 @@ import math
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,16 +22,19 @@ from ..store import (
     UnknownRunError,
     places,
 )
+from ..store.ranks import has_ended
 from ..store.retention import SOFT_SHARE, Retention
 from ..store.schemas import plain
 from .fold import Fold
 from .janitor import Janitor
 from .judging import report_of, resumed
+from .lineage import Lineage
 from .overriding import project_or_defaults
 from .own_rules import active_rules
 from .reader import Reader
 from .rule import Rule
 from .silence import Silence, last_steps
+from .turns import LEAST, TURN, Turns
 
 LEASE_MS = 10_000
 BEAT = "daemon.heartbeat"
@@ -49,9 +52,6 @@ IDLE_TICKS = 10
 JANITOR = "(janitor)"
 """Among the names of runs that cannot be judged; no run has brackets in its id."""
 
-POINTS = 200
-"""Points judged before a commit: 2,000 steps, so that a lease never runs out in between."""
-
 _log = logging.getLogger("otoscope")
 
 
@@ -65,10 +65,15 @@ class _Watched:
     silence: Silence = field(default_factory=Silence)
     looked: float = -math.inf
     """When the ranks' heartbeats were looked at last."""
+    behind: bool = False
+    """Whether its last turn ended before all was read."""
 
 
 class Daemon:
     """Judges every run of a home; several daemons share the runs by their leases.
+
+    Runs that train come first in every tick. Those that were recorded before get one turn of it
+    together, first come, first served, so that neither waits for the other.
 
     Args:
         home: where the runs live.
@@ -106,6 +111,8 @@ class Daemon:
         self._idle: dict[str, tuple[float, str]] = {}
         self._broken: set[str] = set()
         self._refused: set[str] = set()
+        self._turns = Turns()
+        self._lineage = Lineage(home, self.rules)
         self._ticks = 0
 
     def run(self, stop: threading.Event) -> None:
@@ -122,25 +129,60 @@ class Daemon:
                     _log.warning("the store does not answer, waiting for it: %s", error)
                 self._runs.clear()
                 wait, away = min(2 * wait, LONGEST_WAIT), True
-            stop.wait(wait)
+            if away or not self.has_more:
+                stop.wait(wait)
         self._let_go()
 
+    @property
+    def has_more(self) -> bool:
+        """Whether the last tick left something unread, so that the next one need not wait."""
+        return bool(self._turns) or any(watched.behind for watched in self._runs.values())
+
     def tick(self) -> int:
-        """Read on in every run that this daemon holds; returns how many points were judged."""
+        """Read on in the runs that this daemon holds; returns how many points were judged."""
         self._beat()
         self._ticks += 1
         self._sweep()
-        rows = self.home.run_ids()
-        known = {run for run, _ in rows}
-        for gone in (set(self._runs) | set(self._idle)) - known:
+        rows = dict(self.home.run_ids())
+        for gone in (set(self._runs) | set(self._idle)) - rows.keys():
             self._runs.pop(gone, None)
             self._idle.pop(gone, None)
+        self._turns.keep(rows)
         judged = 0
-        for run, seen in rows:
+        for run, seen in rows.items():
             if self._rests(run, seen):
                 continue
             self._beat()
-            judged += self._guarded(run, seen)
+            judged += self._guarded(run, seen, self._look)
+        return judged + self._work_off(rows)
+
+    def _look(self, run: str, seen: float) -> int:
+        """Tend a run that trains, or was tended before; let others queue."""
+        known = run in self._idle or run in self._runs
+        if self._turns.queues(run, seen, known, self.home.meta, self._clock()):
+            return 0
+        return self._turn(run, seen)
+
+    def _turn(self, run: str, seen: float) -> int:
+        judged = self._tend(run)
+        if judged and run in self._runs:
+            self._lineage.look(run, self._runs[run].fold.meta, self._clock())
+        self._put_to_rest(run, seen)
+        return judged
+
+    def _work_off(self, seen: Mapping[str, float]) -> int:
+        """Tend the runs that queue, for as long as one turn is."""
+        judged = 0
+        left = TURN
+        for run in self._turns.queue():
+            if left <= 0:
+                break
+            self._beat()
+            points = self._guarded(run, seen[run], self._turn)
+            judged, left = judged + points, left - max(points, LEAST)
+            watched = self._runs.get(run)
+            if watched is None or not watched.behind:
+                self._turns.leave(run)
         return judged
 
     def _sweep(self) -> None:
@@ -154,11 +196,10 @@ class Daemon:
                 _log.exception("finished runs cannot be deleted; the judging goes on")
             self._broken.add(JANITOR)
 
-    def _guarded(self, run: str, seen: float) -> int:
+    def _guarded(self, run: str, seen: float, tend: Callable[[str, float], int]) -> int:
         """Tend one run; one that cannot be judged is left alone until it is seen again."""
         try:
-            judged = self._tend(run)
-            self._put_to_rest(run, seen)
+            return tend(run, seen)
         except UnknownRunError:
             self._runs.pop(run, None)  # deleted a moment ago
             return 0
@@ -177,7 +218,6 @@ class Daemon:
             self._runs.pop(run, None)
             self._idle[run] = (seen, "0-0")
             return 0
-        return judged
 
     def _rests(self, run: str, seen: float) -> bool:
         """Tell whether nothing can have come for a run since it was judged to its end."""
@@ -191,7 +231,7 @@ class Daemon:
     def _put_to_rest(self, run: str, seen: float) -> None:
         watched = self._runs.get(run)
         age = self._clock() - seen
-        if watched is None or age < IDLE_SECONDS or self._waits(run, watched, age):
+        if watched is None or watched.behind or self._waits(run, watched, age):
             self._idle.pop(run, None)
             return
         self._idle[run] = (seen, watched.fold.place.events)
@@ -199,26 +239,29 @@ class Daemon:
         self.home.release(run, self.token)
 
     def _waits(self, run: str, watched: _Watched, age: float) -> bool:
-        """Tell whether a clock has yet to decide something about a run that is silent."""
+        """Tell whether more may come of a run soon, or a clock has yet to decide something about it."""
+        if age < IDLE_SECONDS and not (run in self._turns and has_ended(self.home.meta(run))):
+            return True
         if watched.fold.lagging() and not watched.reader.awaits_attempt:
             return True
         return age < WATCHED_SECONDS and watched.silence.watches(self.home.meta(run))
 
     def _tend(self, run: str) -> int:
+        """Judge one turn of a run; the lease is renewed by each commit in it."""
         if not self.home.acquire(run, self.token, LEASE_MS):
             self._runs.pop(run, None)  # another daemon goes on with it
             return 0
         watched = self._runs.get(run) or self._begin(run)
         judged = 0
-        while watched.reader.pull():
+        while watched.behind or watched.reader.pull():
             self._refresh(run, watched.fold)
-            while True:
-                points = watched.fold.judge(most=POINTS)
-                judged += points
-                if not self._commit(run, watched):
-                    return judged
-                if points < POINTS:
-                    break
+            points = watched.fold.judge(most=TURN)
+            judged += points
+            if not self._commit(run, watched):
+                return judged
+            watched.behind = points == TURN or judged >= TURN
+            if judged >= TURN:
+                return judged
         if self._decided_by_the_clock(run, watched):
             judged += self._tend(run)
         return judged
@@ -239,14 +282,16 @@ class Daemon:
         # the first sample of a later attempt ends the waiting for ranks of this one
         later = watched.reader.awaits_attempt
         excluded = [] if later else watched.silence.excluded(watched.fold, now)
-        for event in excluded:
-            self.home.add_event(run, event)
+        found = list(excluded)
         if now - watched.looked >= LOOK_SECONDS:
             watched.looked = now
-            for event in watched.silence.stalled(
-                self.home.meta(run), now, last_steps(watched.fold)
-            ):
-                self.home.add_event(run, event)
+            steps = last_steps(watched.fold)
+            found += watched.silence.stalled(self.home.meta(run), now, steps)
+        if found:  # another daemon, or this one before it began anew, may have told of it
+            told = {event.id for _, event in self.home.events(run)}
+            for event in found:
+                if event.id not in told:
+                    self.home.add_event(run, event)
         return bool(excluded)
 
     def _tell_project(self, run: str) -> None:

@@ -8,13 +8,15 @@ from typing import Any
 
 from ..store import Evidence, Finding, Recommendation
 from ..store.schemas import Json, plain
-from .inhibition import HOLD, REACH, caused_ids, gather, hang, parents
+from .inhibition import HOLD, REACH, caused_ids, gather, hang, parents, release
 from .rule import Case, Verdict
 from .thresholds import Thresholds
 
 RANK = {"critical": 0, "warning": 1, "info": 2}
 BASES = ("rule of thumb", "from your run", "derived")
 KEPT_FINDINGS = 200
+REASONED = 100
+"""Steps after which a rule that never had a sample is asked again why it does not judge."""
 STRONGEST = 1e9
 """An infinite effect is kept as this: the state is JSON."""
 
@@ -44,6 +46,13 @@ class Entry:
     """Of the last breach."""
     strength: float = 0.0
     """Effect over threshold at the last evaluation that could judge."""
+    partly: str = ""
+    """What of the rule could not be judged then, and why."""
+
+    def lacks_a_reason(self, begins: int, step: int) -> bool:
+        """Tell whether a rule whose family never came shall say again why it does not judge."""
+        looked = self.evaluated
+        return looked is None or looked <= begins < step or step - looked >= REASONED
 
     def to_json(self) -> dict[str, Json]:
         """Return the entry as a JSON object."""
@@ -111,7 +120,8 @@ class Engine:
         if verdict.kind == "unknown":
             self._not_known(entry, verdict.why)
             return
-        entry.known, entry.why, entry.strength = step, "", min(verdict.strength, STRONGEST)
+        entry.known, entry.why, entry.partly = step, "", verdict.why
+        entry.strength = min(verdict.strength, STRONGEST)
         hit = verdict.kind == "breach"
         if hit:
             self._remember(entry, verdict, thresholds, step)
@@ -260,6 +270,7 @@ class Engine:
         if entry.calm >= thresholds.n:
             finding.state, finding.last_step = "resolved", step
             entry.state, entry.recent, entry.finding, entry.case = "fine", [], None, None
+            release(self.findings, finding)
 
     def _finding(self, entry: Entry) -> Finding | None:
         if entry.finding is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..store import Event
-from .changes import Change, of_event
+from .changes import Change, is_setting, of_event
 from .place import KEPT_GAPS
 from .settings import whole
 from .stalls import heed_stall
@@ -81,8 +81,22 @@ def _act(fold: Fold, event: Event) -> None:
     step = max(event.step, fold.place.step) if event.attempt <= fold.place.attempt else event.step
     change = Change(name, event.body.get("from"), event.body.get("to"), fold.place.attempt, step)
     _follows(fold, change)
+    if event.attempt == fold.place.attempt:
+        _take_over(fold, change)
     restart(fold, step, f"{name} was changed")
     _quieten(fold, step)
+
+
+def _take_over(fold: Fold, change: Change) -> None:
+    """Let the attempt's settings be those that it has from now on."""
+    if not is_setting(change.parameter, change.after):
+        return
+    attempt = fold.log.attempt(change.attempt)
+    attempt.settings = {**attempt.settings, change.parameter: change.after}
+    fold.settle()
+    steps_grow = change.parameter in ("batch_size", "accumulate_grad_batches")
+    if steps_grow and is_setting(change.parameter, change.before):
+        fold.step_size.expect(change.after / change.before)  # known already: it is no second change
 
 
 def _follows(fold: Fold, change: Change) -> bool:

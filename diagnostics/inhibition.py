@@ -6,29 +6,34 @@ from collections.abc import Sequence
 
 from ..store import Finding
 
+OF_LONG_STEPS = (
+    "exploding_gradients",
+    "dead_units",
+    "saturated_activations",
+    "vanishing_gradients",
+    "activation_drift",
+    "stale_second_moment",
+    "loss_scale_collapse",
+    "loss_spike",
+    "oscillating_loss",
+    "nonlinear_step",
+    "missing_warmup",
+    "update_imbalance",
+    "wrong_head",
+    "non_finite",
+    "plateau",
+)
+"""What steps that are too long for the loss at hand do to a run, whatever made them so."""
+
 CAUSES: dict[str, tuple[str, ...]] = {
     "input_problem": (
         "symmetric_weights",
         "bad_initialization",
         "lr_too_high",
-        "exploding_gradients",
-        "dead_units",
-        "saturated_activations",
-        "vanishing_gradients",
-        "activation_drift",
-        "stale_second_moment",
-        "loss_scale_collapse",
-        "loss_spike",
-        "oscillating_loss",
-        "nonlinear_step",
-        "missing_warmup",
         "ill_conditioned",
-        "update_imbalance",
-        "wrong_head",
         "batch_too_small",
         "lr_too_low",
-        "non_finite",
-        "plateau",
+        *OF_LONG_STEPS,
     ),
     "rank_desync": ("batch_too_small", "batch_too_large", "oscillating_loss", "plateau"),
     "symmetric_weights": (
@@ -65,23 +70,7 @@ CAUSES: dict[str, tuple[str, ...]] = {
         "oscillating_loss",
         "wrong_head",
     ),
-    "lr_too_high": (
-        "exploding_gradients",
-        "dead_units",
-        "saturated_activations",
-        "vanishing_gradients",
-        "activation_drift",
-        "stale_second_moment",
-        "loss_scale_collapse",
-        "loss_spike",
-        "oscillating_loss",
-        "nonlinear_step",
-        "missing_warmup",
-        "update_imbalance",
-        "wrong_head",
-        "non_finite",
-        "plateau",
-    ),
+    "lr_too_high": OF_LONG_STEPS,
     # with Adam a large gradient does harm only where the second moment lags behind it
     "stale_second_moment": (
         "exploding_gradients",
@@ -109,6 +98,7 @@ CAUSES: dict[str, tuple[str, ...]] = {
         "frozen_layer",
         "update_imbalance",
         "wrong_head",
+        "lr_too_low",
         "plateau",
     ),
     "saturated_activations": (
@@ -198,19 +188,37 @@ def hang(findings: Sequence[Finding], effect: Finding) -> None:
 
 def gather(findings: Sequence[Finding], cause: Finding) -> None:
     """Hang what is firing already under a root cause that has just fired, or under its own root."""
-    hidden, root = caused_ids(findings), root_of(findings, cause)
+    held = {name for other in findings if _holds(other) for name in other.caused}
+    root = root_of(findings, cause)
     for effect in findings:
-        free = effect.id not in hidden and effect.id != root.id
+        free = effect.id not in held and effect.id != root.id
         if effect.state == "firing" and free and is_cause(cause, effect):
             _adopt(root, effect)
 
 
+def release(findings: Sequence[Finding], ended: Finding) -> None:
+    """Hang what a cause that is over has left behind under the deepest of it that still fires.
+
+    It asks for attention itself now (`store.findings.hidden_ids`): so that it does so once.
+    """
+    left = [item for item in findings if item.id in ended.caused and item.state == "firing"]
+    for cause in sorted(left, key=lambda item: DEPTH.get(item.rule, len(DEPTH))):
+        gather(findings, cause)
+
+
 def root_of(findings: Sequence[Finding], finding: Finding) -> Finding:
-    """Return the finding under which another one hangs, itself where it hangs under none."""
+    """Return the finding under which another one hangs, itself where it hangs under none.
+
+    One that is over holds nothing any more, unless a person closed it.
+    """
     for other in findings:
-        if finding.id in other.caused:
+        if finding.id in other.caused and _holds(other):
             return other
     return finding
+
+
+def _holds(finding: Finding) -> bool:
+    return finding.state == "firing" or finding.closed
 
 
 def caused_ids(findings: Sequence[Finding]) -> set[str]:

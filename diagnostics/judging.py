@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from ..store import Home, Store
+from ..store import Home, Judgement, Store, UnknownRunError
 from ..store.ranks import has_ended
 from ..store.schemas import Json
 from .fold import Fold
+from .lineage import answer_of, answered, answers, numbers_of
 from .obstacles import measured_of
 from .own_rules import active_rules
 from .reader import Reader, lacks_a_beginning
@@ -31,6 +33,7 @@ def judge(
 ) -> dict[str, Json]:
     """Fold a recorded run from its start and return the run JSON; nothing is written.
 
+    `answers` of the JSON tells what became of the findings of its parent, where it names one.
     Where samples of its beginning are not kept any more, but a daemon judged them, the fold goes on
     from what that committed; `until` cannot be judged then but from what is left.
 
@@ -47,16 +50,20 @@ def judge(
         ConfigError: a rule of the reader's own cannot be used.
     """
     fold = fold_run(store.home, run, until=until, progress=progress, rules=rules, project=project)
-    return report_of(fold)
+    told = _answers(store.home, fold, rules)
+    return report_of(fold) | ({"answers": told} if told else {})
 
 
 def summary(store: Store, run: str) -> dict[str, Json]:
     """Return the run JSON from what the daemon committed last; raises UnknownRunError."""
-    store.home.meta(run)
+    told: list[dict[str, Json]] = []
+    if parent := store.home.meta(run).parent:
+        with contextlib.suppress(UnknownRunError):  # recorded elsewhere, or deleted
+            told = answered(store.home.judgement(parent).findings, run)
     judgement = store.home.judgement(run)
     state = judgement.state
     place = state.get("place") or {}
-    return run_json(
+    whole = run_json(
         run,
         judgement.findings,
         state.get("judged", []),
@@ -67,6 +74,7 @@ def summary(store: Store, run: str) -> dict[str, Json]:
         measured_of(judgement.obstacles, state.get("facts") or {}),
         state.get("settings") or {},
     )
+    return whole | ({"answers": told} if told else {})
 
 
 def report_of(fold: Fold) -> dict[str, Json]:
@@ -127,6 +135,25 @@ def resumed(home: Home, run: str, rules: Sequence[Rule] = RULES) -> tuple[Fold, 
             _log.warning("run %s is judged anew, its state cannot be read: %r", run, error)
             fold = Fold(run, meta, schemas, rules=rules)
     return fold, judgement.cursor
+
+
+def _answers(home: Home, fold: Fold, rules: Sequence[Rule] | None) -> list[dict[str, Json]]:
+    """Return what became of the findings of the run's parent in this one."""
+    parent = fold.meta.parent
+    if not parent or parent == fold.run:
+        return []
+    known = active_rules() if rules is None else rules
+    try:
+        kept = home.judgement(parent)
+        if kept.cursor is None:
+            other = fold_run(home, parent, rules=known)
+            kept = Judgement(state=other.state(), findings=other.findings())
+    except UnknownRunError:  # recorded elsewhere, or deleted
+        return []
+    here = Judgement(state=fold.state(), findings=fold.findings())
+    found = answers(kept, fold.run, here, numbers_of(known))
+    by_id = {finding.id: finding for finding in kept.findings}
+    return [answer_of(by_id[event.body["finding"]], event.body) for event in found]
 
 
 def _go_on_without(fold: Fold, until: int | None) -> None:

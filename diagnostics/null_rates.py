@@ -50,7 +50,8 @@ def outcome_words(finding: dict[str, Json]) -> str:
     if not change:
         return ""
     what = f"{change['parameter']} {_said(change['from'])} → {_said(change['to'])}"
-    said = f"{outcome or 'being followed'}: {what} at step {change['step']:,}"
+    where = f"in run {change['run']}" if change.get("run") else f"at step {change['step']:,}"
+    said = f"{outcome or 'being followed'}: {what} {where}"
     return f"{said}; {null_words(finding.get('gone_by_itself'))}"
 
 

@@ -1,7 +1,8 @@
 """Own rules: those that a reader wrote, loaded from files and modules and checked before they judge.
 
 A rule is a module with a docstring, `FAMILY`, `judge(window, context) -> Verdict` and, where the
-defaults do not fit, `NUMBERS`. They are named in `$OTOSCOPE_RULES` (files, folders or modules,
+defaults do not fit, `NUMBERS`; `remember(window, context) -> dict` where it needs more of the past
+than a window holds. They are named in `$OTOSCOPE_RULES` (files, folders or modules,
 separated as in PATH) or by installed packages in the entry point group "otoscope.rules".
 """
 
@@ -18,16 +19,18 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast, get_args
 
+import numpy as np
+
 from ..store import ConfigError, Evidence, Recommendation
-from ..store.schemas import Severity, dumps
-from .rule import Case, Context, Judge, Rule, Verdict, unknown
+from ..store.schemas import Json, Severity, dumps
+from .rule import Case, Context, Judge, Remember, Rule, Verdict, unknown
 from .rules import RULES
 from .thresholds import SHARED
 from .windows import KEPT_STEPS, Window
@@ -49,6 +52,12 @@ DEFAULTS: dict[str, Any] = {
     "cadence": 10,
 }
 """What `NUMBERS` of an own rule need not say; `severity` and the rest as in rules.toml."""
+
+MEMORY_CHARACTERS = 20_000
+"""Length of what a rule may remember, as JSON: some numbers of each of 200 layers."""
+
+FAILED = "(failed)"
+"""Under this name the memory of a rule holds why its `remember` failed last."""
 
 _ID = re.compile(r"[a-z][a-z0-9_]*\Z")
 
@@ -166,21 +175,30 @@ def rule_of(name: str, module: ModuleType) -> Rule:
     judge: Any = getattr(module, "judge", None)
     if not callable(judge):
         raise ConfigError(f"{where}: it must define judge(window, context) -> Verdict")
-    try:
-        inspect.signature(judge).bind(None, None)
-    except TypeError as error:
-        line = getattr(getattr(judge, "__code__", None), "co_firstlineno", 1)
-        raise ConfigError(
-            f"{where}, line {line}: judge must take (window, context): {error}"
-        ) from error
+    remember: Any = getattr(module, "remember", None)
+    for named, function in (("judge", judge), ("remember", remember)):
+        if function is not None:
+            _check_signature(named, function, where)
+    path = Path(getattr(module, "__file__", None) or "?").absolute()
     return Rule(
         name,
         family,
-        _guarded(cast(Judge, judge), Path(getattr(module, "__file__", None) or "?").absolute()),
+        _guarded(cast(Judge, judge), path),
         document,
         from_start=bool(getattr(module, "FROM_START", False)),
+        remember=None if remember is None else _guarded_memory(cast(Remember, remember), path),
         numbers=_numbers(getattr(module, "NUMBERS", {}), where),
     )
+
+
+def _check_signature(named: str, function: Any, where: str) -> None:
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError as error:
+        line = getattr(getattr(function, "__code__", None), "co_firstlineno", 1)
+        raise ConfigError(
+            f"{where}, line {line}: {named} must take (window, context): {error}"
+        ) from error
 
 
 def _numbers(given: Any, where: str) -> dict[str, Any]:
@@ -214,6 +232,8 @@ def _guarded(judge: Judge, path: Path) -> Judge:
     """Return a judge that never raises: what went wrong is why the rule is not judged."""
 
     def guarded(window: Window, context: Context) -> Verdict:
+        if FAILED in context.memory:
+            return unknown(str(context.memory[FAILED]))
         try:
             return _checked(judge(window, context))
         except (
@@ -223,6 +243,41 @@ def _guarded(judge: Judge, path: Path) -> Judge:
             return unknown(f"its rule failed in line {_line_of(error, path)}: {_said(error)}")
 
     return guarded
+
+
+def _guarded_memory(remember: Remember, path: Path) -> Remember:
+    """Return a `remember` that never raises; where it fails, the rule is not judged until it works."""
+
+    def guarded(window: Window, context: Context) -> dict[str, Json]:
+        kept = {name: value for name, value in context.memory.items() if name != FAILED}
+        try:
+            return _checked_memory(remember(window, replace(context, memory=kept)))
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # somebody else's code runs here; the other rules go on
+            why = f"its memory failed in line {_line_of(error, path)}: {_said(error)}"
+            return {**kept, FAILED: why}
+
+    return guarded
+
+
+def _checked_memory(memory: Any) -> dict[str, Json]:
+    if not isinstance(memory, dict) or not all(isinstance(name, str) for name in memory):
+        raise TypeError(f"remember must return a dict with strings as keys, got {memory!r:.80}")
+    size = len(json.dumps(memory, default=_of_numpy))  # raises where something in it is no JSON
+    if size > MEMORY_CHARACTERS:
+        raise ValueError(
+            f"what a rule remembers is stored with every commit: at most {MEMORY_CHARACTERS:,} "
+            f"characters as JSON, got {size:,}"
+        )
+    return memory
+
+
+def _of_numpy(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is not JSON; return numbers, strings, lists and dicts")
 
 
 def _checked(verdict: Any) -> Verdict:

@@ -13,7 +13,7 @@ from .evidence import evidence_charts
 from .null_rates import outcome_words
 from .proposals import value_words
 from .report_style import STYLE
-from .verdict import name_of
+from .verdict import cost_share, name_of
 from .words import count, number, percent
 
 STATES = {
@@ -207,10 +207,10 @@ def _judged(run_json: Mapping[str, Json], overhead: Mapping[str, Json]) -> str:
             f"<p>Not judged: steps {escape(', '.join(gaps))}, whose samples were lost or are not "
             "kept any more.</p>"
         )
-    share = overhead.get("share")
+    share = cost_share(overhead)
     cost = (
-        f'<p class="quiet">Otoscope cost {100 * float(share):.1f} % of this run.</p>'
-        if share
+        f'<p class="quiet">Otoscope cost {100 * share:.1f} % of this run.</p>'
+        if share is not None
         else ""
     )
     return _section("Judged", text + cost)

@@ -8,10 +8,13 @@ from typing import Any
 
 from ..store import ConfigError, Event, Finding
 from ..store.schemas import Json
+from .null_rates import gone_by_itself
 from .thresholds import Thresholds, checked_key, load
 
-ANSWERS = ("acknowledged", "normal", "snoozed")
-"""What a person says of a finding. It changes no judgement."""
+ANSWERS = ("acknowledged", "normal", "snoozed", "outcome")
+"""What is said of a finding, by a person or by what a later run came to. It changes no judgement."""
+
+OUTCOMES = ("helped", "no effect", "worse", None)
 
 Own = Mapping[str, Mapping[str, Any]]
 """The numbers of a reader's own rules, by their id."""
@@ -32,6 +35,8 @@ class Settings:
     acknowledged: list[str] = field(default_factory=list)
     normal: list[str] = field(default_factory=list)
     snoozed: dict[str, int] = field(default_factory=dict)
+    answered: dict[str, dict[str, Json]] = field(default_factory=dict)
+    """Of each finding whose advice a later run took, by its id: the change, the run, the outcome."""
 
     def thresholds(self, rule: str, own: Mapping[str, Any] | None = None) -> Thresholds:
         """Return a rule's numbers, its own or those of rules.toml, with what was set laid over."""
@@ -50,6 +55,10 @@ class Settings:
     def heed(self, event: Event) -> None:
         """Take in an answer to a finding."""
         finding = str(event.body.get("finding"))
+        if event.kind == "outcome":
+            told = _told(event.body)
+            self.answered = {**self.answered, finding: told} if told else self.answered
+            return
         if event.kind == "snoozed":
             self.snoozed[finding] = whole(event.body.get("until_step"), 0)
         elif finding not in self.acknowledged:
@@ -101,6 +110,13 @@ class Settings:
         for finding in findings:
             finding.acknowledged = finding.id in quiet or finding.rule in quiet
             finding.snoozed_until_step = self.snoozed.get(finding.id)
+            told = self.answered.get(finding.id)
+            if told is not None:
+                finding.outcome = told["outcome"]
+                finding.followed = {
+                    name: value for name, value in told.items() if name != "outcome"
+                }
+                finding.gone_by_itself = gone_by_itself(finding.rule)
 
     def normal_by_rule(self) -> dict[str, int]:
         """Return of each rule how many of its findings a person called normal."""
@@ -109,6 +125,15 @@ class Settings:
             rule = finding.partition(":")[0]
             counts[rule] = counts.get(rule, 0) + 1
         return counts
+
+
+def _told(body: Mapping[str, Json]) -> dict[str, Json] | None:
+    """Return what an `outcome` event tells, None of one that is nonsense: anyone may write one."""
+    told = {name: body.get(name) for name in ("outcome", "run", "parameter", "from", "to")}
+    named = isinstance(told["run"], str) and isinstance(told["parameter"], str)
+    if not named or told["outcome"] not in OUTCOMES:
+        return None
+    return {**told, "step": whole(body.get("step"), 0), "attempt": whole(body.get("attempt"), 1)}
 
 
 def whole(value: Json, otherwise: int) -> int:

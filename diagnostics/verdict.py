@@ -39,6 +39,10 @@ NAMES = {
 """What each check looks at, as the verdict names it."""
 
 
+LEAST_SECONDS = 2.0
+"""Seconds that a run must have trained before it is said what Otoscope costs it."""
+
+
 def name_of(rule: Json) -> str:
     """Return what a check looks at, in words; those of its id where it is a reader's own.
 
@@ -83,6 +87,8 @@ def action(finding: Finding) -> str:
     advice = finding.recommendation
     if awaits_outcome(finding):
         return f"{_change(finding.followed or {})}: wait for what becomes of it"
+    if finding.outcome == "helped" and (finding.followed or {}).get("run"):
+        return f"{_change(finding.followed or {})}, which helped"
     if advice is None:
         return "look at what was seen"
     between, basis = advice.range, "" if advice.range else _basis(advice.basis)
@@ -110,7 +116,9 @@ def _change(followed: Mapping[str, Json]) -> str:
         "none" if value is None else value_words(name, value)
         for value in (followed["from"], followed["to"])
     )
-    return f"{name} went from {before} to {after} at step {followed['step']:,}"
+    run = followed.get("run")
+    where = f"in run {run}" if run else f"at step {followed['step']:,}"
+    return f"{name} went from {before} to {after} {where}"
 
 
 def looked_at(finding: Finding) -> str:
@@ -160,7 +168,8 @@ def sentence(
         why = next(iter(not_judged.values()), "no samples yet")
         return f"Not judged yet (step {step:,}): {why}.{known}"
     aside = put_aside(findings, step)
-    quiet = [rule for rule in judged if rule not in {finding.rule for finding in aside}]
+    loud = {finding.rule for finding in aside}
+    quiet = [rule for rule in judged if rule not in loud and rule not in not_judged]
     passed = f"{count(len(quiet), 'check')} passed{_missing(not_judged)}"
     if aside:
         names = "; ".join(_lowered(finding.title) for finding in aside)
@@ -188,6 +197,7 @@ def run_json(
     return plain(
         {
             "run": run,
+            "step": step,
             "state": run_state(findings, judged, step),
             "verdict": sentence(findings, judged, not_judged, step, measured),
             "obstacles": obstacles,
@@ -203,6 +213,21 @@ def run_json(
             "findings": [finding.to_json() for finding in findings],
         }
     )
+
+
+def cost_share(overhead: Mapping[str, Json] | None) -> float | None:
+    """Return the share of a run's time that Otoscope cost, None while it is not known yet.
+
+    In its first seconds a run has hardly trained, and all that it takes to begin is ours.
+
+    >>> cost_share({"share": 1.82, "seconds": 1.5}), cost_share({"share": 0.02, "seconds": 1.5})
+    (None, 0.02)
+    """
+    share, seconds = (overhead or {}).get("share"), (overhead or {}).get("seconds")
+    if not isinstance(share, (int, float)) or not share > 0:
+        return None
+    told = isinstance(seconds, (int, float))
+    return None if told and seconds / share < LEAST_SECONDS else float(share)
 
 
 def verdict_lines(
@@ -221,9 +246,9 @@ def verdict_lines(
     if missing:
         reasons = [f"{name_of(rule)} ({why})" for rule, why in missing.items()]
         line += f" Not judged: {', '.join(reasons)}."
-    share = (overhead or {}).get("share")
+    share = cost_share(overhead)
     if share is not None:
-        line += f" Otoscope cost {100 * float(share):.1f} % of the time."
+        line += f" Otoscope cost {100 * share:.1f} % of the time."
     refused = (judged_run.get("thresholds") or {}).get("refused") or {}
     if refused:
         line += f" Left at its default: {'; '.join(refused.values())}."

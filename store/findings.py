@@ -73,7 +73,8 @@ class Finding:
     snoozed_until_step: int | None = None
     stale: bool = False
     followed: dict[str, Json] | None = None
-    """The change that is followed, or has led to `outcome`: {parameter, from, to, step, attempt}."""
+    """The change that is followed, or has led to `outcome`: {parameter, from, to, step, attempt}, and
+    {run} where it was made in a later run."""
     gone_by_itself: dict[str, Json] | None = None
     """Null rate beside `outcome`: {runs, gone} of untouched runs; None where it is not known."""
     closed: bool = False

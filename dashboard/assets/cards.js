@@ -139,12 +139,14 @@
     ];
   };
 
+  /** A value of a setting in few characters. */
+  o.setting = (value) => (value === null || value === undefined ? "none" : o.brief(value));
+
   /** What became of a finding after a setting was changed. */
   o.outcome = function (finding) {
     const change = finding.followed, known = finding.gone_by_itself;
     if (!finding.outcome && !change) return null;
-    const setting = (value) => (value === null || value === undefined ? "none" : o.brief(value));
-    const what = change ? `${change.parameter} ${setting(change.from)} → ${setting(change.to)} at step ${o.step(change.step)}` : "";
+    const what = change ? `${change.parameter} ${o.setting(change.from)} → ${o.setting(change.to)} ${change.run ? `in run ${change.run}` : `at step ${o.step(change.step)}`}` : "";
     const rate = known ? `A finding of this rule went away by itself in ${known.gone} of ${known.runs} untouched runs.` : "It is not known how often it goes away by itself.";
     return o.h("p", { class: "outcome" }, o.h("strong", { class: String(finding.outcome || "").replace(" ", "-") }, finding.outcome ? o.capital(finding.outcome) : "Being followed"),
       what ? `: ${what}. ` : ". ", finding.outcome ? o.h("span", { class: "dim" }, rate) : null);
@@ -153,15 +155,23 @@
   /** Where a finding stands on the Findings page. */
   o.findingLink = (run, finding) => `${o.prefix()}run/${encodeURIComponent(run)}/findings${finding ? `?finding=${encodeURIComponent(finding)}` : ""}`;
 
+  /** The share of a run's time that Otoscope cost; NaN in its first two seconds, which are the beginning's. */
+  o.cost = function (run) {
+    const { share, seconds } = run.overhead || {};
+    return share > 0 && !(seconds / share < 2) ? share : NaN;
+  };
+
   /** What was judged, what was not and why, and what Otoscope itself costs. */
   o.judgedCard = function (model) {
-    const share = model.run.overhead && model.run.overhead.share;
+    const share = o.cost(model.run);
     const missing = Object.entries(model.notJudged || {});
     return o.h("section", { class: "card judged" },
       o.h("div", { class: "row tight" }, o.h("h2", {}, "Judged"), o.h("span", { class: "space" }),
-        o.h("span", { class: "dim" }, share > 0 ? `costs ${o.percent(share)} of this run` : "cost not measured yet")),
+        o.h("span", { class: "dim" }, share > 0 ? `costs ${o.percent(share)} of this run` : "what it costs is not known yet")),
       o.h("p", { class: "dim" }, model.judged.length
         ? `${o.many(model.judged.length, "check")} judged: ${model.judged.map(o.rule).join(", ")}.` : "Nothing could be judged yet."),
+      (model.answers || []).map((told) => o.h("p", {}, "Answers ", o.h("a", { href: o.findingLink(told.run, told.finding) }, told.run),
+        `: ${told.parameter} ${o.setting(told.from)} → ${o.setting(told.to)} ${told.outcome || "is being followed"} (${told.title}).`)),
       missing.length > FEW ? o.h("details", {}, o.h("summary", {}, `${missing.length} not judged, and why`),
         o.h("ul", { class: "missing" }, missing.map(([rule, why]) => o.h("li", {}, o.h("strong", {}, o.rule(rule)), `: ${why}`)))) : null,
       missing.length && missing.length <= FEW ? o.h("p", {}, "Not judged: ", missing.map(([rule, why]) => `${o.rule(rule)} (${why})`).join(" · ")) : null);

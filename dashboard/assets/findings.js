@@ -79,10 +79,11 @@
   function listed(model) {
     const { severity, state, rule } = o.settings;
     const matches = (f) => (!severity || f.severity === severity) && (!rule || f.rule === rule) && (!state || stateOf(f, model.told(f)) === state);
-    const roots = model.roots();
+    const roots = model.roots(), placed = new Set(); // one that an ended cause left behind stands under what holds it now
     return roots.flatMap((root) => {
       const row = matches(root) ? [{ finding: root, nested: false }] : [];
-      const effects = root.caused.map((id) => model.findings.find((f) => f.id === id)).filter((f) => f && !roots.includes(f) && matches(f));
+      const effects = root.caused.map((id) => model.findings.find((f) => f.id === id)).filter((f) => f && !roots.includes(f) && !placed.has(f.id) && matches(f));
+      effects.forEach((f) => placed.add(f.id));
       return [...row, ...effects.map((finding) => ({ finding, nested: row.length > 0 }))];
     });
   }

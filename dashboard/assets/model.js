@@ -53,7 +53,7 @@
         answer.findings = (answer.findings || []).map((told) => (typeof told === "string" ? had.get(told) : told));
         if (answer.findings.includes(undefined)) { this.cursor = ""; answer.findings = answer.findings.filter(Boolean); }
         Object.assign(this, { state: answer.state, verdict: answer.verdict, obstacles: answer.obstacles || {},
-          findings: answer.findings, judged: answer.judged || [], notJudged: answer.not_judged || {} });
+          findings: answer.findings, judged: answer.judged || [], notJudged: answer.not_judged || {}, answers: answer.answers || [] });
       }
       return { judged: judged || answer.events.length > 0 || answer.reset, data: answer.reset || Object.keys(answer.series).length > 0 };
     }

@@ -90,7 +90,7 @@
       o.fill(o.byId("findings"), [shown, rest, model.ended(), shown.map((f) => model.told(f))], () => [
         shown.map((finding, index) => o.findingCard(finding, { index, count: roots.length }, model, act)),
         rest ? o.h("p", {}, o.h("a", { href: o.findingLink(model.id, "") }, `${o.many(rest, "further finding")} on the Findings page`)) : null]);
-      o.fill(o.byId("judged"), [model.judged, model.notJudged, model.run.overhead], () => o.judgedCard(model));
+      o.fill(o.byId("judged"), [model.judged, model.notJudged, model.run.overhead, model.answers], () => o.judgedCard(model));
     }
 
     function redrawMarks() {

@@ -24,8 +24,8 @@
     found.push(edge(model.tables.curvature));
     found.push(worst(model));
     found.push(["Throughput", throughput(train), "samples a second"]);
-    const cost = model.run.overhead && model.run.overhead.share;
-    found.push(["Otoscope costs", cost > 0 ? o.percent(cost) : "–",
+    const cost = o.cost(model.run);
+    found.push(["Otoscope costs", cost > 0 ? o.percent(cost) : "not known yet",
       Number.isFinite(model.run.budget) ? `allowed ${o.percent(model.run.budget)}` : ""]);
     return found;
   }

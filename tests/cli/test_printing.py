@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from otoscope.cli.demo import show
 from otoscope.cli.demonstration import Outcome
+from otoscope.cli.diagnose import exit_code
 from otoscope.cli.printing import print_run
 from otoscope.cli.rule_list import grouped, print_rules
 from otoscope.diagnostics import catalogue
@@ -129,3 +130,28 @@ def test_rules_are_read_in_groups_at_80_columns_and_none_is_left_out():
 def test_a_rule_of_the_readers_own_has_a_group_of_its_own():
     own = replace(catalogue()[0], id="my_rule")
     assert [row.id for row in grouped([*catalogue(), own])["Your own"]] == ["my_rule"]
+
+
+def test_what_a_person_has_put_aside_neither_fails_a_pipeline_nor_is_printed_whole(capsys):
+    open_ = finding("plateau:run:1:9", "Stuck")
+    snoozed = {**open_, "snoozed_until_step": 900, "because": [{"text": "it stands still"}]}
+    for step, code, whole in ((400, 0, False), (900, 3, True)):
+        answer = {"run": "a", "step": step, "judged": ["plateau"]}
+        for told in (snoozed, {**snoozed, "acknowledged": True}):
+            aside = told.get("acknowledged", False)
+            run = {**answer, "findings": [{**open_, "id": "b", "state": "resolved"}, told]}
+            assert exit_code(run, "warning") == (0 if aside else code)
+            print_run(run)
+            assert ("it stands still" in capsys.readouterr().out) is (whole and not aside)
+
+
+def test_an_effect_whose_cause_is_over_says_what_left_it_behind(capsys):
+    stuck = finding("plateau:run:1:9", "Stuck: the loss stands still")
+    root = finding("lr_too_high:run:1:7", "The rate is too high", caused=(stuck["id"],))
+    over = {**root, "state": "resolved", "last_step": 410}
+
+    print_run({"run": "a", "state": "needs_action", "findings": [over, stuck]})
+
+    text = capsys.readouterr().out
+    assert "The rate is too high (over since step 410)" in text
+    assert text.index("Stuck") < text.index("The rate is too high  (resolved")

@@ -8,6 +8,7 @@ from otoscope.diagnostics.engine import Engine
 from otoscope.diagnostics.inhibition import CAUSES, HOLD
 from otoscope.diagnostics.rule import Case, Verdict, breach, fine, unknown
 from otoscope.diagnostics.thresholds import Thresholds, load
+from otoscope.diagnostics.verdict import shown
 from otoscope.store import Evidence, Recommendation
 
 TWO_OF_THREE = replace(load("lr_too_high"), k=2, n=3, clear=0.8)
@@ -203,3 +204,22 @@ def test_no_rule_is_its_own_cause_by_any_way_round() -> None:
     for rule, effects in CAUSES.items():
         for effect in set(effects) & set(order):
             assert order.index(effect) > order.index(rule), f"{effect} stands before {rule}"
+
+
+def test_what_an_ended_cause_left_behind_hangs_under_the_deepest_of_it_that_fires() -> None:
+    engine = Engine("run-1")
+    for rule in ("lr_too_high", "plateau", "vanishing_gradients", "dead_units"):
+        feed(engine, rule, [breach(2, case())] * 2)
+    root = engine.ordered()[0]
+    assert (root.rule, len(root.caused)) == ("lr_too_high", 3)
+    feed(engine, "lr_too_high", [fine(0.1)] * 3, at=20)
+    assert root.state == "resolved"
+    asking = shown(engine.findings, 50)
+    assert [item.rule for item in asking] == ["dead_units"]
+    assert {name.partition(":")[0] for name in asking[0].caused} == {
+        "plateau",
+        "vanishing_gradients",
+    }
+    assert engine.ordered()[0] is root, "a reader still learns the cause first"
+    feed(engine, "saturated_activations", [breach(2, case())] * 2, at=60)
+    assert [item.rule for item in shown(engine.findings, 80)] == ["dead_units"]

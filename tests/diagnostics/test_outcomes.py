@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from otoscope.diagnostics import null_rates, outcome_words
+from otoscope.diagnostics import Context, Verdict, Window, fine, null_rates, outcome_words
+from otoscope.diagnostics.rule import Rule
 from otoscope.store import Event, Recommendation
 
-from .scripted import frames, judged, rule
+from .scripted import NUMBERS, frames, judged, rule
 
 DONE = 400
 
@@ -146,3 +147,30 @@ def test_what_is_followed_survives_a_restart() -> None:
     again.judge()
     assert said(again.findings()) == said(whole.findings())
     assert again.state() == whole.state()
+
+
+def test_a_clip_value_that_was_changed_is_the_one_that_rules_see() -> None:
+    seen: list[float | None] = []
+
+    def look(window: Window, context: Context) -> Verdict:
+        seen.append(context.meta.gradient_clip_val)
+        return fine()
+
+    looks = Rule("plateau", "train", look, numbers=NUMBERS)
+    body = {"parameter": "gradient_clip_val", "from": 0.1, "to": 2.5}
+    odd = {"parameter": "gradient_clip_val", "to": "wide"}
+    events = [Event("action", 40, body=body, id="a"), Event("action", 70, body=odd, id="odd")]
+    judged([looks], frames(range(1, 101)), events, gradient_clip_val=0.1)
+    assert seen == [0.1] * 4 + [2.5] * 6
+
+
+def test_a_change_of_the_batch_that_was_told_is_not_found_again_in_the_steps() -> None:
+    advice = Recommendation("accumulate_grad_batches", current=1, proposed=4)
+    body = {"parameter": "accumulate_grad_batches", "from": 1, "to": 2}
+    told = Event("action", step=100, body=body, id="told")
+    log = frames(range(1, DONE + 1), after(0.5), samples=lambda step: 64 if step <= 100 else 128)
+    fold = judged([rule(advice=advice)], log, [told], batch_size=64)
+    assert fold.place.why_since == "accumulate_grad_batches was changed"
+    (finding,) = fold.findings()
+    assert finding.followed is not None
+    assert (finding.outcome, finding.followed["to"]) == ("helped", 2)

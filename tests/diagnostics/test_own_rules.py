@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from otoscope.diagnostics import Daemon, active_rules, catalogue, judge, load_rules, summary
+from otoscope.diagnostics.fold import Fold
 from otoscope.diagnostics.own_rules import VARIABLE
 from otoscope.diagnostics.rules import RULES
 from otoscope.store import Column, ConfigError, Event, Frame, MemoryHome, Schema, Store
@@ -70,6 +71,22 @@ def humming(volumes: list[float]) -> MemoryHome:
     ]
     home.append(RUN, frames, [Event("started", body={"world_size": 1})])
     return home
+
+
+RISING = LOUD.replace(
+    "def judge(window, context):",
+    """def remember(window, context):
+    found = window.samples("hum", "volume", count=1).finite
+    return {"most": max([context.memory.get("most", 0.0), *found.values.tolist()])}
+
+
+def judge(window, context):
+    context.thresholds["least"]
+    if context.memory["most"] > 8:
+        advice = Recommendation("volume", 1.0, 0.5)
+        return breach(2.0, Case("Was loud", "It hurt.", (Evidence("it was"),), advice, ""))
+""",
+)
 
 
 def with_rules(path: Path) -> tuple[Any, ...]:
@@ -246,3 +263,49 @@ def test_the_command_line_takes_own_rules_and_refuses_bad_ones_at_the_start(
         refused = otoscope(*command, environment={VARIABLE: str(rule)})
         assert refused.returncode == 1
         assert "low.py, line 1: a docstring must say" in refused.stderr
+
+
+def test_an_own_rule_remembers_what_no_window_holds_also_after_a_restart(tmp_path: Path) -> None:
+    rules = with_rules(written(tmp_path, RISING))
+    home = humming([9.0, *[1.0] * 249])
+    whole = judge(Store(home), RUN, rules=rules)
+    assert [finding["title"] for finding in whole["findings"]] == ["Was loud"]
+    assert whole["findings"][0]["last_step"] == 2500, "2,490 steps after it was loud"
+    log = [f for stream in home.streams(RUN) for f in home.frames(RUN, stream)]
+    told = (RUN, home.meta(RUN), home.schemas(RUN))
+    half, again = Fold(*told, rules=rules), Fold(*told, rules=rules)
+    half.push(f for f in log if f.step <= 1200)
+    half.judge()
+    again.restore(json.loads(dumps(half.state())), half.findings())
+    again.rebuild(f for f in log if f.step <= 1200)
+    again.push(f for f in log if f.step > 1200)
+    again.judge()
+    assert again.memory["loud"] == {"most": 9.0}
+    assert [finding.to_json() for finding in again.findings()] == whole["findings"]
+
+
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        ("[1]", "must return a dict"),
+        ("{'a': object}", "type is not JSON"),
+        ("{'a': 'x' * 30_000}", "at most 20,000 characters"),
+        ("{'a': 1 / 0}", "ZeroDivisionError"),
+    ],
+    ids=["no dict", "no JSON", "too much", "an error"],
+)
+def test_a_memory_that_cannot_be_kept_costs_its_own_rule_alone(
+    returned: str, words: str, tmp_path: Path
+) -> None:
+    text = f"{LOUD}\n\ndef remember(window, context):\n    return {returned}\n"
+    answer = judge(Store(humming([1.0] * 4)), RUN, rules=with_rules(written(tmp_path, text)))
+    assert "its memory failed in line" in answer["not_judged"]["loud"]
+    assert words in answer["not_judged"]["loud"]
+    assert "non_finite" in answer["judged"]
+
+
+def test_a_remember_of_another_shape_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = written(tmp_path, f"{LOUD}\n\ndef remember(window):\n    return {{}}\n")
+    line = path.read_text().splitlines().index("def remember(window):") + 1
+    with pytest.raises(ConfigError, match=rf"line {line}: remember must take \(window, context\)"):
+        load_rules([path])

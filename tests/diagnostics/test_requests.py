@@ -11,6 +11,8 @@ from otoscope.diagnostics.rule import Rule, fine
 from otoscope.store import Event, MemoryHome, Meta, Store
 from otoscope.store.schemas import dumps
 
+from . import lab
+from .lab import Lab
 from .scripted import NUMBERS, RUN, TRAIN, frames, judged, rule, said
 
 RULES = (rule(), rule("dead_units", 3.0))
@@ -162,3 +164,32 @@ def test_what_a_rule_remembers_survives_a_restart() -> None:
     again.judge()
     assert again.memory == whole.memory
     assert said(again.findings()) == said(whole.findings())
+
+
+# ---- reviews --------------------------------------------------------------------------------
+
+
+def test_a_replay_of_a_run_that_was_reviewed_while_it_trained_is_the_live_one_to_the_byte(
+    faulty: Lab, tmp_path: Path
+) -> None:
+    home = MemoryHome()
+    home.write_meta(lab.RUN, faulty.told())
+    for schema in faulty.schemas.values():
+        home.add_schema(lab.RUN, schema)
+    home.append(lab.RUN, [], [Event("started", body={"world_size": 1}, id="started")])
+    daemon = Daemon(home, heartbeat=tmp_path / "beat")
+    review = ["snoozed", "acknowledged", "normal", "snoozed", "closed", "snoozed"]
+    for first in range(0, faulty.steps, 30):
+        home.append(lab.RUN, [f for f in faulty.frames if first < f.step <= first + 30])
+        daemon.tick()
+        for finding in home.judgement(lab.RUN).findings[:1] if review else []:
+            body = {"finding": finding.id, "until_step": first + 90}
+            request(Store(home), lab.RUN, review.pop(0), body)
+    home.append(lab.RUN, [], faulty.events)
+    daemon.tick()
+    live = summary(Store(home), lab.RUN)
+    assert not review
+    (first, *_) = live["findings"]
+    assert (first["acknowledged"], first["closed"]) == (True, True)
+    assert first["snoozed_until_step"] > 90
+    assert dumps(live) == dumps(judge(Store(home), lab.RUN))

@@ -1,0 +1,143 @@
+"""Lineage: a run that names another as its parent tells what became of that one's findings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from otoscope.callbacks import attach
+from otoscope.diagnostics import Daemon, judge, outcome_words, summary
+from otoscope.store import Event, MemoryHome, Store
+from otoscope.store.replaying import replay
+from otoscope.store.schemas import dumps
+from torch import nn
+
+from .clock import Clock
+from .lab import digits, mlp
+from .scripted import TRAIN, frames, rule
+
+ENDED = {"attempt": 1, "how": "finished", "t": 2.0, "reason": "done"}
+RULES = (rule(), rule("dead_units", 5.0, severity="critical"))
+
+
+def train(folder: Path, lr: float, steps: int = 300) -> str:
+    """Train on digits with the real recorder; the run's parent is what the environment names."""
+    torch.manual_seed(0)
+    x, y = digits()
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr)
+    recorder = attach(model, optimizer, run="digits", spool=folder, budget=1.0, verdict=False)
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        rows = torch.randint(len(x), (64,), generator=draw)
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x[rows]), y[rows])
+        loss.backward()
+        optimizer.step()
+        recorder.step(loss, 64)
+    recorder.finish()
+    return recorder.run_id
+
+
+def test_the_run_that_takes_the_advice_marks_the_finding_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = train(tmp_path, 3.0)
+    home = MemoryHome()
+    replay(tmp_path / parent, home)
+    daemon = Daemon(home, heartbeat=tmp_path / "beat")
+    daemon.tick()
+    (root, *_) = home.judgement(parent).findings
+    assert (root.rule, root.outcome) == ("lr_too_high", None)
+    assert root.recommendation is not None
+    monkeypatch.setenv("OTOSCOPE_PARENT", parent)
+    child = train(tmp_path, float(root.recommendation.proposed))  # type: ignore[arg-type]
+    replay(tmp_path / child, home)
+    for _ in range(11):  # the parent rests, and is looked at in every tenth tick
+        daemon.tick()
+    found = next(item for item in home.judgement(parent).findings if item.id == root.id)
+    assert (found.state, found.outcome) == ("firing", "helped")
+    assert found.followed is not None
+    assert (found.followed["parameter"], found.followed["run"]) == ("lr", child)
+    assert f"in run {child}" in outcome_words(found.to_json())
+    assert dumps(summary(Store(home), parent)) == dumps(judge(Store(home), parent))
+    answers = summary(Store(home), child)["answers"]
+    assert {(item["run"], item["outcome"]) for item in answers} == {(parent, "helped")}
+    assert answers[0]["finding"] == root.id
+    assert judge(Store(home), child)["answers"] == answers
+
+
+def a_home(clock: Clock, child: float, *, lr: float = 0.03, steps: int = 400) -> MemoryHome:
+    """Return a home with a run that ends with a finding, and one that answers it."""
+    home = MemoryHome(clock)
+    for run, rate, loss, told in (
+        ("parent", 0.1, 2.0, {}),
+        ("child", lr, child, {"parent": "parent"}),
+    ):
+        home.write_meta(run, {"name": run, "started": 1.0, **told})
+        home.add_schema(run, TRAIN)
+        settings = {"optimizers": [{"name": "SGD", "lr": rate}]}
+        body = {"world_size": 1, "start_step": 0, "settings": settings}
+        log = frames(range(1, (300 if run == "parent" else steps) + 1), lambda s, loss=loss: loss)
+        home.append(run, log, [Event("started", body=body, id="started")])
+        home.write_meta(run, {"ended": ENDED})
+    return home
+
+
+@pytest.mark.parametrize(
+    ("loss", "lr", "steps", "outcome"),
+    [
+        (0.5, 0.03, 400, "helped"),
+        (2.0, 0.03, 400, "no effect"),
+        (9.0, 0.03, 400, "worse"),
+        (0.5, 0.1, 400, None),
+        (0.5, 0.3, 400, None),
+    ],
+    ids=["gone", "stands", "a critical one came", "nothing was changed", "the other way"],
+)
+def test_what_became_of_it_is_told_once_whichever_is_judged_first(
+    loss: float, lr: float, steps: int, outcome: str | None, tmp_path: Path, clock: Clock
+) -> None:
+    for order in (("parent", "child"), ("child", "parent")):
+        whole = a_home(clock, loss, lr=lr, steps=steps)
+        daemon = Daemon(whole, clock=clock, heartbeat=tmp_path / "beat", rules=RULES)
+        whole.acquire(order[1], "another", 1000)
+        daemon.tick()
+        clock.now += 2
+        for _ in range(12):
+            daemon.tick()
+        (finding,) = [item for item in whole.judgement("parent").findings if item.rule == "plateau"]
+        assert (finding.outcome, finding.followed is not None) == (outcome, outcome is not None)
+        told = [event for _, event in whole.events("parent") if event.kind == "outcome"]
+        assert len({event.id for event in told}) == len(told) <= 1
+
+
+def test_a_later_run_that_did_not_get_so_far_leaves_it_open(tmp_path: Path, clock: Clock) -> None:
+    home = a_home(clock, 0.5, steps=100)
+    daemon = Daemon(home, clock=clock, heartbeat=tmp_path / "beat", rules=RULES)
+    for _ in range(12):
+        daemon.tick()
+    finding = home.judgement("parent").findings[0]
+    assert (finding.outcome, (finding.followed or {})["run"]) == (None, "child")
+    assert "in run child: wait for what becomes of it" in summary(Store(home), "parent")["verdict"]
+
+
+def test_an_outcome_that_is_nonsense_changes_nothing(tmp_path: Path, clock: Clock) -> None:
+    home = a_home(clock, 0.5, lr=0.1)
+    name = "plateau:run:1:10"
+    for i, body in enumerate(
+        ({"finding": name}, {"finding": name, "outcome": "great", "run": "x"})
+    ):
+        home.add_event("parent", Event("outcome", 300, body=body, id=f"odd-{i}"))
+    Daemon(home, clock=clock, heartbeat=tmp_path / "beat", rules=RULES).tick()
+    assert [item.followed for item in home.judgement("parent").findings] == [None]
+
+
+def test_a_parent_that_is_not_here_is_no_error(tmp_path: Path, clock: Clock) -> None:
+    home = a_home(clock, 2.0)
+    home.delete("parent")
+    Daemon(home, clock=clock, heartbeat=tmp_path / "beat", rules=RULES).tick()
+    assert home.judgement("child").findings
+    assert "answers" not in judge(Store(home), "child", rules=RULES)
+    assert "answers" not in summary(Store(home), "child")
