@@ -10,7 +10,14 @@ True
 from ...store import NoiseEstimate, NoiseScale, NoiseScaleEstimator, noise_scale
 from .activations import KINDS, activation_kind, dead_units, saturated_share, unit_dimension
 from .attention import Attention, attention_entropy
-from .batches import BatchParts, batch_parts, input_statistics, label_counts, label_order
+from .batches import (
+    BatchParts,
+    batch_parts,
+    feature_statistics,
+    input_statistics,
+    label_counts,
+    label_order,
+)
 from .edge import edge_of_stability
 from .effective_rank import effective_rank, sampled_rows
 from .hessian import Hessian, hessian_eigenvalues
@@ -42,6 +49,7 @@ __all__ = [
     "dead_units",
     "edge_of_stability",
     "effective_rank",
+    "feature_statistics",
     "hessian_eigenvalues",
     "horizon",
     "initialization_report",

@@ -18,7 +18,7 @@ LABEL_NAMES = ("labels", "label", "targets", "target", "y")
 """What mappings and dataclasses commonly call them, the likelier first."""
 
 FEATURES = 64
-"""Features whose correlations are looked at."""
+"""Features whose correlations are looked at; tables of no more have a mean and a deviation of each."""
 MOST = 2**16
 """Numbers of an input that are looked at; beyond it every k-th row."""
 BINS = 4096
@@ -124,6 +124,24 @@ def input_statistics(inputs: Tensor) -> Tensor:
     high = torch.where(finite, rows, -math.inf).amax()
     numbers = [mean, std, low, high, 1 - count / rows.numel(), _correlation(whole)]
     return torch.stack([number.float() for number in numbers])
+
+
+def feature_statistics(inputs: Tensor) -> Tensor:
+    """Return float32[128]: the mean of each feature of a table [B, at most 64], then each deviation.
+
+    nan for inputs of another shape, for integers, where there are fewer than two rows, and for the
+    places behind the last feature. A feature with a number that is not finite has no finite mean.
+
+    >>> feature_statistics(torch.tensor([[1.0, 10.0], [3.0, 50.0]]))[[0, 1, 64, 65]].tolist()
+    [2.0, 30.0, 1.0, 20.0]
+    """
+    told = torch.full((2, FEATURES), math.nan, device=inputs.device)
+    table = inputs.ndim == 2 and inputs.is_floating_point() and len(inputs) > 1
+    if table and 0 < inputs.shape[1] <= FEATURES:
+        rows = inputs.detach()[:: max(1, -(-inputs.numel() // MOST))].float()
+        told[0, : rows.shape[1]] = rows.mean(0)
+        told[1, : rows.shape[1]] = rows.std(0, correction=0)
+    return told.flatten()
 
 
 def _correlation(rows: Tensor) -> Tensor:

@@ -8,16 +8,21 @@ import torch
 
 from ...store import Column
 from ..measures.batches import (
+    FEATURES,
     INPUT_QUANTITIES,
     BatchParts,
     batch_parts,
+    feature_statistics,
     input_statistics,
     label_counts,
     label_order,
 )
 from .probe import Probe, ProbeOffError, Training
 
-COLUMNS = (*INPUT_QUANTITIES, "is_integer", "label_entropy", "top_class_share", "label_classes")
+COLUMNS = (
+    *(*INPUT_QUANTITIES, "is_integer", "label_entropy", "top_class_share", "label_classes"),
+    *(f"feature_{what}_{place}" for what in ("mean", "std") for place in range(FEATURES)),
+)
 FIRST_SAMPLES = 4
 """In so many steps in a row from the first one; then rarely."""
 
@@ -29,6 +34,8 @@ class Inputs(Probe):
     such as token ids, are marked by `is_integer` and have no scale. `label_entropy` is that of a
     batch against what the labels seen so far let expect: 1 where they are shuffled, near 0 where
     classes come one after the other. `label_classes` counts the classes seen so far.
+    `feature_mean_<i>` and `feature_std_<i>`: of each feature of a table of at most 64, in the first
+    samples; NaN elsewhere.
     """
 
     def __init__(self, every: int | None = None) -> None:
@@ -59,7 +66,14 @@ class Inputs(Probe):
         with torch.no_grad():
             numbers = input_statistics(parts.inputs)
             is_integer = torch.full_like(numbers[:1], float(not parts.are_numbers))
-            return torch.cat([numbers, is_integer, self._labels(parts).to(numbers.device)])
+            labels = self._labels(parts).to(numbers.device)
+            features = self._features(parts).to(numbers.device)
+            return torch.cat([numbers, is_integer, labels, features])
+
+    def _features(self, parts: BatchParts) -> torch.Tensor:
+        if self._samples > FIRST_SAMPLES:  # what is unevenly scaled was so from the start
+            return torch.full((2 * FEATURES,), torch.nan)
+        return feature_statistics(parts.inputs)
 
     def _labels(self, parts: BatchParts) -> torch.Tensor:
         if parts.labels is None:

@@ -258,6 +258,10 @@ def test_inputs_are_those_of_the_batch(tmp_path: Path) -> None:
     counts = torch.bincount(torch.cat([y for _, y in data]))
     assert last(found, "top_class_share") == pytest.approx(float(counts.max() / counts.sum()))
     assert last(found, "label_classes") == 5
+    assert last(found, "feature_mean_3", 0) == pytest.approx(float(x[:, 3].mean()), rel=1e-4)
+    assert last(found, "feature_std_23", 0) == pytest.approx(float(x[:, 23].std(correction=0)))
+    assert math.isnan(last(found, "feature_std_24", 0))
+    assert math.isinf(last(found, "feature_mean_0", 1))
 
 
 def test_sorted_labels_show_as_low_entropy_and_shuffled_ones_do_not() -> None:
