@@ -23,7 +23,7 @@ def _drawn() -> tuple[Tensor, Tensor, torch.Generator]:
     generator = torch.Generator().manual_seed(0)
     x, y = _data.digits()
     rows = torch.randint(len(x), (3600,), generator=generator)
-    corners = torch.randint(SIDE - 8 + 1, (len(rows), 2), generator=generator)
+    corners = 1 + torch.randint(3, (len(rows), 2), generator=generator)
     pictures = torch.zeros(len(rows), SIDE, SIDE)
     for picture, (top, left), digit in zip(pictures, corners.tolist(), x[rows], strict=True):
         picture[top : top + 8, left : left + 8] = digit.view(8, 8)
@@ -72,23 +72,23 @@ def pairs() -> Batch:
     """Return two digits each; the classes are: the first is less, as much, more."""
     x, y = _data.digits()
     generator = torch.Generator().manual_seed(0)
-    first, second = torch.randint(len(x), (2, 4000), generator=generator)
+    first, second = torch.randint(len(x), (2, 6000), generator=generator)
     return torch.stack((x[first], x[second]), 1), (y[first] - y[second]).sign() + 1
 
 
 def hastie() -> Batch:
-    x, y = made.make_hastie_10_2(4000, random_state=0)
+    x, y = made.make_hastie_10_2(8000, random_state=0)
     return _data.standard(x, (y > 0).astype(int))
 
 
 def quantiles() -> Batch:
-    x, y = made.make_gaussian_quantiles(n_samples=3600, n_features=6, n_classes=4, random_state=0)
+    x, y = made.make_gaussian_quantiles(n_samples=6000, n_features=6, n_classes=4, random_state=0)
     return _data.standard(x, y)
 
 
 def clusters() -> Batch:
     x, y = made.make_classification(
-        3600, 24, n_informative=12, n_redundant=4, n_classes=5, class_sep=1.8, flip_y=0.0,
+        8000, 24, n_informative=12, n_redundant=4, n_classes=5, class_sep=1.8, flip_y=0.0,
         random_state=0,
     )  # fmt: skip
     return _data.standard(x, y)
