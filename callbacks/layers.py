@@ -88,13 +88,17 @@ def kind_of(module: nn.Module, name: str) -> str:
 def described_parameters(
     model: nn.Module, optimizers: Iterable[torch.optim.Optimizer] = ()
 ) -> list[dict[str, Json]]:
-    """Return one row a parameter for `Meta.parameters`; `optimized` where an optimizer holds it."""
+    """Return one row a parameter for `Meta.parameters`; `optimized` where an optimizer holds it.
+
+    `module` is the class of the layer: a batch norm is another one in eval mode, a layer norm is not.
+    """
     held = {id(parameter) for parameter in trained_parameters(optimizers)}
     return [
         {
             "name": name if path == ROOT else f"{path}.{name}",
             "layer": path,
             "kind": kind_of(module, name),
+            "module": type(module).__name__,
             # a lazy module has no shape before its first batch
             "ndim": 0 if is_lazy(parameter) else parameter.ndim,
             "numel": 0 if is_lazy(parameter) else parameter.numel(),

@@ -169,7 +169,7 @@ class Fold:
         return self.engine.ordered()
 
     def coverage(self) -> tuple[list[str], dict[str, str]]:
-        """Return the rules that are judged now, and of the others why they are not."""
+        """Return the rules that are judged now, and why others, or parts of some, are not."""
         judged: list[str] = []
         missing: dict[str, str] = {}
         off = switched_off(self.settings.profile)
@@ -182,6 +182,8 @@ class Fold:
                 missing[rule.id] = f"switched off by {rule.id}.severity"
             elif entry.known is not None and entry.known >= self.place.step - span:
                 judged.append(rule.id)
+                if entry.partly:
+                    missing[rule.id] = f"in part: {entry.partly}"
             else:
                 missing[rule.id] = entry.why or "no recent sample"
         if set(judged) <= OF_THE_RECORDING:  # that alone says nothing of a training
@@ -317,9 +319,11 @@ class Fold:
             return
         sample = window.last_step(rule.family)
         waits = sample <= entry.sample and window.step - sample <= numbers.span
-        if waits:
+        begins = self.place.start + numbers.warm_up
+        never = sample < 0 and rule.numbers is None  # then the catalogue's own can say why
+        if waits and not (never and entry.lacks_a_reason(begins, window.step)):
             return  # nothing new since the last evaluation, and that one is still young
-        if window.step > self.place.start + numbers.warm_up:
+        if window.step > begins:
             entry.sample = sample  # else the first look behind the warm-up still finds it new
         verdict = self._verdict(rule, window, numbers)
         self.engine.advance(rule.id, verdict, numbers, self.place.attempt, window.step)

@@ -72,6 +72,10 @@ class Obstacles:
         if event.kind == "probe_off":
             self.off[str(event.body.get("probe"))] = str(event.body.get("why") or "it failed")
 
+    def why_off(self, probe: str) -> str | None:
+        """Return why a probe was switched off, by a part of its name; None where it was not."""
+        return next((why for name, why in self.off.items() if probe in name.lower()), None)
+
     def learn(self, history: History, before: int, step: int) -> None:
         """Take in what came with `before` < step <= the point."""
         for name, (family, column) in READ.items():
@@ -93,7 +97,7 @@ class Obstacles:
         return {key: item or self._unknown(key) for key, item in found.items()}
 
     def _unknown(self, key: str) -> dict[str, Json]:
-        why = next((why for probe, why in self.off.items() if TOLD_OFF[key] in probe.lower()), None)
+        why = self.why_off(TOLD_OFF[key])
         if why is not None:
             return not_measured(f"not measured, the {TOLD_OFF[key]} probe is off: {why}")
         tries = self.tries.get(FAMILIES[key], 0)

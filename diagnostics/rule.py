@@ -43,6 +43,7 @@ class Verdict:
 
     `strength` is the effect over its threshold: 1 is at the threshold, below `clear` of
     rules.toml it counts towards clearing. `certain`: one sample tells all, no other is waited for.
+    `why`: why it could not judge; of a rule of several parts also which of them it could not.
     """
 
     kind: Literal["unknown", "fine", "breach"]
@@ -57,9 +58,9 @@ def unknown(why: str) -> Verdict:
     return Verdict("unknown", why)
 
 
-def fine(strength: float = 0.0) -> Verdict:
-    """Return the verdict of a rule that found nothing."""
-    return Verdict("fine", strength=min(strength, 0.999))
+def fine(strength: float = 0.0, partly: str = "") -> Verdict:
+    """Return the verdict of a rule that found nothing; `partly`: what of it was not judged, and why."""
+    return Verdict("fine", partly, strength=min(strength, 0.999))
 
 
 def breach(strength: float, case: Case, *, certain: bool = False) -> Verdict:

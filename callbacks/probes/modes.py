@@ -55,7 +55,8 @@ class Modes(Running):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.family, self.weight, self.guess = "modes", 1.0, 0.7
+        # 2: what it looks for costs a whole run, and 0.7 steps are within reach of one of 400
+        self.family, self.weight, self.guess = "modes", 2.0, 0.7
 
     def is_on(self, training: Training) -> bool:
         return super().is_on(training) and any(

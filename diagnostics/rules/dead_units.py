@@ -49,6 +49,8 @@ def judge(window: Window, context: Context) -> Verdict:
     numbers = context.thresholds
     found = _shares(window, numbers.window, numbers.span)
     if found is None:
+        if window.last_step("activations") < 0:
+            return unknown("the layers' outputs were not looked at yet")
         if not window.layers("activations", "dead").layers:
             return unknown("no layer has units that can die, as those of ReLU can")
         return unknown("no layer has been seen on enough samples yet")
@@ -124,9 +126,9 @@ def _case(
         text = f"a step of {percent(size)} of the weights at step {step:,} came before"
         limit = context.thresholds["update_spike"]
         because.append(Evidence(text, "gradients", "update_ratio", step, size, limit))
-    more = f" and {count(len(layers) - 1, 'more layer')}" if len(layers) > 1 else ""
+    several = f" in {count(len(layers), 'layer')}" if len(layers) > 1 else ""
     return Case(
-        title=f"Dead units: {dead} of {units} in `{layers[0]}` never fire{more}",
+        title=f"Dead units{several}: {dead} of {units} in `{layers[0]}` never fire",
         why="No output, no gradient: that capacity is gone, and training on does not bring it back. "
         f"{percent(1 - lost)} of the units that were looked at are left.",
         because=tuple(because),

@@ -67,6 +67,8 @@ def judge(window: Window, context: Context) -> Verdict:
     """Breach where most of a layer is saturated and it costs the layers before their gradient."""
     numbers = context.thresholds
     found = _saturated(window, numbers.span)
+    if found is None and window.last_step("activations") < 0:
+        return unknown("the layers' outputs were not looked at yet")
     if found is None:
         return unknown("no activation that saturates was seen")
     if len(found.steps) < numbers.min_samples:
@@ -185,7 +187,7 @@ def _case(
         rate = current_rate(window, context)
         advice.also = [] if math.isfinite(rate) else advice.also
     return Case(
-        title=f"Saturated: {listing(sites, 2)} passes on next to no gradient",
+        title=f"Saturated: {listing(sites, 2)} pass{'es' * (len(sites) == 1)} on next to no gradient",
         why="In the tails the output no longer depends on the input: the layers before hear nothing "
         "of the loss.",
         because=tuple(because),

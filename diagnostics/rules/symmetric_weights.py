@@ -1,9 +1,12 @@
-"""All units of a layer have the same weights: they learn the same, and stay one unit for ever.
+"""All units of a layer do the same: a layer of any width has the capacity of one unit.
 
 What: more than 95 % of a hidden layer's rows point where another one points (cosine over 0.999),
-near step 20 and later; or all of them are equal at the first step in a layer before the last one, and
-not zero. The last layer, whose rows are told apart by their classes, does not count.
-Why: equal units get equal gradients: a layer of any width has the capacity of one unit.
+near step 20 and later. Or the outputs of a hidden layer spread over less than 5 % of the directions
+that they have (effective rank), in two samples of it, while the loss has not moved from its start after
+200 steps of a size that should have moved it, and nothing else explains that. The last layer, whose
+rows are told apart by their classes, does not count.
+Why: equal units get equal gradients and stay equal; where all outputs lie along one line, what comes
+behind can tell no more of a sample than where on it the sample lies.
 Source: constant initialization, Goodfellow et al. 2016, section 8.4; measured: loss 1.83 and accuracy
 0.25 where random weights reach 0.97.
 """
@@ -13,14 +16,30 @@ from __future__ import annotations
 import numpy as np
 
 from ...store import Evidence, Recommendation
-from ..facts import learned
+from ..facts import BLOCK, learned
 from ..initialization import as_code, he_normal
+from ..medians import median_of
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import KEPT_STEPS, Window
 from ..words import listing, percent
 
 FAMILY = "train"
 FROM_START = True
+OTHERS = (
+    "input_problem",
+    "bad_initialization",
+    "lr_too_high",
+    "lr_too_low",
+    "dead_units",
+    "saturated_activations",
+    "vanishing_gradients",
+    "frozen_layer",
+    "wrong_head",
+    "clipping_too_tight",
+    "nonlinear_step",
+    "exploding_gradients",
+)
+"""Whatever else explains a loss that does not move."""
 
 
 def judge(window: Window, context: Context) -> Verdict:
@@ -40,10 +59,71 @@ def judge(window: Window, context: Context) -> Verdict:
     if learned(window, context.facts, numbers["learned"]):
         return fine()
     if strength <= 1:
-        return fine(strength)
+        other = _collapsed(window, context)
+        return other if other.kind == "breach" else fine(max(strength, other.strength), other.why)
     layers = [alike.layers[i] for i in np.flatnonzero(shares > numbers.fire)]
     step = int(alike.steps[known[-1]])
     return breach(strength, _case(context, layers, worst, step))
+
+
+def _collapsed(window: Window, context: Context) -> Verdict:
+    """Breach where the outputs of a hidden layer lie along a line, and the loss does not move."""
+    numbers, facts = context.thresholds, context.facts
+    losses = window.samples("train", "loss", count=BLOCK).finite.values
+    late = window.step - context.start > numbers["settle"] and len(losses) >= BLOCK
+    lowest = numbers["flat"] * facts.loss_start
+    if not late or not lowest < median_of(losses) < facts.loss_start / numbers["flat"]:
+        return fine()
+    if not facts.update_peak > numbers["moved"] or context.standing(*OTHERS):
+        return fine()
+    ranks = window.layers("activations", "effective_rank", span=numbers.span)
+    shares: dict[str, float] = {}
+    for layer, column in list(zip(ranks.layers, ranks.values.T, strict=True))[:-1]:
+        seen = column[np.isfinite(column)][-2:]
+        if len(seen) == 2:
+            shares[layer] = float(seen.max())
+    if not shares:
+        return fine(partly="over how many directions the layers' outputs spread was not measured")
+    low = {layer: share for layer, share in shares.items() if share < numbers["rank"]}
+    if not low:
+        return fine(numbers["rank"] / min(shares.values()))
+    return breach(numbers["rank"] / min(low.values()), _flat_case(context, low, window.step))
+
+
+def _flat_case(context: Context, low: dict[str, float], step: int) -> Case:
+    layers = sorted(low, key=lambda layer: low[layer])
+    worst = layers[0]
+    drawn = he_normal(context)
+    return Case(
+        title=f"The outputs of {listing(layers, 2)} are all alike, whatever the sample",
+        why="Where all outputs lie along one line, what comes behind can tell no more of a sample than "
+        "where on it the sample lies: the loss does not move.",
+        because=(
+            Evidence(
+                f"the outputs of `{worst}` spread over {percent(low[worst])} of their directions",
+                "activations",
+                f"effective_rank/{worst}",
+                step,
+                low[worst],
+                context.thresholds["rank"],
+            ),
+            Evidence("the loss stands where it began", "train", "loss", step),
+        ),
+        recommendation=Recommendation(
+            parameter="weight_init",
+            current={layer: {"kind": "as drawn"} for layer in drawn},
+            proposed=drawn,
+            basis="rule of thumb",
+            formula="standard deviation sqrt(2 / fan-in), of both signs: directions are kept apart",
+            snippet=as_code(drawn, context),
+            effect="the layers pass on what tells one sample from another",
+            verify="effective rank over a tenth near step 50, and the loss falls",
+            risk="starts again from the first step; a normalization layer is sounder in a deep net",
+        ),
+        may_be_normal="Targets that cannot be foretold from the inputs at all.",
+        layers=tuple(layers),
+        onset=context.start + 1,
+    )
 
 
 def _case(context: Context, layers: list[str], share: float, step: int) -> Case:

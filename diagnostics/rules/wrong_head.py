@@ -19,24 +19,44 @@ import math
 import numpy as np
 
 from ...store import Evidence, Recommendation
+from ..eval_mode import another_in_eval_mode
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import own_loop
 from ..windows import Window
 from ..words import number, percent
 
 FAMILY = "train"
+TOO_FEW = "whether a softmax is taken twice: too few outputs were compared with their labels"
 
 
 def judge(window: Window, context: Context) -> Verdict:
     """Breach where outputs are probabilities twice, modes differ, or a class is never predicted."""
-    verdicts = [_twice(window, context), _modes(window, context), _one_class(window, context)]
+    of_classes = _no_classes(window, context) is None
+    parts = [
+        _twice(window, context) if of_classes else None,
+        another_in_eval_mode(window, context),
+        _one_class(window, context) if of_classes else None,
+    ]
+    verdicts = [verdict for verdict in parts if verdict is not None]
     for verdict in verdicts:
         if verdict.kind == "breach":
             return verdict
     judged = [verdict for verdict in verdicts if verdict.kind == "fine"]
+    missing = "; ".join(verdict.why for verdict in verdicts if verdict.kind == "unknown")
     if not judged:
-        return unknown(next(verdict.why for verdict in verdicts if verdict.kind == "unknown"))
-    return fine(max(verdict.strength for verdict in judged))
+        return unknown(missing or str(_no_classes(window, context)))
+    return fine(max(verdict.strength for verdict in judged), missing)
+
+
+def _no_classes(window: Window, context: Context) -> str | None:
+    """Return why outputs and classes do not go together in this run; None where they may."""
+    off = context.obstacles.why_off("head")
+    if off is not None:
+        return f"the outputs are not compared with their labels: {off}"
+    taken = window.samples("head", "as_logits", span=context.thresholds.span)
+    if len(taken) >= context.thresholds.min_samples and not len(taken.finite):
+        return "the outputs stand beside no labels of classes, as in a regression"
+    return None
 
 
 def _twice(window: Window, context: Context) -> Verdict:
@@ -46,42 +66,20 @@ def _twice(window: Window, context: Context) -> Verdict:
     other = window.samples("head", "as_probabilities", count=numbers.window, span=numbers.span)
     known = np.isfinite(rows.values) & np.isfinite(ratio.values)
     if len(other) != len(rows):
-        return unknown("too few outputs were compared with their labels")
+        return unknown(TOO_FEW)
     off, off_right = np.abs(ratio.values - 1), np.abs(other.values - 1)
     # before anything is learned both losses are that of guessing
     known &= ~((off < numbers["apart"]) & (off_right < numbers["apart"]))
     if _is_binary(window, context):  # a single logit may lie between 0 and 1 until it has learned
         known &= rows.steps > context.start + numbers["settle"] / 4
     if known.sum() < numbers.min_samples:
-        return unknown("too few outputs were compared with their labels")
+        return unknown(TOO_FEW)
     like = (rows.values > numbers["rows"]) & (off < numbers["same"]) & (off_right > 3 * off)
     like = like[known]
     share = float(like.mean())
     if share < 1:
         return fine(0.9 * share)
     return breach(2.0, _softmax(window, context, int(rows.steps[known][-1])), certain=True)
-
-
-def _modes(window: Window, context: Context) -> Verdict:
-    numbers, scale = context.thresholds, context.facts.loss_scale
-    trained = window.samples("modes", "train_loss", span=numbers.span)
-    evaluated = window.samples("modes", "eval_loss", span=numbers.span)
-    known = np.isfinite(trained.values) & np.isfinite(evaluated.values)
-    known &= trained.steps > context.start + numbers["settle"] / 4
-    if not known.any():
-        return unknown("the loss in eval mode was not compared")
-    one, other = (s.values[known][-numbers.min_samples :] for s in (trained, evaluated))
-    margin = np.maximum(np.abs(one) * numbers["differ"], numbers["of_start"] * scale)
-    margin = np.maximum(margin, 1e-12)
-    # of a loss that is no less than zero as a factor; one that may lie under it has none
-    over = np.where(one >= 0, other / (one + margin), (other - one) / margin)
-    strength = float(over.min())
-    if strength <= 1:
-        return fine(strength)
-    if len(one) < numbers.min_samples and strength < numbers["alone"]:
-        return unknown("the loss in eval mode was compared once, and once is not enough")
-    step = int(trained.steps[known][-1])
-    return breach(strength, _normed(context, float(one[-1]), float(other[-1]), step))
 
 
 def _one_class(window: Window, context: Context) -> Verdict:
@@ -95,8 +93,10 @@ def _one_class(window: Window, context: Context) -> Verdict:
     late = read["rows"].steps > context.start + numbers["settle"]
     table = np.stack([samples.values for samples in read.values()])[:, late]
     table = table[:, np.isfinite(table).all(axis=0)][:, -int(numbers["looks"]) :]
+    if _is_binary(window, context) and window.last_step("head") >= 0:
+        return unknown("classes: they are counted of nets that have one output for each")
     if table.shape[1] < numbers["looks"] or table[3].min() < numbers["seen"]:
-        return unknown("too few labels were compared with what was predicted")
+        return unknown("classes: too few labels were compared with what was predicted")
     guessed, labels, never, _ = table
     if labels.min() <= 0 or never.min() < 1:
         return fine()
@@ -170,50 +170,14 @@ def _how_many(window: Window, context: Context) -> int:
 
 def _is_binary(window: Window, context: Context) -> bool:
     """Tell whether the net gives one number a sample, of which a sigmoid would make a probability."""
-    return _how_many(window, context) < 2
+    if _how_many(window, context) >= 2:
+        return False
+    return not len(window.samples("head", "label_entropy").finite)  # else of more than are recorded
 
 
 def _classes(window: Window) -> int:
     table = window.history.tables.get("head")
     return 0 if table is None else sum("class_share" in c.name for c in table.schema.columns)
-
-
-def _normed(context: Context, trained: float, evaluated: float, step: int) -> Case:
-    layers = [str(e["layer"]) for e in context.meta.parameters if e.get("kind") == "norm"]
-    layers = list(dict.fromkeys(layers))
-    return Case(
-        title="The net is another one in eval mode: the running moments of BatchNorm are far off",
-        why="Validation, and whoever uses the net, do not see what was trained.",
-        because=(
-            Evidence(
-                f"loss {number(evaluated)} in eval mode and {number(trained)} in training mode, of "
-                "the same batch at the same weights",
-                "modes",
-                "eval_loss",
-                step,
-                evaluated,
-                trained * (1 + context.thresholds["differ"]),
-            ),
-        ),
-        recommendation=Recommendation(
-            parameter="norm",
-            current=dict.fromkeys(layers, "BatchNorm"),
-            proposed=dict.fromkeys(layers, "GroupNorm"),
-            basis="rule of thumb",
-            formula="GroupNorm takes each sample's own moments, in both modes alike",
-            snippet="\n".join(
-                f'model.set_submodule("{layer}", torch.nn.GroupNorm(8, '
-                f'model.get_submodule("{layer}").num_features))'
-                for layer in layers[:8]
-            ),
-            effect="the same net in training and in validation",
-            verify="both losses within a tenth of each other in the next samples",
-            risk="needs channels that 8 divides; without the batch's noise it may need more weight "
-            "decay",
-        ),
-        may_be_normal="Just after a jump of the learning rate, until the running moments follow.",
-        layers=tuple(layers),
-    )
 
 
 def _unnamed(window: Window, context: Context, share: float, never: float, step: int) -> Case:

@@ -20,17 +20,10 @@ from otoscope.store.redis_home import RedisHome
 from otoscope.store.schemas import dumps
 
 from ..conftest import RedisProcess
+from .clock import Clock
 from .lab import RUN, Lab
 
 LOSS = Schema("train", (Column.of("loss"), Column.of("non_finite", ranks="sum")))
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1e9
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def begin(home: MemoryHome | RedisHome, lab: Lab) -> None:

@@ -13,7 +13,7 @@ from otoscope.diagnostics.silence import Silence
 from otoscope.store import Column, Event, Frame, MemoryHome, Meta, Schema, Store
 from otoscope.store.schemas import Json, dumps
 
-from .test_daemon import Clock
+from .clock import Clock
 
 RUN = "ranks-01"
 TRAIN = Schema(
@@ -61,21 +61,6 @@ def place_of(home: MemoryHome) -> int:
 
 def events_of(home: MemoryHome, kind: str) -> list[Event]:
     return [event for _, event in home.events(RUN) if event.kind == kind]
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def home(clock: Clock) -> MemoryHome:
-    return MemoryHome(clock)
-
-
-@pytest.fixture
-def daemon(home: MemoryHome, clock: Clock, tmp_path: Path) -> Daemon:
-    return Daemon(home, clock=clock, heartbeat=tmp_path / "beat")
 
 
 def test_a_point_waits_for_the_slowest_rank(home: MemoryHome, daemon: Daemon) -> None:

@@ -273,4 +273,4 @@ def test_a_loss_that_is_another_in_eval_mode_names_the_norm(evaluated: float, fi
 def test_without_labels_the_head_is_not_judged() -> None:
     made = Made("wrong_head", head(probability_rows=math.nan, as_logits=math.nan))
     assert made.finding is None
-    assert "too few outputs" in made.why
+    assert "no labels of classes" in made.why

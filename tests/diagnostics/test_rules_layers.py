@@ -151,6 +151,33 @@ def test_rows_are_not_judged_before_they_were_compared() -> None:
     assert learns.finding is None or learns.finding.state == "resolved"
 
 
+def flat_outputs(rank: float, **how: Any) -> Made:
+    steps = range(50, 600, 50)
+    told: dict[str, Any] = {
+        "symmetry": {"alike_rows/a": {20: 0.0, 500: 0.0}, "alike_rows/b": {20: 0.0, 500: 0.0}},
+        "activations": {
+            "effective_rank/a": dict.fromkeys(steps, rank),
+            "effective_rank/b": dict.fromkeys(steps, 0.01),
+        },
+        "gradients": {
+            "update_sq/a": dict.fromkeys(steps, 1e-4), "weight_sq/a": dict.fromkeys(steps, 1.0),
+        },
+    }  # fmt: skip
+    return Made("symmetric_weights", told, **{"steps": 500, "parameters": HELD, **how})
+
+
+def test_outputs_along_one_line_are_named_where_the_loss_does_not_move() -> None:
+    made = flat_outputs(0.02)
+    assert made.sure.layers == ["a"]
+    assert "all alike" in made.sure.title
+    assert flat_outputs(0.3).finding is None
+    assert flat_outputs(0.02, steps=190).finding is None
+    assert flat_outputs(0.02, loss=lambda step: 2.0 - 0.001 * step).finding is None
+    unknown = flat_outputs(math.nan)
+    assert unknown.finding is None
+    assert "how many directions" in unknown.why
+
+
 # ---- frozen_layer --------------------------------------------------------------------------------
 
 

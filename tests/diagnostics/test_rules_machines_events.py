@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,8 @@ from otoscope.diagnostics import Daemon, judge, summary
 from otoscope.store import Event, MemoryHome, Store
 from otoscope.store.schemas import dumps
 
+from .clock import Clock
 from .machines import RUN, TRAIN_SCHEMA, USUAL, family_of, finding, frames_of, run_of
-from .test_daemon import Clock
 
 # ---- memory --------------------------------------------------------------------------------------
 
@@ -221,21 +220,6 @@ def begin(home: MemoryHome, clock: Clock, ranks: int, steps: int, **meta: Any) -
         RUN, [], [Event("started", body={"world_size": ranks, "start_step": 0}, id="begun")]
     )
     home.append(RUN, frames_of(range(1, steps + 1), lambda r, s: {}, ranks))
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def home(clock: Clock) -> MemoryHome:
-    return MemoryHome(clock)
-
-
-@pytest.fixture
-def daemon(home: MemoryHome, clock: Clock, tmp_path: Path) -> Daemon:
-    return Daemon(home, clock=clock, heartbeat=tmp_path / "beat")
 
 
 def wait(daemon: Daemon, clock: Clock, seconds: float) -> None:
