@@ -108,6 +108,7 @@ def test_answers_are_kept_and_failures_asked_anew_only_when_told_so(
 ) -> None:
     monkeypatch.setattr(running, "OUT", tmp_path)
     monkeypatch.setattr(living, "worker", lambda peer: Fake())
+    monkeypatch.setattr(running, "task", lambda peer, run: {"seed": run.seed})
     monkeypatch.setattr(Fake, "asked", 0)
     runs = {Run(small(), seed): "hash" for seed in range(3)}
 
@@ -156,7 +157,7 @@ def test_what_was_told_of_other_runs_does_not_stay_beside_what_is_told_now() -> 
 
 class Raising(_watchers.Watcher):
     def stepped(self, step: int, loss: float, batch: Any, scored: Any) -> None:
-        assert (scored is not None) == (self.scores and step % 10 == 0)
+        assert scored == ({"val_loss": step / 10} if step % 10 == 0 else None)
         if step == 20:
             self.say("a word", "what it says", "warning", step)
         if step == 30:
@@ -166,9 +167,10 @@ class Raising(_watchers.Watcher):
 def test_looking_on_changes_no_loss_and_one_that_raises_is_heard_up_to_there() -> None:
     body = dict(small().body)
     plain = train(body, 0)["losses"]
+    task = {"body": body, "seed": 0, "val_losses": [1.0, 2.0, 3.0, 4.0]}
 
-    quiet = _watchers.watched(_watchers.Watcher, body, 0)
-    raising = _watchers.watched(Raising, body, 0)
+    quiet = _watchers.watched(_watchers.Watcher, task)
+    raising = _watchers.watched(Raising, task)
 
     assert quiet["losses"] == plain
     assert raising["error"] == "AttributeError: of its own"
@@ -194,6 +196,10 @@ def test_a_step_is_timed_apart_from_what_comes_before_and_after(
         def ended(self) -> None:
             now[0] += 3.0
 
+    class Failing(_watchers.Watcher):
+        def ended(self) -> None:
+            raise AttributeError("of its own")
+
     clock = SimpleNamespace(perf_counter=lambda: now[0], process_time=lambda: now[0] / 2)
     monkeypatch.setattr(_costs, "time", clock)
     body = dict(small().body)
@@ -202,7 +208,7 @@ def test_a_step_is_timed_apart_from_what_comes_before_and_after(
 
     assert told == {"wall": 0.5, "cpu": 0.25, "ends": 5.0}
     assert _costs.timed(Slow, {"body": body, "seed": 0, "steps": 4})["wall"] == 0.5
-    failed = _costs.timed(Raising, {"body": body, "seed": 0, "steps": 40})
+    failed = _costs.timed(Failing, {"body": body, "seed": 0, "steps": 40})
     assert failed == {"error": "AttributeError: of its own"}
 
 

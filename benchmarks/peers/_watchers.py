@@ -1,8 +1,8 @@
 """Runs in the peers' own environment: packages that look on while a run of the bench trains.
 
 Usage: -m benchmarks.peers._watchers PEER SITE, where SITE are the site-packages that this repository
-runs in, appended after the peers' own. A line of its input is a task, {"body", "seed"}; each is
-answered by a line, {"alerts", "losses": every tenth, "seconds": CPU of the whole training}, or with
+runs in, appended after the peers' own. A line of its input is a task, {"body", "seed",
+"val_losses": those of every tenth step, known from the run's trace}; each is answered by a line, {"alerts", "losses": every tenth, "seconds": CPU of the whole training}, or with
 "error" in place of the seconds.
 """
 
@@ -25,9 +25,6 @@ EVERY = 10
 class Watcher:
     """Looks on at nothing."""
 
-    scores = False
-    """Whether it takes validation losses; else none are made for it."""
-
     def __init__(self, loop: Any) -> None:
         self.loop = loop
         self.alerts: list[dict[str, Any]] = []
@@ -44,8 +41,6 @@ class Watcher:
 
 class Traintools(Watcher):
     """Tracker, batch inspector and gradient monitor, as its quick start combines them."""
-
-    scores = True
 
     def __init__(self, loop: Any) -> None:
         super().__init__(loop)
@@ -115,11 +110,11 @@ class Torchmortem(Watcher):
 WATCHERS: dict[str, type[Watcher]] = {"traintools": Traintools, "torchmortem": Torchmortem}
 
 
-def watched(watch: type[Watcher], body: dict[str, Any], seed: int) -> dict[str, Any]:
+def watched(watch: type[Watcher], task: dict[str, Any]) -> dict[str, Any]:
     """Train one run of the bench with a watcher; one that fails is heard up to there."""
+    body, seed, validated = task["body"], task["seed"], task["val_losses"]
     importlib.import_module("numpy").random.seed(seed)  # traintools draws from it
     loop = importlib.import_module("benchmarks.faults.training").Loop(body, seed)
-    loop.scored()
     begun = time.process_time()
     losses: list[float] = []
     alerts: list[dict[str, Any]] = []
@@ -129,8 +124,8 @@ def watched(watch: type[Watcher], body: dict[str, Any], seed: int) -> dict[str, 
         for step in range(1, loop.last + 1):
             loss, batch = loop.step(step)
             losses.append(loss)
-            scores = watch.scores and step % EVERY == 0
-            watcher.stepped(step, loss, batch, loop.scored() if scores else None)
+            scored = None if step % EVERY else {"val_loss": validated[step // EVERY - 1]}
+            watcher.stepped(step, loss, batch, scored)
             loop.stepped()
         watcher.ended()
     except Exception as error:  # raised into the user's training: a result here
@@ -150,7 +145,7 @@ def prepared(packages: str) -> None:
 def main() -> int:
     prepared(sys.argv[2])
     watch = WATCHERS[sys.argv[1]]
-    return answered(lambda task: watched(watch, task["body"], task["seed"]))
+    return answered(lambda task: watched(watch, task))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from .living import KINDS, READERS, STREAMS, VERSIONS
 from .sagemaker import sagemaker
 from .scoring import figures, per_net, row_of
 from .spikes import megatron, olmo, zclip
-from .trace import Trace, load
+from .trace import VALIDATE_EVERY, Trace, load
 from .tracing import OUT, path_of, traced
 
 RULES: dict[str, Callable[[Trace], list[Alert]]] = {
@@ -157,10 +157,12 @@ def _kept(path: Path) -> dict[str, Any] | None:
 
 def task(peer: str, run: Run) -> dict[str, Any]:
     """Return what a package is asked about a run: the run itself, or its log."""
+    trace = load(run.trace)
     if peer not in READERS:
-        return {"body": dict(run.case.body), "seed": run.seed}
+        known = trace.get("val_loss")[VALIDATE_EVERY - 1 :: VALIDATE_EVERY].tolist()
+        return {"body": dict(run.case.body), "seed": run.seed, "val_losses": known}
     path = OUT / "logs" / f"{run.trace.stem}.csv"
-    living.write_log(load(run.trace), path)
+    living.write_log(trace, path)
     return {"csv": str(path)}
 
 
