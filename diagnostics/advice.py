@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from ..store import Recommendation
 from ..store.schemas import Json
@@ -211,6 +212,26 @@ def lower_rate(window: Window, context: Context, *, rollback_before: int | None)
     return advice
 
 
+def rate_times(
+    window: Window, context: Context, factor: float, *, reason: str = "", **words: Any
+) -> Recommendation:
+    """Return the advice to multiply the learning rate by a factor of thumb.
+
+    `words`: effect, verify, risk and alternatives of the recommendation.
+    """
+    rate = current_rate(window, context)
+    value = rounded(rate * factor)
+    return Recommendation(
+        parameter="lr",
+        current=rate,
+        proposed=value,
+        basis="rule of thumb",
+        formula=f"{number(rate)} × {number(factor)}{reason}",
+        snippet=optimizer_snippet(context, value),
+        **words,
+    )
+
+
 def _times(rate: float, new: float) -> float:
     return rate / new if new > 0 else math.nan
 
@@ -254,23 +275,6 @@ def higher_rate(window: Window, context: Context) -> Recommendation:
 def highest_rate(context: Context) -> float:
     """Return the largest rate that any is raised to: far over it the rate is not at fault."""
     return context.rates["adaptive_highest" if context.adaptive else "highest"]
-
-
-def rate_for_scaled(window: Window, context: Context, size: float) -> float | None:
-    """Return the rate for inputs that are divided by `size`, None where the one at hand will do.
-
-    Whoever trains on inputs out of scale has often found the tiny rate that they stand. Plain gradients
-    shrink with the inputs, and with them the first step.
-    """
-    rate, facts = current_rate(window, context), context.facts
-    if not (rate > 0 and size > 0 and facts.update_first_lr > 0):
-        return None
-    then = first_step(context) * rate / facts.update_first_lr
-    then /= 1.0 if context.adaptive else size
-    if not 0 < then < context.rates["timid"] * sound_step(context):
-        return None
-    value = rate * context.rates["raise_share"] * sound_step(context) / then
-    return rounded(min(value, highest_rate(context)))
 
 
 def timid(context: Context) -> bool:

@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 
 from ..store import Evidence, Recommendation
+from ..store.noise import student
 from ..store.schemas import Json
 from .advice import current_rate
 from .rule import Context
@@ -13,6 +14,12 @@ from .snippets import batch_snippet, optimizer_snippet
 from .windows import Window
 from .words import count, number, percent, rounded
 
+LEAST_PAIRS = 8
+"""Fewer cosines of consecutive gradients tell too little of their own spread."""
+ZIGZAG = -0.1
+"""Gradients that point against each other more than this tell of a valley's walls, not of noise."""
+PAIRS_SPAN = 600
+"""Steps back from which pairs tell of the present."""
 LARGEST = 8
 """A batch is raised by at most this factor at once: the noise scale moves meanwhile."""
 
@@ -21,7 +28,8 @@ LARGEST = 8
 class NoiseOverBatch:
     """The noise scale against the batch of a step, both in samples.
 
-    `scale` and `high` are NaN where only a lower bound is known.
+    `scale` and `high` are NaN where only a lower bound is known; `cosine` where it is not by pairs of
+    gradients that it is known.
     """
 
     batch: float
@@ -29,8 +37,8 @@ class NoiseOverBatch:
     low: float
     high: float
     step: int
-    samples: int
     limit: float
+    cosine: float = math.nan
 
     @property
     def known(self) -> float:
@@ -40,6 +48,13 @@ class NoiseOverBatch:
     def evidence(self) -> Evidence:
         """Return what was seen, in words."""
         share = percent(1 - 1 / (1 + self.known / self.batch))
+        if math.isfinite(self.cosine):
+            text = (
+                f"the gradients of two steps in a row have a cosine of {number(self.cosine)} in the "
+                f"mean: {share} of each step or more is noise of a batch of {number(self.batch)}"
+            )
+            limit = 1 / (1 + self.limit / self.batch)
+            return Evidence(text, "gradients", "grad_cosine", self.step, self.cosine, limit)
         if math.isfinite(self.scale):
             text = (
                 f"noise scale {number(self.scale)} ({number(self.low)}–{number(self.high)}), batch "
@@ -53,27 +68,59 @@ class NoiseOverBatch:
         return Evidence(text, "noise", "noise_scale", self.step, self.known, self.limit)
 
 
-def noise_over_batch(context: Context, times: float) -> NoiseOverBatch | None:
+@dataclass(frozen=True, slots=True)
+class NoiseByPairs:
+    """The noise scale over the batch, by the mean cosine of consecutive gradients: 95 % interval.
+
+    `high` is infinite where the cosine cannot be told from zero.
+    """
+
+    mean: float
+    low: float
+    high: float
+    step: int
+    count: int
+
+
+def by_pairs(window: Window) -> NoiseByPairs | None:
+    """Return what pairs of gradients say of the noise, None where they are few or zigzag.
+
+    Two gradients over B samples each, at nearly the same weights, share the true gradient alone: their
+    cosine is |G|² / (|G|² + tr Σ / B) in the mean, which is 1 / (1 + noise scale / B). Steps that
+    overshoot lower it, so that it tells of too much noise only where it does not lie under zero.
+    """
+    found = window.samples("gradients", "grad_cosine", span=PAIRS_SPAN).finite
+    if len(found) < LEAST_PAIRS:
+        return None
+    mean = float(found.values.mean())
+    error = float(found.values.std(ddof=1)) / math.sqrt(len(found))
+    error *= float(student(len(found) - 1))
+    if mean + error < 0 or mean < ZIGZAG:
+        return None
+    most, least = min(max(mean + error, 1e-9), 1.0), mean - error
+    high = 1 / least - 1 if least > 0 else math.inf
+    return NoiseByPairs(mean, 1 / most - 1, high, int(found.steps[-1]), len(found))
+
+
+def noise_over_batch(window: Window, context: Context, times: float) -> NoiseOverBatch | None:
     """Return the noise where it is over `times` the batch with confidence, None where it is not.
 
     Where the gradient cannot be told from zero, the noise scale has no upper bound, but a lower one.
+    Where the noise was not measured often enough, pairs of gradients tell.
     """
     noise = context.obstacles.noise
-    if not noise.batch or not noise.estimator.samples:
+    if not noise.batch:
         return None
+    limit = times * noise.batch
     found = noise.estimator.estimate()
     low = found.low if math.isfinite(found.low) else noise.estimator.at_least()
-    if not low > times * noise.batch:
+    if low > limit:
+        return NoiseOverBatch(noise.batch, found.scale, low, found.high, noise.step, limit)
+    pairs = None if math.isfinite(low) else by_pairs(window)
+    if pairs is None or not pairs.low * noise.batch > limit:
         return None
-    return NoiseOverBatch(
-        noise.batch,
-        found.scale,
-        low,
-        found.high,
-        noise.step,
-        noise.estimator.samples,
-        times * noise.batch,
-    )
+    low = pairs.low * noise.batch
+    return NoiseOverBatch(noise.batch, math.nan, low, math.nan, pairs.step, limit, pairs.mean)
 
 
 def larger_batch(window: Window, context: Context, noise: NoiseOverBatch) -> list[dict[str, Json]]:

@@ -10,7 +10,7 @@ import numpy as np
 from .facts import layer_ratios
 from .medians import median_of
 from .rule import Context
-from .windows import Window
+from .windows import Samples, Window
 
 WARMING = 1.02
 """A rate that rose by more than this over the window is warming up."""
@@ -60,6 +60,19 @@ def scheduled(window: Window, context: Context, count: int, span: int, decay: fl
     if rates[-1] <= 0 or (falling and rates[-1] < decay * context.facts.lr_peak):
         return "the learning rate is in its final decay"
     return None
+
+
+def steady_losses(window: Window, context: Context) -> tuple[Samples, str]:
+    """Return the losses of a rule's window, and why a flat course of them would mean nothing, or "".
+
+    Its numbers are `window`, `span`, `min_samples` and `decay`.
+    """
+    numbers = context.thresholds
+    losses = window.samples("train", "loss", count=numbers.window, span=numbers.span).finite
+    if len(losses) < numbers.min_samples:
+        return losses, f"fewer than {numbers.min_samples} finite losses since the windows began"
+    why = scheduled(window, context, numbers.window, numbers.span, numbers["decay"])
+    return losses, why or ""
 
 
 def largest_ratio(window: Window) -> float:

@@ -21,6 +21,7 @@ import numpy as np
 
 from ...store import Evidence, Recommendation
 from ...store.schemas import Json
+from ..advice import current_rate, highest_rate
 from ..facts import BLOCK, learned
 from ..initialization import as_code, can_be_drawn
 from ..rule import Case, Context, Verdict, breach, fine, unknown
@@ -38,6 +39,8 @@ OTHERS = (
     "lr_too_low",
 )
 COLUMNS = ("forward_gain", "backward_gain", "weight_std", "xavier_std", "he_std")
+SHIFTED = 4.0
+"""A gain of so many times what a layer's deviation gives comes from a mean that is not zero."""
 UNIFORM = 1 / math.sqrt(3)
 """Deviation of U(-1, 1): the framework's default draws from U(-1/sqrt(n), 1/sqrt(n))."""
 
@@ -129,8 +132,11 @@ def _faded(window: Window, context: Context, start: _Start, strength: float) -> 
         numbers["flat"] * facts.loss_start < np.median(losses) < facts.loss_start / numbers["flat"]
     )
     gone = start.fades < numbers["gone"] and _drawn(start, context, grows=False)
-    moves = numbers["moved"] < facts.update_peak or gone
-    torn = facts.update_peak > numbers["torn"] or (not gone and context.standing(*OTHERS))
+    # a rate that others train with is not what keeps it from moving
+    usual = gone or current_rate(window, context) > numbers["usual"] * highest_rate(context)
+    moves = numbers["moved"] < facts.update_peak or usual
+    others = [rule for rule in context.standing(*OTHERS) if rule != "lr_too_low" or not usual]
+    torn = facts.update_peak > numbers["torn"] or (not gone and others)
     if not still or not moves or torn:
         return fine(0.5)
     return breach(min(strength, 100.0), _case(context, start, grows=False))
@@ -147,7 +153,9 @@ def _drawn(start: _Start, context: Context, *, grows: bool) -> dict[str, dict[st
         he = start.rectifies and not last
         target = float(start.he[i] if he else start.xavier[i])
         off = start.std[i] / target if target > 0 else math.nan
-        if off > 1.5 if grows else (off < 0.67 and not last):
+        # weights of one sign add up: their deviation is all right, and the layer's gain is not
+        shifted = start.forward[i] > SHIFTED * max(off, 1.0) ** 2
+        if (off > 1.5 or shifted) if grows else (off < 0.67 and not last):
             kind = "kaiming_normal" if he else "xavier_normal"
             proposed[layer] = {"kind": kind, "std": float(f"{target:.3g}")}
     if grows and not proposed and start.layers[-1] in known:  # each is all right, their sum is not

@@ -3,7 +3,8 @@
 What: the lower bound of the noise scale stands over four times the batch for 200 steps, while the loss
 makes no progress (less than 2 % in 200 steps, within two standard errors) far above its floor. Where
 the gradient cannot be told from its noise, the noise scale has no upper bound, but a lower one, which
-counts. A warning where the loss is still over half of its start, else information: the noise scale
+counts; where the noise was sampled too rarely, so does the cosine of consecutive gradients, which is
+what the batch leaves of the signal. A warning where the loss is still over half of its start, else information: the noise scale
 always rises late.
 Why: below the noise scale a step goes as far as its batch is large, and the average of many small
 steps is what moves: smaller steps average more of the noise away, at no cost.
@@ -16,13 +17,12 @@ from __future__ import annotations
 import math
 
 from ...store import Evidence, Recommendation
-from ..advice import current_rate
-from ..batching import NoiseOverBatch, larger_batch, noise_over_batch, steps_of
+from ..advice import rate_times
+from ..batching import NoiseOverBatch, by_pairs, larger_batch, noise_over_batch, steps_of
 from ..progress import Trend, course, scheduled
 from ..rule import Case, Context, Verdict, breach, fine, unknown
-from ..snippets import optimizer_snippet
 from ..windows import Window
-from ..words import number, rounded
+from ..words import number
 
 FAMILY = "train"
 FROM_START = True
@@ -31,13 +31,16 @@ FROM_START = True
 def judge(window: Window, context: Context) -> Verdict:
     """Breach where noise stands far over the batch and the loss makes no progress."""
     numbers, noise = context.thresholds, context.obstacles.noise
-    if noise.estimator.samples < numbers.min_samples or not noise.batch:
-        return unknown(f"noise was measured in {steps_of(noise.estimator.samples)} only")
-    if window.step - noise.step > numbers["young"]:
+    pairs, samples = by_pairs(window), noise.estimator.samples
+    if not noise.batch or (samples < numbers.min_samples and pairs is None):
+        return unknown(f"noise was measured in {steps_of(samples)} only")
+    if samples >= numbers.min_samples and window.step - noise.step > numbers["young"]:
         return unknown(f"noise was last measured at step {noise.step:,}")
-    found = noise_over_batch(context, numbers.fire)
+    found = noise_over_batch(window, context, numbers.fire)
     if found is None:
         known = noise.estimator.estimate().low
+        if samples < numbers.min_samples and pairs is not None:
+            known = pairs.low * noise.batch
         return fine(known / (numbers.fire * noise.batch) if math.isfinite(known) else 0.0)
     losses = window.samples("train", "loss", count=numbers.window, span=numbers.span).finite
     if len(losses) < numbers.window * 0.9:
@@ -74,16 +77,11 @@ def _case(
 
 
 def _advice(window: Window, context: Context, found: NoiseOverBatch) -> Recommendation:
-    rate, thumb = current_rate(window, context), context.thresholds["thumb"]
-    value = rounded(rate * thumb)
-    return Recommendation(
-        parameter="lr",
-        current=rate,
-        proposed=value,
-        basis="rule of thumb",
-        formula=f"{number(rate)} × {number(thumb)}: smaller steps average the noise, too, and cost "
-        "nothing",
-        snippet=optimizer_snippet(context, value),
+    return rate_times(
+        window,
+        context,
+        context.thresholds["thumb"],
+        reason=": smaller steps average the noise, too, and cost nothing",
         effect="the loss falls to where the noise of smaller steps holds it, at no extra compute",
         verify="the loss falls by more than 2 % in 300 steps; no change means that it was not noise: "
         "look at dead or frozen layers",

@@ -18,10 +18,12 @@ import math
 import numpy as np
 
 from ...store import Evidence, Recommendation
+from ...store.schemas import Json
+from ..advice import current_rate, sound_step
 from ..facts import learned, update_ratios
 from ..progress import course
 from ..rule import Case, Context, Verdict, breach, fine, unknown
-from ..snippets import clip_snippet
+from ..snippets import clip_snippet, optimizer_snippet
 from ..windows import Samples, Window
 from ..words import count, number, percent, rounded
 
@@ -95,7 +97,7 @@ def _case(
         title=f"The gradient clip is {number(times)} times too tight: it cuts every step",
         why=why,
         because=tuple(because),
-        recommendation=_advice(window, context, times),
+        recommendation=_advice(window, context, times, moved),
         may_be_normal="Normalized gradients on purpose, with a learning rate that was chosen for "
         "them; differential privacy, which needs the clip.",
         severity="info" if context.adaptive else None,
@@ -125,13 +127,15 @@ def _wider(context: Context, times: float) -> Recommendation:
     )
 
 
-def _advice(window: Window, context: Context, times: float) -> Recommendation:
+def _advice(window: Window, context: Context, times: float, moved: float) -> Recommendation:
     norms = _norms(window, context)
     told = context.meta.gradient_clip_val
     if not len(norms):
         return _wider(context, times)
     quantile, grown = context.thresholds["clip_quantile"], context.thresholds["clip_times"]
     value = rounded(grown * float(np.quantile(norms.values, quantile)))
+    also = _rate_without(window, context, times, moved)
+    rates = [optimizer_snippet(context, float(item["proposed"])) for item in also]
     low, high = (rounded(grown * float(q)) for q in np.quantile(norms.values, [0.75, 0.95]))
     return Recommendation(
         parameter="gradient_clip_val",
@@ -142,7 +146,7 @@ def _advice(window: Window, context: Context, times: float) -> Recommendation:
         formula=f"{number(grown)} × the norm that {percent(quantile)} of the "
         f"{count(len(norms), 'measured step')} stayed under, before clipping: norms grow as a run "
         "that stood begins to learn",
-        snippet=clip_snippet(context, value),
+        snippet="\n".join([clip_snippet(context, value), *rates]),
         effect="usual steps keep their length, the few that are longer are cut to it"
         if context.adaptive
         else f"steps about {number(times)} times longer; the few that are too long are still cut",
@@ -150,4 +154,15 @@ def _advice(window: Window, context: Context, times: float) -> Recommendation:
         "200 steps",
         risk="the learning rate was perhaps chosen for the clipped steps: if the loss rises within "
         "100 steps, lower it",
+        also=also,
     )
+
+
+def _rate_without(
+    window: Window, context: Context, times: float, moved: float
+) -> list[dict[str, Json]]:
+    """Return the rate to set with the clip, where whole steps would be too long at the one at hand."""
+    whole, sound = moved * times, sound_step(context)
+    if context.adaptive or not whole > context.rates["bold"] * sound:
+        return []
+    return [{"parameter": "lr", "proposed": rounded(current_rate(window, context) * sound / whole)}]

@@ -2,7 +2,8 @@
 
 What: one damped Newton step is worth more than 30 stable gradient steps in each of the last three
 samples of curvature, and the loss falls slowly (by less than a tenth in 200 steps), or consecutive
-gradients point against each other (median cosine under −0.3). Not judged with Adam and its kin,
+gradients point against each other (median cosine under −0.3); where curvature was sampled too
+rarely, the loss falls slowly while gradients do. Not judged with Adam and its kin,
 which scale each weight already. An opportunity, not a fault.
 Why: the steepest direction limits the step for all others; along those a hundred steps do what one
 could.
@@ -35,13 +36,19 @@ def judge(window: Window, context: Context) -> Verdict:
         return unknown(f"{context.optimizer_name} scales each weight's step already")
     readings = [r for r in context.obstacles.readings.get("newton_gain", []) if r[0] > window.since]
     recent = np.array(readings[-int(numbers.min_samples) :], dtype=float).reshape(-1, 2)
-    if len(recent) < numbers.min_samples:
+    cosines = window.samples("gradients", "grad_cosine", count=10).finite
+    zigzag = float(np.median(cosines.values)) if len(cosines) >= 3 else math.nan
+    known = len(recent) >= numbers.min_samples
+    # with Newton gains at hand three cosines are a second witness; alone more are asked for
+    turns = len(cosines) >= numbers["pairs"] and zigzag < numbers["zigzag"]
+    turns = turns and not _parts_of_one_set(context)
+    if not (known or turns):
         return unknown(
             f"curvature was sampled {count(len(recent), 'time')}, {numbers.min_samples} are needed"
         )
-    least = float(recent[:, 1].min())
-    if least <= numbers.fire:
-        return fine(least / numbers.fire)
+    gain = float(recent[:, 1].min()) if known else math.nan
+    if known and gain <= numbers.fire:
+        return fine(gain / numbers.fire)
     schedule = scheduled(window, context, numbers.window, numbers.span, numbers["decay"])
     if schedule is not None:
         return unknown(schedule)
@@ -49,47 +56,44 @@ def judge(window: Window, context: Context) -> Verdict:
     if len(losses) < numbers.window // 2:
         return unknown("too few losses since the windows began")
     trend = course(losses.steps, losses.values, int(numbers["block"]))
-    cosines = window.samples("gradients", "grad_cosine", count=10).finite.values
-    zigzag = float(np.median(cosines)) if len(cosines) >= 3 else math.nan
     floor = trend.now < numbers["floor"] * abs(context.facts.loss_start)
     slow = trend.improvement < numbers["slow"] and not floor
-    if not (slow or zigzag < numbers["zigzag"]):
+    if not (slow or (known and zigzag < numbers["zigzag"])):
         return fine(0.5)
     case = _case(window, context, recent, trend.improvement, zigzag)
-    return breach(least / numbers.fire, case)
+    return breach(gain / numbers.fire if known else zigzag / numbers["zigzag"], case)
+
+
+def _parts_of_one_set(context: Context) -> bool:
+    """Tell whether a few batches make the data set: what one has too much of, the next one lacks."""
+    rows, batch = context.meta.training_samples, context.obstacles.noise.batch
+    return bool(rows and batch and rows / 4 < batch < rows)
 
 
 def _case(
     window: Window, context: Context, recent: np.ndarray, improvement: float, zigzag: float
 ) -> Case:
     numbers = context.thresholds
-    gain, step = float(np.median(recent[:, 1])), int(recent[-1, 0])
-    because = [
-        Evidence(
+    known, title = len(recent) >= numbers.min_samples, "Ill-conditioned: plain steps go to and fro"
+    because = []
+    if known:
+        gain, step = float(np.median(recent[:, 1])), int(recent[-1, 0])
+        title = f"Ill-conditioned: plain steps do in {number(gain)} what one could do"
+        text = (
             f"one curvature-aware step is worth {number(gain)} plain gradient steps "
             f"({number(float(recent[:, 1].min()))} to {number(float(recent[:, 1].max()))} in the "
-            f"last {len(recent)} samples)",
-            "curvature",
-            "newton_gain",
-            step,
-            gain,
-            numbers.fire,
-        ),
-        Evidence(
-            f"the loss improved by {100 * improvement:.1f} % in {numbers.window} steps",
-            "train",
-            "loss",
-            window.step,
-            improvement,
-            numbers["slow"],
-        ),
-    ]
+            f"last {len(recent)} samples)"
+        )
+        because.append(Evidence(text, "curvature", "newton_gain", step, gain, numbers.fire))
+    text = f"the loss improved by {100 * improvement:.1f} % in {numbers.window} steps"
+    slow = numbers["slow"]
+    because.append(Evidence(text, "train", "loss", window.step, improvement, slow))
     if zigzag < numbers["zigzag"]:
         text = f"consecutive gradients point against each other (median cosine {zigzag:.2f})"
         limit = numbers["zigzag"]
         because.append(Evidence(text, "gradients", "grad_cosine", window.step, zigzag, limit))
     return Case(
-        title=f"Ill-conditioned: plain steps do in {number(gain)} what one could do",
+        title=title,
         why="The steepest direction limits the step for all others; along those the loss crawls.",
         because=tuple(because),
         recommendation=_advice(window, context),

@@ -2,8 +2,8 @@
 
 What: over the first batches, a mean beyond 5 or a standard deviation beyond 5 or under 0.02 (at
 five times as much at once, under it where the loss does not fall); numbers that are not finite;
-mean or deviation that leave those of the first batches for three samples in a row, by eight robust
-deviations and half of the inputs' own; or labels that come sorted: batches hold less than half of
+inputs that are all one number, where the loss does not fall; mean or deviation that leave those of the
+first batches for three samples in a row, by eight robust deviations and half of the inputs' own; or labels that come sorted: batches hold less than half of
 the entropy that shuffling gives. Token ids have no scale, and a model that scales its inputs itself
 (what enters its first layer is of another size than the batch) is left alone.
 Why: the first layer's outputs, gradients and curvature grow with the square of the inputs' scale;
@@ -21,11 +21,11 @@ import numpy as np
 
 from ...store import Evidence, Recommendation
 from ...store.schemas import Json
-from ..advice import rate_for_scaled
 from ..facts import learned
 from ..medians import median_of
 from ..rule import Case, Context, Verdict, breach, fine, unknown
-from ..snippets import optimizer_snippet, own_loop
+from ..scaling import by_feature, rate_for_scaled, scaling_snippet
+from ..snippets import optimizer_snippet
 from ..windows import Window
 from ..words import number, percent
 
@@ -108,6 +108,8 @@ def judge(window: Window, context: Context) -> Verdict:
     judged: list[float] = []
     scale = _scale(context)
     if scale is not None:
+        if scale.std <= numbers["constant"] * scale.largest and _flat(window, context):
+            return breach(2.0, _constant(context, scale))
         if scale.excess > 1 and _matters(window, context, scale):
             return breach(scale.excess, _scaled(window, context, scale))
         judged.append(min(scale.excess, 0.9))
@@ -150,6 +152,12 @@ def _matters(window: Window, context: Context, scale: _Scale) -> bool:
         return False
     if scale.excess >= numbers["far"]:
         return True
+    return _flat(window, context)
+
+
+def _flat(window: Window, context: Context) -> bool:
+    """Tell whether the loss has not fallen although it has had the steps to."""
+    numbers = context.thresholds
     slow = window.step - context.start > numbers["settle"]
     return slow and not learned(window, context.facts, numbers["flat"])
 
@@ -199,12 +207,15 @@ def _order(window: Window, context: Context) -> float | None:
 
 def _scaled(window: Window, context: Context, scale: _Scale) -> Case:
     mean, std = float(f"{scale.mean:.3g}"), float(f"{max(scale.std, 1e-8):.3g}")
+    apart = by_feature(window, context.start, context.thresholds["uneven"])
+    proposed: dict[str, Json] = {"mean": mean, "std": std} if apart is None else apart
     wide = abs(scale.mean) > context.thresholds.fire or scale.std > context.thresholds.fire
     step = int(context.memory["first"][-1][0])
     rate = rate_for_scaled(window, context, math.hypot(mean, std))
-    formula = "(input - mean) / deviation, both of the first batches: the result has mean 0 and deviation 1"
+    each = "" if apart is None else "of each feature, "
+    formula = f"(input - mean) / deviation, both {each}of the first batches: the result has mean 0 and deviation 1"
     if rate is not None:
-        formula += f"; with it lr {number(rate)}: at the rate at hand the steps would be too short"
+        formula += f"; with it lr {number(rate)}, which fits inputs of that scale"
     return Case(
         title=f"The inputs are not scaled: mean {number(scale.mean)}, deviation {number(scale.std)}",
         why="The first layer's outputs, its gradients and the curvature of the loss grow with the "
@@ -227,10 +238,10 @@ def _scaled(window: Window, context: Context, scale: _Scale) -> Case:
         recommendation=Recommendation(
             parameter="input_normalization",
             current={"mean": 0.0, "std": 1.0},
-            proposed={"mean": mean, "std": std},
+            proposed=proposed,
             basis="derived",
             formula=formula,
-            snippet=_scaling(context, mean, std)
+            snippet=scaling_snippet(context, proposed)
             + ("" if rate is None else f"\n\n{optimizer_snippet(context, rate)}"),
             effect="steps of the learning rate are of the size that the layers were drawn for",
             verify="inputs of mean 0 and deviation 1 in the first samples, and a first loss near "
@@ -243,13 +254,36 @@ def _scaled(window: Window, context: Context, scale: _Scale) -> Case:
     )
 
 
-def _scaling(context: Context, mean: float, std: float) -> str:
-    if own_loop(context):
-        return f"x = (x - {mean:g}) / {std:g}  # in training, validation and wherever it is used"
-    return (
-        "def on_after_batch_transfer(self, batch, dataloader_idx):\n"
-        "    x, y = batch\n"
-        f"    return (x - {mean:g}) / {std:g}, y"
+def _constant(context: Context, scale: _Scale) -> Case:
+    steps = [int(row[0]) for row in context.memory["first"]]
+    return Case(
+        title=f"The inputs are one and the same number, {number(scale.mean)}",
+        why="Where all samples look alike the net can learn no more than how often each target comes.",
+        because=(
+            Evidence(
+                f"all numbers of the batches of steps {steps[0]:,} to {steps[-1]:,} are "
+                f"{number(scale.mean)}, and the loss does not fall",
+                "inputs",
+                "std",
+                steps[-1],
+                scale.std,
+                context.thresholds["constant"] * scale.largest,
+            ),
+        ),
+        recommendation=Recommendation(
+            parameter="inspect",
+            current=None,
+            proposed=steps,
+            basis="from your run",
+            formula="largest = smallest number of these batches",
+            snippet="inputs, *_ = next(iter(train_loader))\nprint(inputs.min(), inputs.max())  # then "
+            "the transforms before them, one by one",
+            effect="the net sees what tells one sample from another",
+            verify="a deviation over 0.02 in the first batches, and the loss falls",
+            risk="none",
+        ),
+        may_be_normal="An input that is not used: the model makes its own.",
+        onset=context.start + 1,
     )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from ...store import Evidence, Recommendation
 from ...store.schemas import Json
-from ..advice import current_rate, good_checkpoint
+from ..advice import current_rate, good_checkpoint, rate_times
 from ..facts import update_ratios
 from ..medians import median_of, quantiles_of
 from ..rule import Case, Context, Verdict, breach, fine, unknown
@@ -225,14 +225,11 @@ def _advice(
         f"{number(numbers['patience'])} steps"
     )
     clip = None if context.adaptive or longer else _clip(window, context, onset, verify)
-    return clip or Recommendation(
-        parameter="lr",
-        current=rate,
-        proposed=lower,
-        basis="rule of thumb",
-        formula=f"{number(rate)} × {number(numbers['thumb'])}; no checkpoint from before the spike "
-        "is known to go back to",
-        snippet=optimizer_snippet(context, lower),
+    return clip or rate_times(
+        window,
+        context,
+        numbers["thumb"],
+        reason="; no checkpoint from before the spike is known to go back to",
         effect="a bad stretch moves the weights by less",
         verify=verify,
         risk="slower between spikes; batches that are bad stay bad: look at those of steps "

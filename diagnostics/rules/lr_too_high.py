@@ -4,9 +4,10 @@ What: the median of 50 losses stands 1.3 times over the best such window in thre
 no window ever fell below the first loss; and a step is too long by its own measure: the largest
 eigenvalue stands over the optimizer's edge of stability, a step moves the weights by more than
 2 %, the first step is longer than that of any run that trains, or the rate was raised far over
-any at which the loss fell. Besides: a first step that leaves nothing of the initialization, after
-which the loss goes up. Sharpness alone never fires: healthy runs hover at the edge while their
-loss falls.
+any at which the loss fell. Besides: steps of Adam so long that the weights of some hundred steps ago
+are gone, while the loss stands far above its floor; a first step that leaves nothing of the
+initialization, after which the loss goes up. Sharpness alone never fires: healthy runs hover at the
+edge while their loss falls.
 Why: along the steepest direction each step lands farther out than it began.
 How far to trust it: on 16 held-out nets the proposed rate was survived by 88 % with SGD, 87 % with
 momentum and 60 % with Adam, and the edge at the initialization did not tell at which rate a training
@@ -26,6 +27,7 @@ from ...store import Evidence
 from ...store.schemas import Severity
 from ..advice import current_rate, first_step, lower_rate, raised, sound_step, stable_rate
 from ..facts import Facts, mostly_dead, update_ratios
+from ..forgetting import forgets
 from ..medians import median_of
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import Window
@@ -64,11 +66,16 @@ def judge(window: Window, context: Context) -> Verdict:
     torn = _torn(window, context, now)
     if torn is not None and not climbed:
         return breach(1.0, _tore(window, context, now, torn))
+    forgotten = None if climbed or never_fell else forgets(window, context)
+    if forgotten is not None:
+        return breach(1.0, _forgot(window, context, now, forgotten))
     if not (climbed or never_fell):
         return fine(ratio / numbers.fire if rise > numbers["rise_of_start"] else 0.0)
     strength = max(ratio / numbers.fire, 1.0)
     latest = median_of(finite.values[-LATEST:])
-    recovering = latest < numbers["recovering"] * now
+    # what a stretch of bad batches threw up comes down for longer than they lasted
+    slowly = median_of(finite.values[:LATEST]) if context.standing("loss_spike") else -math.inf
+    recovering = latest < numbers["recovering"] * now or latest < numbers["coming_back"] * slowly
     length = _too_long(window, context, never_fell and not climbed)
     # single batches that throw the run back are mended by a clip, not by the rate
     thrown_back = (
@@ -209,6 +216,16 @@ def _tore(window: Window, context: Context, now: float, torn: Evidence) -> Case:
     limit = _fallen(facts, context.thresholds["torn_loss"])
     seen = Evidence(text, "train", "loss", facts.loss_peak_step, facts.loss_peak, limit)
     return _words(window, context, (torn, seen), context.start + 1, severity=None)
+
+
+def _forgot(window: Window, context: Context, now: float, forgotten: Evidence) -> Case:
+    facts = context.facts
+    text = (
+        f"loss {number(facts.loss_start)} at the start, {number(now)} now, and it falls no further"
+    )
+    limit = _fallen(facts, context.thresholds["forgets_floor"])
+    seen = Evidence(text, "train", "loss", window.step, now, limit)
+    return _words(window, context, (forgotten, seen), None, severity=None)
 
 
 def _blown_up(window: Window, context: Context, now: float, length: list[Evidence]) -> Case:

@@ -17,16 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...store import Evidence, Recommendation
-from ...store.schemas import Json
-from ..advice import current_rate, timid
+from ..advice import rate_times, timid
 from ..batching import larger_batch, noise_over_batch
 from ..facts import lone_spikes, spike_floor
 from ..progress import course, scheduled
 from ..rule import Case, Context, Verdict, breach, fine, unknown
-from ..snippets import optimizer_snippet
 from ..thresholds import Thresholds
 from ..windows import Samples, Window
-from ..words import count, number, percent, rounded
+from ..words import count, number, percent
 
 FAMILY = "train"
 FROM_START = True
@@ -129,7 +127,7 @@ def _case(window: Window, context: Context, swings: _Swings, torn: Evidence | No
         limit = numbers["times"] * swings.low
         because.append(Evidence(text, "train", "loss", swings.high_step, swings.high, limit))
     because += [torn] if torn is not None else []
-    noise = noise_over_batch(context, numbers["noise"])
+    noise = noise_over_batch(window, context, numbers["noise"])
     if noise is not None:
         because.append(noise.evidence())
     return Case(
@@ -147,22 +145,14 @@ def _case(window: Window, context: Context, swings: _Swings, torn: Evidence | No
 
 
 def _advice(window: Window, context: Context) -> Recommendation:
-    rate, thumb = current_rate(window, context), context.thresholds["thumb"]
-    alternatives: list[dict[str, Json]] = []
-    noise = noise_over_batch(context, 1.0)
-    if noise is not None:
-        alternatives = larger_batch(window, context, noise)
-    value = rounded(rate * thumb)
-    return Recommendation(
-        parameter="lr",
-        current=rate,
-        proposed=value,
-        basis="rule of thumb",
-        formula=f"{number(rate)} × {number(thumb)}",
-        snippet=optimizer_snippet(context, value),
+    noise = noise_over_batch(window, context, 1.0)
+    return rate_times(
+        window,
+        context,
+        context.thresholds["thumb"],
         effect="steps that stay on one side of the valley",
         verify="the loss makes no excursion in 200 steps; if it does, lower the rate once more",
         risk="slower where the loss would have settled by itself"
         + ("; the first step was short already" if timid(context) else ""),
-        alternatives=alternatives,
+        alternatives=larger_batch(window, context, noise) if noise is not None else [],
     )

@@ -17,14 +17,13 @@ import math
 
 from ...store import Evidence, Recommendation
 from ...store.schemas import Json
-from ..advice import current_rate, higher_rate, timid
+from ..advice import higher_rate, rate_times, timid
 from ..batching import larger_batch, noise_over_batch
 from ..initialization import as_code, he_normal
-from ..progress import Trend, course, largest_ratio, scheduled
+from ..progress import Trend, course, largest_ratio, steady_losses
 from ..rule import Case, Context, Verdict, breach, fine, unknown
-from ..snippets import optimizer_snippet
 from ..windows import Window
-from ..words import number, rounded
+from ..words import number
 
 FAMILY = "train"
 FROM_START = True
@@ -33,12 +32,9 @@ FROM_START = True
 def judge(window: Window, context: Context) -> Verdict:
     """Breach where the loss stands still for a reason, or near its start."""
     numbers = context.thresholds
-    losses = window.samples("train", "loss", count=numbers.window, span=numbers.span).finite
-    if len(losses) < numbers.min_samples:
-        return unknown(f"fewer than {numbers.min_samples} finite losses since the windows began")
-    schedule = scheduled(window, context, numbers.window, numbers.span, numbers["decay"])
-    if schedule is not None:
-        return unknown(schedule)
+    losses, why_not = steady_losses(window, context)
+    if why_not:
+        return unknown(why_not)
     trend = course(losses.steps, losses.values, int(numbers["block"]))
     start = abs(context.facts.loss_start)
     if not start > 0 or trend.now < numbers["floor"] * start:
@@ -86,7 +82,7 @@ def _case(window: Window, context: Context, trend: Trend, ratio: float) -> Case:
     title, advice = _advice(window, context, ratio)
     measured = math.isfinite(context.obstacles.noise.estimator.at_least())
     missing = () if measured else ("noise scale: whether a larger batch would help",)
-    noise = noise_over_batch(context, numbers["noise"])
+    noise = noise_over_batch(window, context, numbers["noise"])
     if noise is not None:
         because.append(noise.evidence())
     return Case(
@@ -103,7 +99,6 @@ def _case(window: Window, context: Context, trend: Trend, ratio: float) -> Case:
 
 def _advice(window: Window, context: Context, ratio: float) -> tuple[str, Recommendation]:
     numbers = context.thresholds
-    rate = current_rate(window, context)
     drawn = he_normal(context)
     if ratio == 0 and not context.facts.update_peak > 0 and drawn:
         return "Stuck: no gradient reaches any weight", _draw_anew(drawn)
@@ -111,15 +106,12 @@ def _advice(window: Window, context: Context, ratio: float) -> tuple[str, Recomm
         return "Stuck: the steps are shorter than in any run that trains", higher_rate(
             window, context
         )
-    noise = noise_over_batch(context, numbers["noise"])
-    value = rounded(rate * numbers["thumb"])
-    return "Stuck: the loss stands still far above zero", Recommendation(
-        parameter="lr",
-        current=rate,
-        proposed=value,
-        basis="rule of thumb",
-        formula=f"{number(rate)} × {number(numbers['thumb'])}, what a plateau schedule would do",
-        snippet=optimizer_snippet(context, value),
+    noise = noise_over_batch(window, context, numbers["noise"])
+    return "Stuck: the loss stands still far above zero", rate_times(
+        window,
+        context,
+        numbers["thumb"],
+        reason=", what a plateau schedule would do",
         effect="smaller steps average the noise of the batches",
         alternatives=larger_batch(window, context, noise) if noise is not None else [],
         verify="the loss falls by more than 2 % in 300 steps; no change means that it was not the "

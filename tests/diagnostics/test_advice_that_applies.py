@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from otoscope.diagnostics.advice import first_step, higher_rate, lower_rate, rate_for_scaled
+from otoscope.diagnostics.advice import first_step, higher_rate, lower_rate
 from otoscope.diagnostics.batching import NoiseOverBatch, larger_batch
 from otoscope.diagnostics.facts import Facts
 from otoscope.diagnostics.rule import Case, Context, breach
+from otoscope.diagnostics.scaling import rate_for_scaled
 from otoscope.diagnostics.snippets import optimizer_snippet, resume_snippet
 from otoscope.diagnostics.thresholds import load
 from otoscope.diagnostics.windows import History, Window
@@ -75,7 +76,7 @@ def test_checkpoints_of_a_course_that_was_given_up_are_none_to_go_back_to() -> N
 
 
 def test_a_larger_batch_is_that_of_one_rank_and_no_larger_than_the_data() -> None:
-    noise = NoiseOverBatch(256.0, 4096.0, 3000.0, 5000.0, 100, 20, 1024.0)
+    noise = NoiseOverBatch(256.0, 4096.0, 3000.0, 5000.0, 100, 1024.0)
     (advice,) = larger_batch(EMPTY, context(world_size=4), noise)
     assert (advice["current"], advice["proposed"]) == (64, 512)
     (advice,) = larger_batch(EMPTY, context(training_samples=1500), noise)

@@ -10,6 +10,7 @@ from otoscope.diagnostics.batching import noise_over_batch, smaller_batch
 from otoscope.diagnostics.facts import Facts
 from otoscope.diagnostics.rule import Context
 from otoscope.diagnostics.thresholds import load
+from otoscope.diagnostics.windows import History, Window
 from otoscope.store import Meta
 from otoscope.store.noise import NoiseScaleEstimator
 
@@ -148,7 +149,7 @@ def test_a_clip_is_too_tight_where_it_cuts_much_and_the_run_stands(
     if fires:
         advice = found[0].recommendation
         assert advice is not None
-        assert (advice.current, advice.proposed) == (0.01, 0.4)
+        assert (advice.current, advice.proposed) == (0.01, 1.6)
 
 
 def test_a_clip_that_was_not_measured_is_not_judged() -> None:
@@ -253,7 +254,7 @@ def test_a_smaller_batch_is_twice_the_noise_scale_in_whole_ranks() -> None:
     batch, saved = smaller_batch(context, 1024, 61.0)
     assert batch % 8 == 0 and abs(batch - 122) <= 4
     assert saved == pytest.approx(1 - (batch + 61) / (1024 + 61))
-    assert noise_over_batch(context, 4) is None
+    assert noise_over_batch(Window(History(), 100), context, 4) is None
 
 
 def test_where_the_gradient_drowns_the_noise_scale_still_has_a_lower_bound() -> None:

@@ -1,0 +1,70 @@
+"""Forgetting: steps so long that the weights of some hundred steps ago are gone, and what they knew."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..store import Evidence
+from .advice import first_step
+from .facts import Facts, update_ratios
+from .medians import median_of
+from .progress import course, scheduled
+from .rule import Context
+from .windows import Window
+from .words import number, percent
+
+LOSSES = 200
+RECENT = 10
+"""Samples of the steps' length whose median counts; half of them are the fewest."""
+BLOCK = 20
+DECAY = 0.5
+
+
+def forgets(window: Window, context: Context) -> Evidence | None:
+    """Return how long steps are where they undo each other, None where they do not.
+
+    Steps of a share r of the weights, each another way, have replaced them after 1/r² steps: what a
+    batch taught is kept no longer than that. With Adam and its kin steps do not shrink with the
+    gradient, so that a loss far above its floor stands for as long as the rate does. Weights that grew
+    large in the first steps hide that: there the first step tells, which left nothing of the
+    initialization. Numbers of lr_too_high: `forgets`, the median share; `forgets_floor`, of the first
+    loss; `torn` and `trained`, the same of the first step.
+    """
+    numbers, facts = context.thresholds, context.facts
+    if not context.adaptive:
+        return None
+    losses = window.samples("train", "loss", count=LOSSES, span=2 * LOSSES).finite
+    if len(losses) < 0.9 * LOSSES or scheduled(window, context, LOSSES, 2 * LOSSES, DECAY):
+        return None
+    trend = course(losses.steps, losses.values, BLOCK)
+    if trend.improvement > numbers["forgets_flat"]:
+        return None
+    at, size = facts.first_step, first_step(context)
+    if size > numbers["torn"] and trend.now > _left(facts, numbers["trained"]):
+        text = (
+            f"the first step moved the weights by {percent(size)}: nothing of the initialization is "
+            f"left, and the loss stands for {len(losses)} steps"
+        )
+        return Evidence(text, "gradients", "update_ratio", at, size, numbers["torn"])
+    if trend.now < _left(facts, numbers["forgets_floor"]):
+        return None
+    steps, ratios = update_ratios(window.history, int(losses.steps[0]) - 1, window.step)
+    if len(ratios) < RECENT // 2:
+        return None
+    ratio = median_of(ratios[-RECENT:])
+    if not ratio > numbers["forgets"]:
+        return None
+    text = (
+        f"each step moves the weights by {percent(ratio)} (median of the last "
+        f"{len(ratios[-RECENT:])} measured), so that none keeps what it learned for longer than "
+        f"{number(max(math.ceil(1 / min(ratio, 1.0) ** 2), 1))} steps, and the loss stands"
+    )
+    at = int(steps[-RECENT:][int(np.argmax(ratios[-RECENT:]))])
+    return Evidence(text, "gradients", "update_ratio", at, ratio, numbers["forgets"])
+
+
+def _left(facts: Facts, share: float) -> float:
+    """Return the loss of which so large a share of the first one is left; under zero by as much."""
+    return facts.loss_start - (1 - share) * abs(facts.loss_start)

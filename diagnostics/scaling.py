@@ -1,0 +1,119 @@
+"""Scaling: mean and deviation that inputs are scaled with, of all or of each feature, and the rate then."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..store.schemas import Json
+from .advice import current_rate, first_step, highest_rate, sound_step
+from .medians import median_of
+from .rule import Context
+from .snippets import own_loop
+from .windows import KEPT_STEPS, Window
+from .words import rounded
+
+FEATURES = 64
+"""Features of a table whose means and deviations are recorded."""
+VARIES = 1e-6
+"""A deviation under this share of a feature's size is rounding."""
+
+
+def by_feature(window: Window, start: int, times: float) -> dict[str, Json] | None:
+    """Return mean and deviation of each feature, None where one of each does for all.
+
+    That is where no feature is `times` as large as the median one: else the large ones would set the
+    scale, and the others go unheard. A feature that does not vary gets the median deviation.
+    """
+    after = max(start, window.step - KEPT_STEPS)
+    means, stds = (
+        [_median(window, f"feature_{what}_{place}", after) for place in range(FEATURES)]
+        for what in ("mean", "std")
+    )
+    known = [m is not None and s is not None for m, s in zip(means, stds, strict=True)]
+    count = sum(known)
+    if count < 2 or not all(known[:count]):
+        return None
+    mean, std = np.array(means[:count], dtype=float), np.array(stds[:count], dtype=float)
+    size = np.hypot(mean, std)
+    if not size.max() > times * median_of(size):
+        return None
+    varies = std > VARIES * size
+    std = np.where(varies, std, median_of(std[varies]) if varies.any() else 1.0)
+    return {
+        "mean": [float(f"{value:.4g}") for value in mean],
+        "std": [float(f"{value:.4g}") for value in std],
+    }
+
+
+def _median(window: Window, column: str, after: int) -> float | None:
+    found = window.history.column("inputs", column, after, window.step).finite
+    return median_of(found.values) if len(found) else None
+
+
+def scaling_snippet(context: Context, proposed: Mapping[str, Json]) -> str:
+    """Return the lines that scale a batch, in a Lightning module or in an own loop."""
+    mean, std = proposed["mean"], proposed["std"]
+    if isinstance(mean, list):
+        lines = [f"mean = torch.tensor({mean}).to(x)", f"std = torch.tensor({std}).to(x)"]
+        scaled = "(x - mean) / std"
+    else:
+        lines, scaled = [], f"(x - {mean:g}) / {std:g}"
+    if own_loop(context):
+        scale = f"x = {scaled}  # in training, validation and wherever it is used"
+        return "\n".join([*lines, scale])
+    return "\n".join(
+        [
+            "def on_after_batch_transfer(self, batch, dataloader_idx):",
+            "    x, y = batch",
+            *(f"    {line}" for line in lines),
+            f"    return {scaled}, y",
+        ]
+    )
+
+
+def rate_for_scaled(window: Window, context: Context, size: float) -> float | None:
+    """Return the rate for inputs that are divided by `size`, None where the one at hand will do.
+
+    Whoever trains on inputs out of scale has often found the tiny rate that they stand. Plain gradients
+    shrink with the inputs, and those of a regression once more with how far the first outputs were
+    from the targets: so does the first step, from which the rate follows.
+    """
+    rate, facts, rates = current_rate(window, context), context.facts, context.rates
+    if not (rate > 0 and size > 0 and facts.update_first_lr > 0):
+        return None
+    then = first_step(context) * rate / facts.update_first_lr
+    if not context.adaptive:
+        then /= size * _shrink_of_residuals(window, context)
+    sound, most = sound_step(context), highest_rate(context)
+    losses = window.samples("train", "loss", count=5).finite.values
+    if not context.adaptive and len(losses) and median_of(losses) < facts.loss_start:
+        # the curvature shrinks with the square of the scale: a rate that was stable may grow by it;
+        # the size of a single layer's first weights means nothing
+        grown = rate * size**2
+        if _weight_layers(context) > 1:
+            grown = min(grown, rate * sound / then) if then > 0 else grown
+        return rounded(min(grown, most)) if grown > rate else None
+    if 0 < then < rates["raise_share"] * sound:
+        return rounded(min(rate * rates["raise_share"] * sound / then, most))
+    return rounded(rate * sound / then) if then > rates["bold"] * sound else None
+
+
+def _weight_layers(context: Context) -> int:
+    kinds = [entry.get("kind") for entry in context.meta.parameters]
+    return kinds.count("weight")
+
+
+def _shrink_of_residuals(window: Window, context: Context) -> float:
+    """Return how many times the residuals shrink that fell from the first loss to that of guessing.
+
+    With classes they do not grow with the outputs: a probability is off by one at most.
+    """
+    if (context.meta.classes or 0) > 1:
+        return 1.0
+    found = window.history.column("initialization", "loss_ratio", context.start, window.step).finite
+    return (
+        max(math.sqrt(float(found.values[0])), 1.0) if len(found) and found.values[0] > 0 else 1.0
+    )

@@ -1,0 +1,70 @@
+"""Forgetting: Adam at a rate at which its steps undo each other, and runs that only look like it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from .made import ADAM, Made, falling, flat, train
+
+
+def forgetful(losses: np.ndarray, ratio: float, **columns: Any) -> Made:
+    made = Made("lr_too_high", optimizers=[ADAM])
+    made.add("train", train(losses, **columns))
+    steps = list(range(6, len(losses), 12))
+    n = len(steps)
+    rows = {"update_sq": {"0": [ratio**2] * n}, "weight_sq": {"0": [1.0] * n}}
+    made.add("gradients", {}, steps, rows)
+    return made
+
+
+def stands(at: float, n: int = 500) -> np.ndarray:
+    return np.concatenate([falling(100, 4.0, at), flat(n - 100, at)])
+
+
+def test_adams_steps_that_replace_the_weights_hold_the_loss_up() -> None:
+    (finding,) = forgetful(stands(2.4), 0.12).judge()
+    assert finding.severity == "warning"
+    assert finding.because[0].column == "update_ratio"
+    advice = finding.recommendation
+    assert advice is not None
+    assert advice.proposed < 0.05
+
+
+@pytest.mark.parametrize(
+    ("losses", "ratio"),
+    [
+        (stands(2.4), 0.02),  # steps as in any run with Adam
+        (stands(2.4), math.nan),
+        (stands(0.4), 0.12),  # near its floor
+        (falling(500, 4.0, 1.0)[:300], 0.12),  # still falling
+        (stands(2.4, 250), 0.12),  # too few losses since it stands
+    ],
+)
+def test_a_loss_that_falls_or_is_low_or_has_usual_steps_is_held_by_no_rate(
+    losses: np.ndarray, ratio: float
+) -> None:
+    assert forgetful(losses, ratio).judge() == []
+
+
+def test_the_final_decay_of_a_rate_explains_a_loss_that_stands() -> None:
+    made = forgetful(stands(2.4), 0.12, lr=np.geomspace(0.1, 0.001, 500))
+    assert made.judge() == []
+
+
+def test_a_first_step_that_tore_the_weights_is_named_where_the_loss_stands_half_way() -> None:
+    def begun(ratio: float, at: float) -> Made:
+        made = Made("lr_too_high", optimizers=[{**ADAM, "lr": 0.2}])
+        made.add("train", train(stands(at), lr=0.2))
+        rows = {"update_sq": {"0": [ratio**2] * 2}, "weight_sq": {"0": [1.0] * 2}}
+        made.add("gradients", {}, [1, 2], rows)
+        return made
+
+    (finding,) = begun(0.9, 2.8).judge()
+    assert finding.recommendation is not None
+    assert finding.recommendation.proposed < 0.01
+    assert begun(0.9, 1.0).judge() == []
+    assert begun(0.05, 2.8).judge() == []

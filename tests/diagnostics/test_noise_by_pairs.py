@@ -1,0 +1,65 @@
+"""Noise by pairs: what the cosines of consecutive gradients say of a batch where no probe had a turn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from otoscope.diagnostics.batching import by_pairs
+from otoscope.diagnostics.windows import Window
+
+from .made import ADAM, Made, falling, flat, train
+
+
+def cosines(times: float, count: int, seed: int = 0, size: int = 400) -> np.ndarray:
+    """Return cosines of pairs of gradients whose noise is `times` the signal, in squared norms."""
+    draw = np.random.default_rng(seed)
+    signal = np.zeros(size)
+    signal[0] = 1.0
+    pairs = signal + np.sqrt(times / size) * draw.standard_normal((count, 2, size))
+    first, second = pairs[:, 0], pairs[:, 1]
+    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    return (first * second).sum(axis=1) / lengths
+
+
+def made(values: np.ndarray, losses: np.ndarray, batch: int = 64) -> Made:
+    run = Made("batch_too_small", "batch_too_large", optimizers=[ADAM], max_steps=len(losses))
+    run.add("train", {**train(losses), "samples": np.full(len(losses), float(batch))})
+    steps = np.linspace(20, len(losses) - 5, len(values)).astype(int)
+    run.add("gradients", {"grad_cosine": values}, steps.tolist())
+    return run
+
+
+@pytest.mark.parametrize("times", [0.1, 1.0, 8.0])
+def test_the_interval_of_pairs_holds_the_noise_scale_over_the_batch(times: float) -> None:
+    held = 0
+    for seed in range(100):
+        run = made(cosines(times, 30, seed), flat(400))
+        run.judge()
+        found = by_pairs(Window(run.fold.history, 400))
+        assert found is not None
+        held += found.low < times < found.high
+    assert held >= 90
+
+
+def test_pairs_that_hardly_agree_tell_of_a_small_batch_where_the_loss_stands() -> None:
+    (finding,) = made(cosines(30.0, 20), flat(500)).judge()
+    assert (finding.rule, finding.severity) == ("batch_too_small", "warning")
+    assert finding.because[0].column == "grad_cosine"
+    assert made(cosines(30.0, 20), falling(500)).judge() == []
+    assert made(cosines(2.0, 20), flat(500)).judge() == []
+
+
+def test_pairs_that_agree_tell_of_a_large_batch() -> None:
+    (finding,) = made(cosines(0.05, 40), falling(700), 1024).judge()
+    assert (finding.rule, finding.severity) == ("batch_too_large", "info")
+    assert finding.recommendation is not None
+    assert 60 < finding.recommendation.proposed < 160  # twice a noise scale of 51
+    assert made(cosines(0.5, 40), falling(700), 1024).judge() == []
+
+
+@pytest.mark.parametrize("values", [np.full(6, 0.01), np.full(30, -0.4), np.full(30, np.nan)])
+def test_few_pairs_and_those_that_zigzag_tell_nothing(values: np.ndarray) -> None:
+    run = made(values, flat(500))
+    assert run.judge() == []
+    assert not run.judged("batch_too_small")
+    assert not run.judged("batch_too_large")

@@ -1,0 +1,71 @@
+"""Inputs whose features are of unequal scale: each is scaled by itself, at a rate that fits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from otoscope.diagnostics.rule import Context
+from otoscope.diagnostics.scaling import scaling_snippet
+from otoscope.store import Meta
+from torch import Tensor, nn
+
+from .told import named, trained
+
+SGD = torch.optim.SGD
+
+
+def table(times: float) -> tuple[Tensor, Tensor]:
+    """Return 600 rows of 12 features, each up to so many times larger than the first, and targets."""
+    draw = torch.Generator().manual_seed(3)
+    x = torch.randn(600, 12, generator=draw)
+    y = x @ torch.randn(12, 1, generator=draw)
+    return x * times ** torch.linspace(0, 1, 12), (y - y.mean()) / y.std()
+
+
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(12, 1))
+
+
+def left(net: nn.Module, data: tuple[Tensor, Tensor]) -> float:
+    with torch.no_grad():
+        return float(nn.functional.mse_loss(net(data[0]), data[1]))
+
+
+def test_each_of_uneven_features_is_scaled_and_the_rate_with_it_mends_the_run(
+    tmp_path: Path,
+) -> None:
+    data, mse = table(100.0), nn.functional.mse_loss
+    net = model()
+    judged = trained(tmp_path, net, SGD(net.parameters(), 5e-5), data=data, loss=mse, steps=200)
+    advice = named(judged, "input_problem")["recommendation"]
+    mean, std = (torch.tensor(advice["proposed"][key]) for key in ("mean", "std"))
+    assert std.shape == (12,)
+    assert 50 < float(std[-1] / std[0]) < 200
+    (rate,) = [item["proposed"] for item in advice["also"] if item["parameter"] == "lr"]
+    scaled = ((data[0] - mean) / std, data[1])
+    anew = model()
+    trained(tmp_path / "anew", anew, SGD(anew.parameters(), rate), data=scaled, loss=mse, steps=200)
+    assert left(net, data) > 0.3
+    assert left(anew, scaled) < 0.1
+
+
+def test_features_of_one_scale_share_one_mean_and_one_deviation(tmp_path: Path) -> None:
+    x, y = table(1.0)
+    net = model()
+    judged = trained(
+        tmp_path,
+        net,
+        SGD(net.parameters(), 1e-4),
+        data=(60 * x + 100, y),
+        loss=nn.functional.mse_loss,
+    )
+    assert isinstance(named(judged, "input_problem")["recommendation"]["proposed"]["std"], float)
+
+
+def test_the_lines_that_scale_each_feature_run_as_they_are() -> None:
+    told = Context(Meta(config={"loop": "own"}), *[None] * 3)  # type: ignore[arg-type]
+    scope = {"torch": torch, "x": torch.tensor([[3.0, 50.0]])}
+    exec(scaling_snippet(told, {"mean": [1.0, 10.0], "std": [2.0, 20.0]}), scope)
+    assert scope["x"].tolist() == [[1.0, 2.0]]
