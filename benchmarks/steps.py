@@ -26,8 +26,8 @@ from typing import Any
 
 import torch
 from otoscope.callbacks import Otoscope
+from otoscope.callbacks.dispatch import dispatch_seconds
 from otoscope.callbacks.probes.probe import AFTERMATH
-from otoscope.callbacks.trainer import dispatch_seconds
 
 from .overhead import NETS, Net, run
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..store import ConfigError
+from ..store.keys import checked_run_id
 from .accelerate import AcceleratedLoop, is_accelerated, unwrapped
 from .at_exit import AtExit
 from .describing import batch_size_of
@@ -70,19 +71,22 @@ class LoopRecorder(Recorder):
         """
         if self.finished:
             return
-        with self.guard("recorder"):
+        with self._border:
             tensor = loss if isinstance(loss, torch.Tensor) else torch.tensor(float(loss))
             samples = batch_size_of(batch) if batch_size is None else int(batch_size)
             self.forward_done(tensor, samples or 0, batch)
-        self._parts += 1
-        if not (self.loop.complete if complete is None else complete):
-            return
-        parts, self._parts = self._parts, 0
+        with self._border:
+            self._parts += 1
+            if self.loop.complete if complete is None else complete:
+                parts, self._parts = self._parts, 0
+                self._close_step(parts)
+
+    def _close_step(self, parts: int) -> None:
+        scaler = self.loop.scaler
         self.undo(self.loop.whole(parts) / self.gradient_scale)
         self.end_step(
-            loss_scale=shown_scale(self.loop.scaler, self.gradient_scale),
-            skipped=self.loop.skipped(self.stepped)
-            or has_shrunk(self.loop.scaler, self.gradient_scale),
+            loss_scale=shown_scale(scaler, self.gradient_scale),
+            skipped=self.loop.skipped(self.stepped) or has_shrunk(scaler, self.gradient_scale),
         )
         self.before_step()
 
@@ -94,28 +98,34 @@ class LoopRecorder(Recorder):
 
     def validate(self, metrics: Mapping[str, Any], *, epoch: float = math.nan) -> None:
         """Record the user's own validation metrics, at the count of steps done."""
-        super().validate(metrics, epoch=epoch)
-        self.restart_clock()  # nobody tells when the validation began
+        with self._border:
+            super().validate(metrics, epoch=epoch)
+            self.restart_clock()  # nobody tells when the validation began
 
     def finish(self, reason: str = "end of training") -> None:
         """End the recording: remove every hook, send what is left, print the verdict."""
-        self._forget_exit()
-        super().finish(reason)
+        with self._border:
+            self._forget_exit()
+        with self._border:
+            super().finish(reason)
 
     def fail(self, error: BaseException) -> None:
         """Note the user's exception and let go of everything."""
-        self._forget_exit()
-        super().fail(error)
+        with self._border:
+            self._forget_exit()
+        with self._border:
+            super().fail(error)
 
     def end_with_process(self) -> None:
         """End the recording when the process ends, should nobody do so before."""
         self._at_exit = AtExit(self._exited)
 
     def _exited(self, error: BaseException | None) -> None:
-        if error is None:
-            self.finish("the process ended")
-        else:
-            self.fail(error)
+        with self._border:
+            if error is None:
+                self.finish("the process ended")
+            else:
+                self.fail(error)
 
     def _forget_exit(self) -> None:
         if self._at_exit is not None:
@@ -130,10 +140,11 @@ class LoopRecorder(Recorder):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is None:
-            self.finish()
-        else:
-            self.fail(error)
+        with self._border:
+            if error is None:
+                self.finish()
+            else:
+                self.fail(error)
 
 
 def _place() -> dict[str, Any]:
@@ -243,6 +254,8 @@ def attach(
         raise ConfigError(
             f"scaler must be the loop's torch.amp.GradScaler or None, got {type(scaler).__name__}"
         )
+    if given := os.environ.get("OTOSCOPE_RUN_ID"):
+        checked_run_id(given)
     place = _place()
     recorder = LoopRecorder(
         model,
@@ -255,7 +268,11 @@ def attach(
     )
     recorder.loop = loop
     recorder.hook()
-    recorder.begin(Origin(), max_steps=max_steps, meta={"config": {"loop": "own"}})
-    recorder.before_step()
-    recorder.end_with_process()
+    with recorder.guard("recorder"):
+        recorder.begin(Origin(), max_steps=max_steps, meta={"config": {"loop": "own"}})
+        recorder.before_step()
+        recorder.end_with_process()
+    with recorder.guard("recorder"):
+        if not recorder.begun:  # it was logged why
+            recorder.finish()
     return recorder

@@ -86,6 +86,7 @@ class OtoscopeCallback(TrainerCallback):
 
     def _clear(self) -> None:
         self._guard = Guard(self.options.strict)
+        self._border, self._loss_border = self._guard("recorder"), self._guard("loss")
         self._handles: list[Any] = []
         self._model: Any = None
         self._optimizer: Any = None
@@ -105,14 +106,14 @@ class OtoscopeCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Hook into model and optimizer, and begin or go on with a run."""
-        # the training before raised: nobody tells a callback of that
-        self._end(lambda recorder: recorder.fail(RuntimeError("the training was cut off")))
+        with self._border:  # the training before raised: nobody tells a callback of that
+            self._end(lambda recorder: recorder.fail(RuntimeError("the training was cut off")))
         model, optimizer = kwargs.get("model"), kwargs.get("optimizer")
         if not isinstance(model, nn.Module) or optimizer is None:
             log.debug("not recorded: no model or no optimizer")
             return
         self._refuse_another(model)
-        with self._guard("recorder"):
+        with self._border:
             self._model, self._optimizer, self._ranks = model, optimizer, int(args.world_size)
             recorder = Recorder(
                 model,
@@ -138,8 +139,9 @@ class OtoscopeCallback(TrainerCallback):
             )
             self.run_id = recorder.run_id
             self._at_exit = AtExit(self._exited)
-        if self.recorder is not None and not self.recorder.begun:  # it was logged why
-            self._end(lambda recorder: recorder.finish())
+        with self._border:
+            if self.recorder is not None and not self.recorder.begun:  # it was logged why
+                self._end(lambda recorder: recorder.finish())
         self._ended = time.perf_counter()
 
     def _refuse_another(self, model: nn.Module) -> None:
@@ -162,10 +164,13 @@ class OtoscopeCallback(TrainerCallback):
 
         def found(module: nn.Module, inputs: Any, given: Any, output: Any) -> None:
             inner = getattr(module, "_orig_mod", None)
-            if inner is not None and inside(inner) is self._model:
-                finder.remove()
-                self._hear(module)
-                self._forward(module, inputs, given, output)
+            if inner is None:
+                return
+            with self._loss_border:
+                if inside(inner) is self._model:
+                    finder.remove()
+                    self._hear(module)
+                    self._forward(module, inputs, given, output)
 
         keep_quiet()
         finder = nn.modules.module.register_module_forward_hook(found, with_kwargs=True)
@@ -179,11 +184,11 @@ class OtoscopeCallback(TrainerCallback):
         self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
 
     def _forward(self, module: nn.Module, inputs: Any, given: Any, output: Any) -> None:
-        if torch.compiler.is_compiling() or is_looking():
+        if torch.compiler.is_compiling():
             return
-        if not (module.training and torch.is_grad_enabled()):
-            return  # an evaluation
-        with self._guard("loss"):
+        with self._loss_border:
+            if is_looking() or not (module.training and torch.is_grad_enabled()):
+                return  # a look of ours, or an evaluation
             self._samples += batch_size_of(given) or batch_size_of(inputs) or 0
             self._batch = dict(given) if not inputs else None
             self._by_items = given.get("num_items_in_batch") is not None
@@ -198,7 +203,7 @@ class OtoscopeCallback(TrainerCallback):
         with `label_smoothing_factor` the model's output holds no loss.
         """
         if self.recorder is not None and not is_looking() and torch.is_grad_enabled():
-            with self._guard("loss"):
+            with self._loss_border:
                 self._noted.append(loss.detach())
 
     # -- a step -----------------------------------------------------------------------------------
@@ -206,15 +211,16 @@ class OtoscopeCallback(TrainerCallback):
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Tell of the epoch."""
         if self.recorder is not None:
-            self.recorder.event("epoch", {"n": int(state.epoch or 0)})
+            with self._border:
+                self.recorder.event("epoch", {"n": int(state.epoch or 0)})
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Decide what the step measures."""
         recorder = self.recorder
         if recorder is not None:
             self._data = time.perf_counter() - self._ended
-            recorder.before_step()
-            with self._guard("loss scale"):
+            with self._border:
+                recorder.before_step()
                 recorder.gradient_scale = self._scale = scale_now(self._scaler)
 
     @property
@@ -227,18 +233,19 @@ class OtoscopeCallback(TrainerCallback):
         if recorder is None:
             return
         begun = time.perf_counter()
-        with self._guard("recorder"):
+        with self._border:
             recorder.forward_done(self._loss(args), self._samples, self._batch)
             recorder.undo(1.0 / self._scale)
         self._samples, self._batch = 0, None
-        recorder.end_step(
-            data_seconds=self._data,
-            loss_scale=shown_scale(self._scaler, self._scale),
-            skipped=self._scaler is not None
-            and (not recorder.stepped or has_shrunk(self._scaler, self._scale)),
-            epoch=float(state.epoch or 0.0),
-            begun=begun,
-        )
+        with self._border:
+            recorder.end_step(
+                data_seconds=self._data,
+                loss_scale=shown_scale(self._scaler, self._scale),
+                skipped=self._scaler is not None
+                and (not recorder.stepped or has_shrunk(self._scaler, self._scale)),
+                epoch=float(state.epoch or 0.0),
+                begun=begun,
+            )
         with self._guard("state"):
             # plain values: what is put here is saved with the Trainer's own state
             state.stateful_callbacks[STATE] = {"args": {}, "attributes": self._state()}
@@ -277,21 +284,24 @@ class OtoscopeCallback(TrainerCallback):
     def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Tell that the run goes on in a long evaluation."""
         if self.recorder is not None:
-            self.recorder.alive()
+            with self._border:
+                self.recorder.alive()
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any
     ) -> None:
         """Record the metrics of an evaluation."""
         if self.recorder is not None:
-            self.recorder.validate(dict(metrics or {}), epoch=float(state.epoch or 0.0))
-            self._resume_clock()
+            with self._border:
+                self.recorder.validate(dict(metrics or {}), epoch=float(state.epoch or 0.0))
+                self._resume_clock()
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Tell of a checkpoint."""
         if self.recorder is not None:
-            self.recorder.checkpoint(Path(args.output_dir) / f"checkpoint-{state.global_step}")
-            self._resume_clock()
+            with self._border:
+                self.recorder.checkpoint(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+                self._resume_clock()
 
     def _resume_clock(self) -> None:
         assert self.recorder is not None
@@ -302,9 +312,10 @@ class OtoscopeCallback(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End the recording and print the verdict."""
-        early = state.global_step < state.max_steps
-        reason = "stopped early" if early else "end of training"
-        self._end(lambda recorder: recorder.finish(reason))
+        with self._border:
+            early = state.global_step < state.max_steps
+            reason = "stopped early" if early else "end of training"
+            self._end(lambda recorder: recorder.finish(reason))
 
     def _exited(self, error: BaseException | None) -> None:
         # the Trainer tells nobody of an exception
@@ -314,13 +325,15 @@ class OtoscopeCallback(TrainerCallback):
     def _end(self, how: Callable[[Recorder], None]) -> None:
         recorder, self.recorder = self.recorder, None
         if recorder is not None:
-            if self._at_exit is not None:
-                self._at_exit.close()
-            for handle in self._handles:
-                handle.remove()
-            with self._guard("recorder"):
+            border = self._border
+            with border:
+                if self._at_exit is not None:
+                    self._at_exit.close()
+                for handle in self._handles:
+                    handle.remove()
+            with border:
                 how(recorder)
-            with self._guard("recorder"):
+            with border:
                 recorder.finish()  # does nothing, unless the way before failed
                 self.overhead = recorder.overhead
         self._clear()

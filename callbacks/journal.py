@@ -81,6 +81,10 @@ class Journal:
         sender.emit({**about_run, **self._news(time.time()), "hosts": here})
         self.is_open = True
 
+    def shut(self) -> None:
+        """Keep nothing any more: there is nobody to hand it to."""
+        self.is_open = False
+
     def enlist(self, schema: Schema) -> None:
         """Take a schema, before the first of its frames."""
         if schema.hash not in self._schemas:

@@ -10,19 +10,20 @@ from typing import Any
 from ..store import ConfigError, Sink
 from ..store.keys import RUN_ID
 from .bases import callback_bases, class_now
+from .checkpoints import Checkpoints
 from .describing import batch_size_of
+from .dispatch import call_all, dispatch_seconds, leave_out
 from .guard import Guard, log
 from .norms import all_finite
 from .options import Options
 from .ranks import leave_token
 from .recorder import Origin, Recorder
 from .scaling import Scale, has_shrunk, scale_now, shown_scale
+from .settings import Settings
 from .trainer import (
     accumulates,
-    checkpoint_paths,
     clip_norm_of,
     clips_in_its_own_way,
-    dispatch_seconds,
     interrupted,
     is_sharded,
     loss_of,
@@ -109,17 +110,19 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
     def _clear(self) -> None:
         self._resumed: dict[str, Any] | None = None
         self._guard = Guard(self.options.strict)
+        self._border, self._norm_border = self._guard("recorder"), self._guard("gradient norm")
         self._micro = 0
         self._ended = math.nan
         self._data = 0.0
+        call_all(self)
         self._manual: list[Any] = []
         self._scaler: Any = None
         self._scale: Scale = 1.0
         self._expected = False
         self._epoch = math.nan
         self._paused = math.nan
-        self._saved: list[tuple[int, bool]] = []
-        self._known_paths: set[str] = set()
+        self._checkpoints = Checkpoints()
+        self._settings = Settings()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (self.options, self.run_id, self.overhead)
@@ -129,9 +132,10 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
     def setup(self, trainer: Any, pl_module: Any, stage: str | None = None) -> None:
         self._settled = True
         if stage in (None, "fit"):
-            # another callback raised in its on_exception, so that nobody told us of the end
-            self._end(lambda recorder: recorder.fail(RuntimeError("the fit was cut off")))
-            self._last = {}
+            with self._border:
+                # another callback raised in its on_exception, so that nobody told us of the end
+                self._end(lambda recorder: recorder.fail(RuntimeError("the fit was cut off")))
+                self._last = {}
             others = [c for c in trainer.callbacks if isinstance(c, Otoscope)]
             if len(others) > 1:
                 raise ConfigError(
@@ -143,7 +147,7 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
         if trainer.fast_dev_run or not trainer.optimizers:
             log.debug("not recorded: fast_dev_run, or no optimizer")
             return
-        with self._guard("recorder"):
+        with self._border:
             loss_fn, why = loss_of(trainer, pl_module)
             recorder = Recorder(
                 pl_module,
@@ -170,7 +174,8 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
         recorder = self.recorder
         if recorder is None:
             return
-        with self._guard("recorder"):
+        with self._border:
+            leave_out(trainer, pl_module, self, waits=recorder.waits)
             recorder.begin(
                 self._origin(),
                 max_steps=max_steps_of(trainer),
@@ -179,10 +184,12 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
             )
             self.run_id = recorder.run_id
             recorder.sender.is_over = interrupted(trainer)
-            self._known_paths = set(checkpoint_paths(trainer))
+            self._checkpoints.begin(trainer)
+            self._settings.begin(trainer)
         self._resumed = None
-        if not recorder.begun:  # it was logged why
-            self._end(lambda recorder: recorder.finish())
+        with self._border:
+            if not recorder.begun:  # it was logged why
+                self._end(lambda recorder: recorder.finish())
         self._ended = time.perf_counter()
 
     def _origin(self) -> Origin:
@@ -198,8 +205,9 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         if self.recorder is not None:
-            self._look_for_checkpoints(trainer)
-            with self._guard("recorder"):
+            with self._border:
+                self._look_for_checkpoints(trainer)
+                leave_out(trainer, pl_module, self, waits=self.recorder.waits)
                 self._epoch = float(trainer.current_epoch)
                 self._scaler = getattr(trainer.precision_plugin, "scaler", None)
                 self.recorder.event("epoch", {"n": int(self._epoch)})
@@ -214,33 +222,35 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
         recorder = self.recorder
         if recorder is None:
             return
-        self._data += time.perf_counter() - self._ended
-        if self._micro == 0:
-            if self._saved:
+        with self._border:
+            self._data += time.perf_counter() - self._ended
+            if self._micro == 0:
                 self._look_for_checkpoints(trainer)
-            recorder.before_step()
-            if self._scaler is not None:
-                self._scale = scale_now(self._scaler)  # it may change with the step
-        recorder.batch_ready(batch)
+                self._settings.tell(trainer, recorder)
+                recorder.before_step()
+                if self._scaler is not None:
+                    self._scale = scale_now(self._scaler)  # it may change with the step
+            recorder.batch_ready(batch)
 
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: Any) -> None:
         if self.recorder is not None and not pl_module.automatic_optimization:
-            with self._guard("recorder"):
+            with self._border:
                 # Lightning tells of the scaled loss
                 self._manual.append(loss.detach() / self._scale)
                 self.recorder.gradient_scale = self._scale
 
     def on_after_backward(self, trainer: Any, pl_module: Any) -> None:
         if self.recorder is not None:
-            self.recorder.backward_ended()
+            with self._border:
+                self.recorder.backward_ended()
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         recorder = self.recorder
         if recorder is None:
             return
         self._expected = True
-        if recorder.measures_gradients and pl_module.automatic_optimization:
-            with self._guard("gradient norm"):
+        with self._norm_border:
+            if recorder.measures_gradients and pl_module.automatic_optimization:
                 whole = trainer.accumulate_grad_batches / (self._micro + 1)
                 recorder.gradients_ready(
                     optimizer,
@@ -256,28 +266,33 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
         if recorder is None:
             return
         begun = time.perf_counter()
-        with self._guard("recorder"):
+        with self._border:
             loss = self._loss(trainer, pl_module, outputs)
             recorder.forward_done(loss, batch_size_of(batch) or 0)
         self._micro += 1
-        if self._expected or recorder.stepped:
-            if not pl_module.automatic_optimization:
-                recorder.undo(1.0 / recorder.gradient_scale)
-                recorder.gradient_scale = 1.0
-            recorder.end_step(
-                data_seconds=self._data,
-                loss_scale=shown_scale(self._scaler, self._scale),
-                skipped=self._scaler is not None
-                and self._expected
-                and (not recorder.stepped or has_shrunk(self._scaler, self._scale)),
-                epoch=self._epoch,
-                begun=begun,
-            )
-            self._micro, self._data, self._expected = 0, 0.0, False
+        with self._border:
+            if self._expected or recorder.stepped:
+                self._close_step(recorder, pl_module, begun)
         self._ended = time.perf_counter()
 
+    def _close_step(self, recorder: Recorder, pl_module: Any, begun: float) -> None:
+        data, expected, scaler = self._data, self._expected, self._scaler
+        self._micro, self._data, self._expected = 0, 0.0, False
+        if not pl_module.automatic_optimization:
+            recorder.undo(1.0 / recorder.gradient_scale)
+            recorder.gradient_scale = 1.0
+        shrunk = scaler is not None and has_shrunk(scaler, self._scale)
+        recorder.end_step(
+            data_seconds=data,
+            loss_scale=shown_scale(scaler, self._scale),
+            skipped=scaler is not None and expected and (not recorder.stepped or shrunk),
+            epoch=self._epoch,
+            begun=begun,
+        )
+
     def _loss(self, trainer: Any, pl_module: Any, outputs: Any) -> Any:
-        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        told = type(outputs) is dict or isinstance(outputs, Mapping)  # nearly always a dict
+        loss = outputs.get("loss") if told else outputs
         if not pl_module.automatic_optimization:
             manual, self._manual = self._manual, []
             return loss if loss is not None else sum(manual) if manual else None
@@ -290,52 +305,46 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         self._paused = time.perf_counter()
         if self.recorder is not None:
-            self.recorder.pausing()
+            with self._border:
+                self.recorder.pausing()
 
     def on_validation_batch_end(self, trainer: Any, *args: Any, **kwargs: Any) -> None:
         if self.recorder is not None:
-            self.recorder.alive()
+            with self._border:
+                self.recorder.alive()
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         recorder = self.recorder
         if recorder is None or trainer.sanity_checking:
             return
-        recorder.validate(trainer.callback_metrics, epoch=float(trainer.current_epoch))
-        pause = time.perf_counter() - self._paused
-        if pause > 0:
-            recorder.idle(pause)
-            self._ended += pause
+        with self._border:
+            recorder.validate(trainer.callback_metrics, epoch=float(trainer.current_epoch))
+            pause = time.perf_counter() - self._paused
+            if pause > 0:
+                recorder.idle(pause)
+                self._ended += pause
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: Any) -> None:
         if self.recorder is not None and not self.recorder.rank:
-            self.recorder.pausing()
             with self._guard("checkpoint"):
-                finite = all_finite(list(pl_module.parameters()))
-                self._saved.append((self.recorder.steps, finite))
+                self.recorder.pausing()
+                self._checkpoints.saved = all_finite(list(pl_module.parameters()))
 
     def _look_for_checkpoints(self, trainer: Any) -> None:
-        """Tell of checkpoints written since the last look; only now their paths are known."""
-        recorder, saved = self.recorder, self._saved
-        if recorder is None or not saved:
-            return
-        self._saved = []
-        with self._guard("checkpoint"):
-            paths = checkpoint_paths(trainer)
-            new = [path for path in dict.fromkeys(paths) if path not in self._known_paths]
-            # a file that is written over keeps its name
-            for path in new or paths[:1]:
-                recorder.checkpoint(path, finite=saved[-1][1])
-            self._known_paths |= set(paths)
+        if self.recorder is not None and self._checkpoints.saved is not None:
+            with self._guard("checkpoint"):
+                self._checkpoints.tell(trainer, self.recorder)
 
     def state_dict(self) -> dict[str, Any]:
         recorder = self.recorder
-        if recorder is not None and recorder.begun:
-            # plain Python values only: one numpy number makes the user's checkpoint unloadable
-            self._last = {
-                "run_id": str(recorder.run_id),
-                "attempt": int(recorder.sender.attempt),
-                "step": int(recorder.steps),
-            }
+        with self._border:
+            if recorder is not None and recorder.begun:
+                # plain Python values only: one numpy number makes the user's checkpoint unloadable
+                self._last = {
+                    "run_id": str(recorder.run_id),
+                    "attempt": int(recorder.sender.attempt),
+                    "step": int(recorder.steps),
+                }
         return dict(self._last)  # after the fit too: `trainer.save_checkpoint` is then called
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -349,23 +358,28 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
     # -- a fit ends -----------------------------------------------------------------------------
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
-        self._look_for_checkpoints(trainer)
-        self._end(lambda recorder: recorder.finish(_reason(trainer)))
+        with self._border:
+            self._look_for_checkpoints(trainer)
+            self._end(lambda recorder: recorder.finish(_reason(trainer)))
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        self._look_for_checkpoints(trainer)
-        self._end(lambda recorder: recorder.fail(exception))
+        with self._border:
+            self._look_for_checkpoints(trainer)
+            self._end(lambda recorder: recorder.fail(exception))
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str | None = None) -> None:
-        self._end(lambda recorder: recorder.finish())
+        with self._border:
+            self._end(lambda recorder: recorder.finish())
 
     def _end(self, how: Any) -> None:
-        self.state_dict()
+        border = self._border
+        with border:
+            self.state_dict()
         recorder, self.recorder = self.recorder, None
         if recorder is not None:
-            with self._guard("recorder"):
+            with border:
                 how(recorder)
-            with self._guard("recorder"):
+            with border:
                 recorder.finish()  # does nothing, unless the way before failed
                 self.run_id = recorder.run_id or None  # another rank knows it only now
                 self.overhead = recorder.overhead

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -11,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..store import Sink
+from ..store import OtoscopeError, Sink
 from ..store.connecting import open_sink
 from ..store.identity import new_run_id
-from ..store.keys import checked_run_id
+from ..store.keys import RUN_ID, checked_run_id
 from ..store.meta import ATTEMPT_SETTINGS
 from ..store.project import find_project, read_project
 from ..store.schemas import Json
@@ -24,7 +25,7 @@ from .pace import linger_of
 from .probes.probe import clock
 from .ranks import FirstRank, OtherRank, job_of_this_fit
 from .sampling import chosen_probes
-from .schedule import Schedule
+from .schedule import Schedules
 from .sender import Sender
 from .stepping import Stepping
 from .transfer import Pending
@@ -51,6 +52,8 @@ class Recorder(Stepping):
     that `options.url` names.
     """
 
+    _hooked = False
+
     # -- beginning ------------------------------------------------------------------------------
 
     def hook(self) -> None:
@@ -59,7 +62,7 @@ class Recorder(Stepping):
         with self.guard("recorder"):
             columns = self._throughput.attach(self._training)
             self._journal.follow(self._throughput.schema(columns), self._throughput.fill)
-            self._schedules = [Schedule() for _ in self._throughput.lrs()]
+            self._schedules = Schedules(len(self._throughput.lrs()))
             self._sampling.attach(chosen_probes(self.options.probes), self.steps)
             if self._listen:
                 self._tap.listen()
@@ -67,6 +70,7 @@ class Recorder(Stepping):
                 self._handles.append(optimizer.register_step_post_hook(self._on_stepped))
                 if self._waiting is not None:
                     self._handles.append(optimizer.register_step_pre_hook(self._before_stepped))
+            self._hooked = True
         self._budget.start_seconds += clock() - begun
 
     def begin(
@@ -80,7 +84,12 @@ class Recorder(Stepping):
         """Settle which run this is, and start sending.
 
         `dispatch` is what whoever calls us spends on it in a step, in seconds: a cost of ours too.
+        Raises OtoscopeError where `hook` failed: what steps left would wait for ever.
         """
+        if not self._hooked:
+            raise OtoscopeError(
+                "nothing is recorded: hooking into model and optimizers failed, as was logged before"
+            )
         begun = clock()
         self._dispatch = dispatch
         name = self.options.run or type(self._model).__name__
@@ -109,7 +118,10 @@ class Recorder(Stepping):
         if origin.from_attempt is not None:
             begins["resumed"] = {"from_attempt": origin.from_attempt, "from_step": origin.step}
         self._journal.open(self.sender, origin.step, told, begins)
-        self.sender.start()
+        with contextlib.ExitStack() as undo:  # without the thread nobody takes what waits
+            undo.callback(self._journal.shut)
+            self.sender.start()
+            undo.pop_all()
         self._budget.start_seconds += clock() - begun
         self.restart_clock()
 
@@ -149,6 +161,8 @@ class Recorder(Stepping):
             "budget": options.budget,
             "probes": ["throughput", *self._sampling.names],
         }
+        if parent := parent_of(os.environ):
+            fields["parent"] = parent
         fields["began"] = time.time()
         return fields if origin.from_attempt is not None else {**fields, "started": fields["began"]}
 
@@ -175,14 +189,17 @@ class Recorder(Stepping):
 
     def event(self, kind: str, body: Mapping[str, Json] | None = None) -> None:
         """Send an event of this step; it counts after the frames of the step."""
-        if not self.finished:
-            self._journal.event(kind, body)
+        with self._border:
+            if not self.finished:
+                self._journal.event(kind, body)
 
     # -- ending ---------------------------------------------------------------------------------
 
     def finish(self, reason: str = "end of training") -> None:
         """End the recording: remove every hook, send what is left, print the verdict."""
-        ended = self._end("finished", "finished", {"reason": reason}, reason)
+        ended = False
+        with self._border:
+            ended = self._end("finished", "finished", {"reason": reason}, reason)
         if ended and self.options.verdict and not self.rank:
             with self.guard("verdict"):
                 from .verdict import print_verdict
@@ -191,26 +208,39 @@ class Recorder(Stepping):
 
     def fail(self, error: BaseException) -> None:
         """Note the user's exception and let go of everything."""
-        body = {"type": type(error).__name__, "message": _message(error)[:2000]}
-        self._end("failed", "exception", body, f"{body['type']}: {body['message']}"[:300])
+        with self._border:
+            body = {"type": type(error).__name__, "message": _message(error)[:2000]}
+            self._end("failed", "exception", body, f"{body['type']}: {body['message']}"[:300])
 
     def _end(self, how: str, kind: str, body: dict[str, Json], reason: str) -> bool:
         """Let go of everything, once; returns whether there is a run that ended here."""
         if self.finished:
             return False
-        with self.guard("recorder"):
-            self._sampling.detach()
-            self._tap.close()
-            if self._waiting is not None:
-                self._waiting.close()
-            for handle in self._handles:
-                handle.remove()
+        for let_go in (self._sampling.detach, self._tap.close, self._unhook):
+            with self._border:  # each: what one of them leaves would stay on the user's model
+                let_go()
         if self.begun:
-            with self.guard("recorder"):
+            with self._border:
                 self.event(kind, body)
                 self._journal.close(how, reason)
         self.finished = True
         return self.begun
+
+    def _unhook(self) -> None:
+        if self._waiting is not None:
+            self._waiting.close()
+        for handle in self._handles:
+            handle.remove()
+
+
+def parent_of(environment: Mapping[str, str]) -> str | None:
+    """Return the run that this one answers, as `$OTOSCOPE_PARENT` names it.
+
+    >>> parent_of({"OTOSCOPE_PARENT": "mlp-01jd4tq2"}), parent_of({"OTOSCOPE_PARENT": "?"})
+    ('mlp-01jd4tq2', None)
+    """
+    told = environment.get("OTOSCOPE_PARENT", "")
+    return told if RUN_ID.match(told) else None
 
 
 def _message(error: BaseException) -> str:

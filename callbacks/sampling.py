@@ -110,6 +110,7 @@ class Sampling:
         self._armed = False
         self._priced = False
         self._wants_batch = False
+        self._attaching: Probe | None = None
         guard.on_failure = self._failed
 
     @property
@@ -129,8 +130,10 @@ class Sampling:
             self._budget.claim(NORM, weight=2.0, first=step + 1, aligned=self._training.sharded)
         for probe in probes:
             if probe.family != "train" and probe.is_on(self._training):
+                self._attaching = probe
                 with self._guard(f"probe {probe.name}"):
                     self._attach(probe, step)
+        self._attaching = None
 
     def _attach(self, probe: Probe, step: int) -> None:
         try:
@@ -138,10 +141,6 @@ class Sampling:
         except ProbeOffError as error:
             self._off(probe, str(error))
             return
-        except Exception as error:
-            self._off(probe, f"{type(error).__name__}: {error}")
-            raise
-        self._attached[probe.name] = _Attached(probe, schema, border=f"probe {probe.name}")
         self._enlist(schema)
         self._budget.claim(
             probe.name,
@@ -153,6 +152,7 @@ class Sampling:
             aligned=probe.on_every_rank(self._training),
             guess=probe.guess,
         )
+        self._attached[probe.name] = _Attached(probe, schema, border=f"probe {probe.name}")
 
     def arm(self, step: int) -> None:
         """Get ready for a step: ask the budget, arm what is due."""
@@ -177,6 +177,11 @@ class Sampling:
         with self._guard(attached.border):
             probe.arm(step)
         attached.arm_seconds = clock() - begun
+
+    def is_looking(self, step: int) -> bool:
+        """Tell whether `keep_batch` has anything to do with a batch of a step."""
+        soon = self._budget.dear_from - POOL <= step
+        return soon or self._wants_batch or bool(self.batches)
 
     def keep_batch(self, batch: Any, step: int) -> None:
         """Keep the tensors of a batch while a probe that looks at batches is about to sample."""
@@ -304,14 +309,18 @@ class Sampling:
             why = f"failed {count} times: {type(error).__name__}: {error}"
             self._tell("probe_off", {"probe": NORM, "why": why})
         attached = self._attached.get(kind.removeprefix("probe "))
-        if attached is not None and kind == attached.border and count >= LIMIT:
+        probe = self._attaching
+        if probe is not None and kind == f"probe {probe.name}":
+            self._off(probe, f"{type(error).__name__}: {error}")
+        elif attached is not None and kind == attached.border and count >= LIMIT:
             self._off(attached.probe, f"failed {count} times: {type(error).__name__}: {error}")
 
     def _off(self, probe: Probe, why: str) -> None:
         """Switch a probe off for the rest of the run, and say why."""
         log.info("probe %s is off: %s", probe.name, why)
         self._tell("probe_off", {"probe": probe.name, "why": why})
-        if self._attached.pop(probe.name, None) is not None:
+        self._attached.pop(probe.name, None)
+        if probe.name in self._budget.claims:
             self._budget.off(probe.name, why)
         with self._guard(f"detaching {probe.name}"):
             probe.unwatch()

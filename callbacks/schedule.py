@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 REST = 50
@@ -57,3 +59,29 @@ class Schedule:
         if phase == "decay" and abs(lr) * JUMP < abs(last):
             return Change(last, lr, phase)
         return None
+
+
+class Schedules:
+    """Those of all parameter groups of a run.
+
+    >>> schedules = Schedules(2)
+    >>> [schedules.observe(step, lrs) for step, lrs in enumerate([[0.1, 0.2], [0.1, 0.4]])][-1]
+    [(1, Change(before=0.2, after=0.4, phase='warmup'))]
+    """
+
+    def __init__(self, count: int) -> None:
+        self._all = [Schedule() for _ in range(count)]
+        self._last: Sequence[float] = ()
+        self._rests = False
+
+    def observe(self, step: int, lrs: Sequence[float]) -> list[tuple[int, Change]]:
+        """Take the learning rates of a step; returns (place, change) of those that changed."""
+        if self._rests and lrs == self._last:  # in nearly every step
+            return []
+        found: list[tuple[int, Change]] = []
+        for place, (schedule, lr) in enumerate(zip(self._all, lrs, strict=True)):
+            change = schedule.observe(step, lr) if math.isfinite(lr) else None
+            if change is not None:
+                found.append((place, change))
+        self._last, self._rests = lrs, all(one.phase == "constant" for one in self._all)
+        return found

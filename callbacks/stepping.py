@@ -23,7 +23,7 @@ from .probes.probe import AFTERMATH, COUNTERS, Training
 from .probes.tap import GradientTap
 from .probes.throughput import Step, Throughput
 from .sampling import Sampling
-from .schedule import Schedule
+from .schedule import Schedules
 from .sender import Sender
 from .shards import shares
 from .trigger import Trigger
@@ -72,12 +72,13 @@ class Stepping:
         self._one_node = one_node
         self.guard = guard or Guard(options.strict)
         self._border = self.guard("recorder")
+        self._waiting_border = self.guard("wait for other ranks")
         self.finished = False
         self._first = 0
         self._journal = Journal(
             lambda: self.overhead,
             rank,
-            pace=lambda: self._budget.step_seconds,
+            pace=self._pace,
             closed=self._closed,
             seen=self._saw,
         )
@@ -121,7 +122,7 @@ class Stepping:
         )
         self._throughput = Throughput()
         self._trigger = Trigger()
-        self._schedules: list[Schedule] = []
+        self._schedules = Schedules(0)
         self._handles: list[Any] = []
         self._losses: list[float | torch.Tensor] = []
         self._samples = 0
@@ -144,6 +145,10 @@ class Stepping:
     def run_id(self) -> str:
         """The run's id; empty before it begins, and on another rank until rank 0 has told it."""
         return self.sender.run if self.begun and (not self.rank or self.sender.identified) else ""
+
+    def _pace(self) -> float:
+        self._budget.catch_up()
+        return self._budget.step_seconds
 
     @property
     def steps(self) -> int:
@@ -177,6 +182,11 @@ class Stepping:
         self._tap.factor = factor
 
     @property
+    def waits(self) -> bool:
+        """Whether the wait for other ranks is measured."""
+        return self._waiting is not None
+
+    @property
     def measures_gradients(self) -> bool:
         """Whether this step's gradients are to be measured."""
         return self._tap.armed or self._tap.exact
@@ -205,15 +215,23 @@ class Stepping:
     def backward_ended(self) -> None:
         """Note that the ranks have averaged their gradients; an optimizer's step tells it too."""
         if self._waiting is not None:
-            with self.guard("wait for other ranks"):
+            with self._waiting_border:
                 self._waiting.backward_ended()
+
+    def _waited(self) -> float | Callable[[], float]:
+        if self._waiting is not None:
+            with self._waiting_border:
+                return self._waiting.close_step()
+        return math.nan
 
     def batch_ready(self, batch: Any) -> None:
         """Take a micro-batch before its step, which may change it."""
-        begun = time.perf_counter()
         with self._border:
-            self._sampling.keep_batch(batch, self.steps + 1)
-        self._spent += time.perf_counter() - begun
+            step = self._journal.step + 1
+            if self._sampling.is_looking(step):
+                begun = time.perf_counter()
+                self._sampling.keep_batch(batch, step)
+                self._spent += time.perf_counter() - begun
 
     def forward_done(self, loss: torch.Tensor | None, samples: int, batch: Any = None) -> None:
         """Take one micro-batch: its loss (undivided), its count of samples, the batch itself."""
@@ -222,13 +240,13 @@ class Stepping:
         if batch is not None:
             self._sampling.keep_batch(batch, self.steps + 1)
         if loss is not None:
-            if (loss.ndim and loss.numel() != 1) or loss.is_complex():
-                raise ConfigError(
-                    f"the loss must be one real number, got {loss.dtype} of shape "
-                    f"{tuple(loss.shape)}; give its mean to step(loss)"
-                )
+            if loss.ndim and loss.numel() != 1:
+                raise ConfigError(_no_number(loss))
             # on a device the copy waits in its queue; nobody may write into it meanwhile
-            self._losses.append(loss.item() if loss.is_cpu else loss.detach().clone())
+            value = loss.item() if loss.is_cpu else loss.detach().clone()
+            if type(value) is not float and loss.is_complex():
+                raise ConfigError(_no_number(loss))
+            self._losses.append(value)
 
     def pausing(self) -> None:
         """Tell that the steps pause, for a validation or a checkpoint."""
@@ -241,8 +259,10 @@ class Stepping:
             self._journal.alive()
 
     def _before_stepped(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        if len(args) == 1 and kwargs.get("closure") is None:  # a closure has yet to run backward
-            self.backward_ended()
+        with self._border:
+            with_closure = len(args) > 1 or kwargs.get("closure") is not None
+            if not with_closure:  # which has yet to run backward
+                self.backward_ended()
 
     def _on_stepped(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         begun = time.perf_counter()
@@ -274,24 +294,19 @@ class Stepping:
         """
         begun = time.perf_counter() if begun is None else begun
         with self._border:
-            losses, samples = self._losses, self._samples
+            losses, samples = self._losses, float(self._samples or math.nan)
             self._losses, self._samples, self._stepped = [], 0, False
             self._parts_done, self._sizes = self._sizes, []
             self._training.losses = losses
             self._journal.step += 1
-            step = Step(
-                losses,
-                float(samples or math.nan),
-                begun - self._last_end,
-                data_seconds,
-                math.nan if self._waiting is None else self._waiting.close_step(),
-                loss_scale=loss_scale,
-                skipped=float(skipped),
-                epoch=epoch,
-            )
-            self._record(step, begun)
+            seconds = begun - self._last_end
+            wait = math.nan if self._waiting is None else self._waited()
+            told = [samples, seconds, data_seconds, wait, loss_scale, float(skipped)]
+            self._record(losses, told, epoch, begun)
 
-    def _record(self, step: Step, begun: float) -> None:
+    def _record(
+        self, losses: Sequence[float | torch.Tensor], told: list[Any], epoch: float, begun: float
+    ) -> None:
         number, sampled, hooks = self._journal.step, 0.0, 0.0
         if self._sampling.has_work(number):
             frames, sampled = self._sampling.sample(number)
@@ -299,19 +314,24 @@ class Stepping:
             self._journal.keep(frames)
         lrs, self._lrs = self._lrs or self._throughput.lrs(), []
         within = self._dispatch + self._spent + self._shared + hooks - begun
-        step.overhead_seconds = within + time.perf_counter()
-        values, late = self._throughput.row(step, lrs)
-        if self._tap.armed:
+        told += [within + time.perf_counter(), epoch]
+        late: Sequence[torch.Tensor] = ()
+        simple = self._waiting is None and not self._tap.armed and len(losses) == 1
+        if simple and type(losses[0]) is float:
+            values = self._throughput.plain(losses[0], lrs, told)
+        else:
+            values, late = self._throughput.row(Step(losses, *told), lrs)
             self._tap.disarm()
         end = time.perf_counter()
         fixed = AFTERMATH * max(0.0, within + end - sampled)
-        self._budget.stepped(end - self._last_end, fixed)
+        self._budget.ended(end - self._last_end, fixed)
         self._journal.done(Row(number, time.time(), values, late, lrs))
         self._spent, self._last_end = 0.0, end
 
     def _closed(self, rows: Sequence[Row]) -> Told:
         """Take the steps that leave, and return the events they bring."""
         self._closed_now += len(rows)
+        self._budget.catch_up()
         if self.rank:
             return {}
         told: dict[int, list[tuple[str, Mapping[str, Json]]]] = {}
@@ -339,12 +359,10 @@ class Stepping:
     def _changes(self, row: Row) -> list[tuple[str, Mapping[str, Json]]]:
         """Return the `lr` events of a step."""
         told: list[tuple[str, Mapping[str, Json]]] = []
-        for place, (schedule, lr) in enumerate(zip(self._schedules, row.lrs, strict=True)):
-            change = schedule.observe(row.step, lr) if math.isfinite(lr) else None
-            if change is not None:
-                optimizer, group = self._throughput.place(place)
-                body = {"optimizer": optimizer, "group": group, "from": change.before}
-                told.append(("lr", {**body, "to": change.after, "phase": change.phase}))
+        for place, change in self._schedules.observe(row.step, row.lrs):
+            optimizer, group = self._throughput.place(place)
+            body = {"optimizer": optimizer, "group": group, "from": change.before}
+            told.append(("lr", {**body, "to": change.after, "phase": change.phase}))
         return told
 
     def restart_clock(self) -> None:
@@ -364,8 +382,16 @@ class Stepping:
         to begin.
         """
         budget = self._budget
+        budget.catch_up()
         probes = {name: claim.seconds for name, claim in budget.claims.items()}
         sender = min(self._sender_seconds, budget.fixed_seconds)
         probes |= {"throughput": budget.fixed_seconds - sender, "sender": sender}
         probes["start"] = budget.start_seconds
         return {"share": budget.overhead, "seconds": budget.spent, "probes": probes}
+
+
+def _no_number(loss: torch.Tensor) -> str:
+    return (
+        f"the loss must be one real number, got {loss.dtype} of shape {tuple(loss.shape)}; "
+        "give its mean to step(loss)"
+    )

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import math
-import time
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 from .describing import cpu_count, workers_of
-from .probes.probe import COLD
 from .stepping import LossFn
-
-HOOKS_A_STEP = 6
-"""Hooks that Lightning calls on every callback in a step, whether it does something there or not."""
 
 
 def loss_of(trainer: Any, pl_module: Any) -> tuple[LossFn | None, str]:
@@ -120,17 +115,6 @@ def scale_left(trainer: Any, optimizer: Any) -> Any:
     return 1.0 if scale is None else scale
 
 
-def checkpoint_paths(trainer: Any) -> list[str]:
-    """Return the paths that the checkpoint callbacks name, the newest of each first."""
-    paths: list[str] = []
-    for callback in trainer.checkpoint_callbacks:
-        for name in ("_last_checkpoint_saved", "last_model_path", "best_model_path"):
-            path = getattr(callback, name, "")
-            if isinstance(path, str) and path:
-                paths.append(path)
-    return paths
-
-
 def stopped_early(trainer: Any) -> bool:
     """Tell whether something asked the Trainer to stop before its length was done."""
     if not trainer.should_stop:
@@ -155,19 +139,3 @@ def interrupted(trainer: Any) -> Callable[[], bool]:
         return seen is None or getattr(status, "value", status) == "interrupted"
 
     return is_over
-
-
-def dispatch_seconds(trainer: Any, callback: Any) -> float:
-    """Return about what Lightning spends in a step on calling a callback's hooks, in seconds.
-
-    Nobody can time that from inside the hooks, so a hook that does nothing is called some times
-    as Lightning calls it.
-    """
-    best = math.inf
-    for _ in range(3):
-        begun = time.perf_counter()
-        for _ in range(8):
-            with trainer.profiler.profile(f"[Callback]{callback.state_key}.on_train_start"):
-                getattr(callback, "on_before_zero_grad")(trainer, None, None)  # noqa: B009
-        best = min(best, (time.perf_counter() - begun) / 8)
-    return best * HOOKS_A_STEP * COLD

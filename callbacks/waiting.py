@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch.nn.parameter import is_lazy
 
+from .guard import HookGuard
+
 LEARNT_AFTER = 3
 """Backward passes in which every parameter is listened to, to learn which come last."""
 
@@ -38,6 +40,9 @@ class Waiting:
         self._handles: dict[int, Any] = {}
         self._lasts: set[int] = set()
         self._learnt = 0
+        self.error: Exception | None = None
+        """What went wrong in a hook; it must not be raised there."""
+        self._guarded = HookGuard(self._failed)
         self._last: tuple[Mark, int] | None = None
         self._pairs: list[tuple[Mark, Mark]] = []
         self._listen(range(len(found)))
@@ -50,7 +55,8 @@ class Waiting:
 
     def _hook(self, place: int) -> Callable[[torch.Tensor], None]:
         def came(gradient: torch.Tensor) -> None:
-            self._last = (self._mark(), place)
+            with self._guarded:
+                self._last = (self._mark(), place)
 
         return came
 
@@ -60,6 +66,9 @@ class Waiting:
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event
+
+    def _failed(self, error: Exception) -> None:
+        self.error = error
 
     def backward_ended(self) -> None:
         """Note that the gradients are averaged by now; a second call for one pass does nothing."""
@@ -75,8 +84,14 @@ class Waiting:
                 self._handles.pop(other).remove()
 
     def close_step(self) -> float | Callable[[], float]:
-        """Return the seconds that this step's backward passes waited; NaN where none was seen."""
+        """Return the seconds that this step's backward passes waited; NaN where none was seen.
+
+        Raises what went wrong in a hook of the step.
+        """
         pairs, self._pairs = self._pairs, []
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
         if not pairs:
             # another part of the model trains now: learn anew
             self._learnt, self._lasts = 0, set()

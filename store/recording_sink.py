@@ -35,7 +35,7 @@ class RecordingSink:
         self.run = run
         self._meta: dict[str, Json] = {}
         self._schemas: dict[str, Schema] = {}
-        self._last: dict[StreamName, tuple[int, int]] = {}
+        self._last: dict[tuple[str, int, int], tuple[int, int]] = {}
         self._files: dict[tuple[int, int], int] = {}
         self._event_ids: set[str] = set()
         self._told_at, self._untold = 0.0, False
@@ -90,11 +90,13 @@ class RecordingSink:
         batches: dict[tuple[int, int], list[bytes]] = {}
         last = dict(self._last)
         for frame in checked(frames):
-            if frame.id <= last.get(frame.stream, (-1, 0)):
+            # tuples: to make and hash a StreamName a frame costs more than its record
+            stream, place = (frame.family, frame.rank, frame.attempt), (frame.step, frame.seq)
+            if place <= last.get(stream, (-1, 0)):
                 refused += 1
                 continue
-            last[frame.stream] = frame.id
-            batches.setdefault((frame.rank, frame.attempt), []).append(encode_record(frame))
+            last[stream] = place
+            batches.setdefault(stream[1:], []).append(encode_record(frame))
         with _disk(self.directory):
             for (rank, attempt), records in batches.items():
                 _write_all(self._file(rank, attempt), b"".join(records))
@@ -117,7 +119,7 @@ class RecordingSink:
         return self._files[rank, attempt]
 
     def last_id(self, run: str, stream: StreamName) -> tuple[int, int] | None:
-        return self._last.get(stream)
+        return self._last.get((stream.family, stream.rank, stream.attempt))
 
     def trim(self, run: str, stream: StreamName, before: int) -> None:
         return None  # a recording keeps all of its frames

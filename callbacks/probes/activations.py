@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from ...store import Column, ConfigError, schemas
+from ..guard import HookGuard
 from ..layers import PARAMETRIZED, ROOT, owner_of
 from ..measures.activations import activation_kind, saturated_share
 from ..norms import moved
@@ -76,6 +77,7 @@ class Activations(Probe):
 
     def attach(self, training: Training) -> Sequence[Column]:
         self._on = False
+        self._guarded = HookGuard(self._failed)
         self._all = self.on_every_rank(training)
         self._watched: list[Watched] = []
         self._calls: dict[str, Watched] = {}
@@ -139,7 +141,8 @@ class Activations(Probe):
                 if x is not None:
                     self._add_output(watched, x)
             else:
-                self._guarded(module, self._see_output, watched, module, output)
+                with self._guarded:
+                    self._timed(module, self._see_output, watched, module, output)
 
         return look
 
@@ -159,7 +162,8 @@ class Activations(Probe):
                 if x is not None:
                     self._add_saturated(watched, x)
             else:
-                self._guarded(module, self._see_activation, watched, inputs, output)
+                with self._guarded:
+                    self._timed(module, self._see_activation, watched, inputs, output)
 
         return look
 
@@ -176,11 +180,11 @@ class Activations(Probe):
     def _called(self, call: Call) -> None:
         running = self._innermost()
         if self._on and running is not None:
-            self._guarded(running[1], self._add_call, call)
+            self._timed(running[1], self._add_call, call)
 
     def _attend(self, running: tuple[str, nn.Module], *call: Any) -> None:
         if self._on:
-            self._guarded(running[1], self._add_attention, running[0] or ROOT, *call)
+            self._timed(running[1], self._add_attention, running[0] or ROOT, *call)
 
     def _add_attention(self, path: str, func: Any, args: Any, kwargs: Any) -> None:
         found = attended(func, args, kwargs)
@@ -205,15 +209,12 @@ class Activations(Probe):
             self._new = True
         self._add_activation(watched, x, y)
 
-    def _guarded(self, module: nn.Module, what: Any, *arguments: Any) -> None:
-        """Run what looks at a layer inside the user's forward pass; an error waits for `sample`."""
+    def _timed(self, module: nn.Module, what: Any, *arguments: Any) -> None:
+        """Run what looks at a layer inside the user's forward pass, and count what it takes."""
         begun = clock()
-        try:
-            if _counts(module):
-                with torch.no_grad():
-                    what(*arguments)
-        except Exception as error:  # a hook must not raise into the user's forward pass
-            self._failed(error)
+        if _counts(module):
+            with torch.no_grad():
+                what(*arguments)
         self.hook_seconds += clock() - begun
 
     def _failed(self, error: Exception) -> None:

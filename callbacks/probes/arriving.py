@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.nn.parameter import is_lazy
 
+from ..guard import HookGuard
 from ..norms import squared_norms
 from .probe import clock
 from .tap import at_the_end
@@ -32,6 +33,7 @@ class Arriving:
         self._squares: list[float] | list[torch.Tensor] = []
         self._came: set[int] = set()
         self._handles: list[Any] = []
+        self._guarded = HookGuard(self._failed)
 
     def listen(self, parameters: Sequence[torch.Tensor]) -> None:
         """Listen to the coming step."""
@@ -44,14 +46,12 @@ class Arriving:
     def _hook(self, place: int) -> Callable[[torch.Tensor], None]:
         def came(gradient: torch.Tensor) -> None:
             begun = clock()
-            try:
+            with self._guarded:
                 if not self._came:
                     at_the_end(self._pass_ended)
                 self.twice |= place in self._came
                 self._came.add(place)
                 self._squares += squared_norms([gradient], exact=True)  # type: ignore[operator]
-            except Exception as error:  # a hook must not raise into the user's backward pass
-                self.error = error
             self.seconds += clock() - begun
 
         return came
@@ -59,7 +59,11 @@ class Arriving:
     def _pass_ended(self) -> None:
         squares, self._squares, self._came = self._squares, [], set()
         if squares:
-            self.passes.append(sum(squares[1:], start=squares[0]))
+            with self._guarded:
+                self.passes.append(sum(squares[1:], start=squares[0]))
+
+    def _failed(self, error: Exception) -> None:
+        self.error = error
 
     def close(self) -> None:
         """Listen no longer."""

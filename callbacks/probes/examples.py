@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..guard import HookGuard
 from ..measures import PER_EXAMPLE, per_example_squares
 from ..undisturbed import is_looking
 from .probe import ProbeOffError, Training, clock
@@ -51,6 +53,7 @@ class Examples:
         self._squares: dict[int, Tensor] = {}
         self._calls: Counter[int] = Counter()
         self._error: Exception | None = None
+        self._guarded = HookGuard(self._failed)
         self._in_vain = 0
         self.seconds = 0.0
 
@@ -64,25 +67,24 @@ class Examples:
 
     def _hook(self, place: int) -> Callable[[nn.Module, Any, Any], None]:
         def ran(module: nn.Module, inputs: Any, output: Any) -> None:
-            if is_looking() or not (torch.is_grad_enabled() and torch.is_tensor(output)):
-                return
-            try:
+            with self._guarded:
+                if is_looking() or not (torch.is_grad_enabled() and torch.is_tensor(output)):
+                    return
                 if output.requires_grad and inputs and torch.is_tensor(inputs[0]):
                     self._calls[place] += 1
-                    given = inputs[0].detach()
-                    output.register_hook(lambda back: self._came(place, module, given, back))
-            except Exception as error:  # a hook must not raise into the user's forward pass
-                self._error = error
+                    came = partial(self._came, place, module, inputs[0].detach())
+                    output.register_hook(came)
 
         return ran
 
     def _came(self, place: int, module: nn.Module, given: Tensor, back: Tensor) -> None:
         begun = clock()
-        try:
+        with self._guarded:
             self._squares[place] = per_example_squares(module, given, back)
-        except Exception as error:  # a hook must not raise into the user's backward pass
-            self._error = error
         self.seconds += clock() - begun
+
+    def _failed(self, error: Exception) -> None:
+        self._error = error
 
     def sample(self, step: int) -> Tensor | Sequence[float]:
         """Return the squared norms of the step."""

@@ -18,6 +18,7 @@ from torch.nn.modules.module import (
     register_module_forward_pre_hook,
 )
 
+from ..guard import HookGuard
 from .hooks import Look, StayingHook
 from .probe import clock
 
@@ -60,6 +61,7 @@ class Forwards:
         self._looks = looks
         self.around = around
         self._failed = failed
+        self.guarded = HookGuard(self._give_up)
         self._once = once
         self._inside = False
         self._thread = 0
@@ -114,15 +116,8 @@ class Forwards:
         known = id(module) in self._paths and get_ident() == self._thread
         return known and self._on != [] and is_real()
 
-    def _entered(self, module: nn.Module, inputs: Any) -> None:
-        if torch.compiler.is_compiling():
-            return
-        try:
-            self._note_entry(module)
-        except Exception as error:  # a hook must not raise into the user's forward pass
-            self._give_up(error)
-
-    def _note_entry(self, module: nn.Module) -> None:
+    def note_entry(self, module: nn.Module) -> None:
+        """Note that a module's forward pass begins."""
         if type(module).__name__ == "OptimizedModule":
             # somebody compiles this model or another, and nothing is traced yet: hooks for all
             # modules would be traced in, and have it compiled once more when they are gone
@@ -133,15 +128,8 @@ class Forwards:
             self.running.append((self._paths[id(module)], module))
             self.passes += 1
 
-    def _left(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        if torch.compiler.is_compiling():
-            return
-        try:
-            self._note_exit(module, inputs, output)
-        except Exception as error:  # as above
-            self._give_up(error)
-
-    def _note_exit(self, module: nn.Module, inputs: Any, output: Any) -> None:
+    def note_exit(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        """Note that it has ended, and look at the module."""
         if not self._is_ours(module):
             return
         while self.running:
@@ -166,8 +154,8 @@ class Forwards:
 
     def _leave(self) -> None:
         if self.around is not None and self._inside:
-            self._inside = False
             self.around.__exit__(None, None, None)
+            self._inside = False
 
 
 def _listening(watched: weakref.ref[Forwards]) -> list[Any]:
@@ -175,13 +163,15 @@ def _listening(watched: weakref.ref[Forwards]) -> list[Any]:
 
     def entered(module: nn.Module, inputs: Any) -> None:
         forwards = watched()
-        if forwards is not None:
-            forwards._entered(module, inputs)
+        if forwards is not None and not torch.compiler.is_compiling():
+            with forwards.guarded:
+                forwards.note_entry(module)
 
     def left(module: nn.Module, inputs: Any, output: Any) -> None:
         forwards = watched()
-        if forwards is not None:
-            forwards._left(module, inputs, output)
+        if forwards is not None and not torch.compiler.is_compiling():
+            with forwards.guarded:
+                forwards.note_exit(module, inputs, output)
 
     return [
         register_module_forward_pre_hook(entered),

@@ -19,6 +19,7 @@ from torch.overrides import (
     _push_mode,
 )
 
+from ..guard import HookGuard
 from ..measures.activations import activation_kind
 from .attended import ATTENTIONS
 from .forwards import extra_seconds
@@ -99,7 +100,7 @@ class FunctionalCalls(TorchFunctionMode):
         self._running = running
         self._tell = tell
         self._attend = attend
-        self._failed = failed
+        self._guarded = HookGuard(failed)
         self._sites: dict[tuple[str, str, CodeType, int], str] = {}
         self._names: set[str] = set()
 
@@ -122,16 +123,13 @@ class FunctionalCalls(TorchFunctionMode):
         self.calls += 1
         kind = KINDS.get(func)
         if kind is not None or func in ATTENTIONS:
-            running = self._running()
-            if running is not None and (args or kind is None):
-                try:
-                    with torch._C.DisableTorchFunction():  # modes of the user's need not see us
-                        if kind is None:
-                            self._attend(running, func, args, kwargs)
-                        else:
-                            self._look(kind, running, args, kwargs, output)
-                except Exception as error:  # must not reach the user's forward pass
-                    self._failed(error)
+            # modes of the user's need not see us
+            with self._guarded, torch._C.DisableTorchFunction():
+                running = self._running()
+                if running is not None and kind is None:
+                    self._attend(running, func, args, kwargs)
+                elif running is not None and kind is not None and args:
+                    self._look(kind, running, args, kwargs, output)
         return output
 
     def _look(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...store import Column
+from ..guard import HookGuard
 from ..measures.batches import batch_parts
 from ..measures.head import (
     class_counts,
@@ -73,6 +74,7 @@ class Head(Probe):
         self._on = False
         self._output: Tensor | None = None
         self._error: Exception | None = None
+        self._guarded = HookGuard(self._failed)
         self._counts: deque[tuple[Tensor, Tensor]] = deque(maxlen=WINDOW)
         self._all: Tensor | None = None
         self._classes = self._samples = 0
@@ -97,12 +99,10 @@ class Head(Probe):
         if not self._on or self._forwards is None or self._forwards.running:
             return  # only the outermost is the head's
         begun = clock()
-        try:
+        with self._guarded:
             if is_real() and torch.is_grad_enabled():
                 found = predicted(output)
                 self._output = self._output if found is None else found.detach()
-        except Exception as error:  # a hook must not raise into the user's forward pass
-            self._failed(error)
         self.hook_seconds += clock() - begun
 
     def _failed(self, error: Exception) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...store import Column, ConfigError
+from ..guard import HookGuard
 from ..measures.batches import batch_parts
 from ..measures.initialization import first_tensor
 from ..measures.loss_at_start import chance_loss
@@ -72,6 +74,7 @@ class Initialization(Probe):
         self._training = training
         self._fresh = self._on = False
         self._error: Exception | None = None
+        self._guarded = HookGuard(self._failed)
         self._clear()
         self._paths = {id(module): path for path, module in self._layers.items()}
         if not is_compiled(training.model):
@@ -111,10 +114,8 @@ class Initialization(Probe):
         if not self._on:
             return
         begun = clock()
-        try:
+        with self._guarded:
             self._see(module, inputs, output)
-        except Exception as error:  # a hook must not raise into the user's forward pass
-            self._failed(error)
         self.hook_seconds += clock() - begun
 
     def _see(self, module: nn.Module, inputs: Any, output: Any) -> None:
@@ -131,15 +132,13 @@ class Initialization(Probe):
         self._order.append(path)
         self._outputs[path] = _mean_square(tensor)
         if tensor.requires_grad:
-            tensor.register_hook(lambda gradient: self._came_back(path, gradient))
+            tensor.register_hook(partial(self._came_back, path))
 
     def _came_back(self, path: str, gradient: Tensor) -> None:
         begun = clock()
-        try:
+        with self._guarded:
             if self._on and path not in self._gradients:
                 self._gradients[path] = _mean_square(gradient)
-        except Exception as error:  # nor into the backward pass
-            self._failed(error)
         self.hook_seconds += clock() - begun
 
     def _failed(self, error: Exception) -> None:

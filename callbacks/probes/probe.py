@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ...store import Column, Schema
+from ..guard import HookGuard
 from .hooks import StayingHook
 
 if TYPE_CHECKING:
@@ -162,17 +163,20 @@ class Probe:
 
         def looking(*told: object) -> None:
             begun = clock()
-            try:
+            with guarded:
                 if is_real():
                     with torch.no_grad():
                         look(*told)
-            except Exception as error:  # a hook must not raise into the user's forward pass
-                self.watch_error = self.watch_error or error
             self.hook_seconds += clock() - begun
 
         import torch
 
+        guarded = HookGuard(self._watch_failed)
+
         self._watches.append(module.register_forward_hook(StayingHook(looking)))
+
+    def _watch_failed(self, error: Exception) -> None:
+        self.watch_error = self.watch_error or error
 
     def unwatch(self) -> None:
         """Remove the hooks of `watch`; the recorder does so after every sample."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ...store import Column, ConfigError
 from ..budget import POOL
+from ..guard import HookGuard
 from ..measures import Hessian
 from ..undisturbed import CollectiveError, Look, undisturbed
 from .pool import batch_size, copied, limited
@@ -192,6 +193,8 @@ class Running(Probe):
     _began_with: list[Tensor] = field(default_factory=list, init=False, repr=False)
     _training: Training | None = field(default=None, init=False, repr=False)
     _failures: int = field(default=0, init=False, repr=False)
+    _failure: str = field(default="", init=False, repr=False)
+    """Of the sample under way."""
     _told: set[str] = field(default_factory=set, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -250,25 +253,27 @@ class Running(Probe):
         if self._training is None:
             raise ProbeOffError(f"{self.name} was sampled before it was attached")
         began = time.perf_counter()
-        failure = ""
         measured: dict[str, float] = {}
+        self._failure = ""
         try:
-            with self._pooled(self._training) as pool:
-                measured = self.measure(pool, self._training)
-                measured["pool_samples"] = pool.samples
-            if pool.by_differences:
-                self._tell(f"{self.name}: {BY_DIFFERENCES}")
-        except (CollectiveError, ProbeOffError) as error:
-            raise ProbeOffError(str(error)) from error
-        except Exception as error:  # the user's own loss runs in here: anything may come out
-            # words only: the error holds the frames, and they hold the graphs
-            failure = f"{type(error).__name__}: {error}"
-            self._make_room(error)
+            with HookGuard(self._note_failure):  # the user's own loss runs: anything may come out
+                with self._pooled(self._training) as pool:
+                    measured = self.measure(pool, self._training)
+                    measured["pool_samples"] = pool.samples
+                if pool.by_differences:
+                    self._tell(f"{self.name}: {BY_DIFFERENCES}")
         finally:
             self.disarm()
-        self._count(failure)
+        self._count(self._failure)
         measured["seconds"] = time.perf_counter() - began
         return [measured.get(column.name, math.nan) for column in self.columns()]
+
+    def _note_failure(self, error: Exception) -> None:
+        if isinstance(error, (CollectiveError, ProbeOffError)):
+            raise ProbeOffError(str(error)) from error
+        # words only: the error holds the frames, and they hold the graphs
+        self._failure = f"{type(error).__name__}: {error}"
+        self._make_room(error)
 
     def failed(self) -> None:
         """Forget what a sample that failed may have left half done."""

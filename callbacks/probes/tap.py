@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..guard import HookGuard
 from ..norms import squared_norms, stacked
 from .pairs import GradientPairs
 from .probe import clock
@@ -32,6 +33,7 @@ class GradientTap:
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self.parameters = list(parameters)
         self.armed = False
+        self._guarded = HookGuard(self._failed)
         self.factor: float | torch.Tensor = 1.0
         """What a gradient must be multiplied by: 1/loss scale, and A/n in a partial window."""
         self.shares: Sequence[float] | None = None
@@ -152,10 +154,11 @@ class GradientTap:
         def accumulated(parameter: torch.Tensor) -> None:
             if self.armed and parameter.grad is not None:
                 begun = clock()
-                if self.averaged:
-                    self._wait_for_average(place)
-                else:
-                    self._take(place, parameter.grad)
+                with self._guarded:
+                    if self.averaged:
+                        self._wait_for_average(place)
+                    else:
+                        self._take(place, parameter.grad)
                 self.seconds += clock() - begun
 
         return accumulated
@@ -166,23 +169,24 @@ class GradientTap:
         if first:
             # called back at the end of the backward pass; called back again from there, it comes
             # behind DDP, which asks for the same once all gradients are there
-            at_the_end(lambda: at_the_end(self._take_averages))
+            at_the_end(self._ask_again)
+
+    def _ask_again(self) -> None:
+        with self._guarded:
+            at_the_end(self._take_averages)
 
     def _take_averages(self) -> None:
         places, self._came = self._came, []
-        try:
+        with self._guarded:
             self.collect([self.parameters[place] for place in places])
-        except Exception as error:  # as in a hook
-            self.armed = False
-            self.error = error
 
     def _take(self, place: int, gradient: torch.Tensor) -> None:
-        try:
-            self._squares[place] = squared_norms([gradient], exact=self.exact)[0]
-            self._pair(place, gradient)
-        except Exception as error:  # a hook must not raise into the user's backward pass
-            self.armed = False
-            self.error = error
+        self._squares[place] = squared_norms([gradient], exact=self.exact)[0]
+        self._pair(place, gradient)
+
+    def _failed(self, error: Exception) -> None:
+        self.armed = False
+        self.error = error
 
     error: Exception | None = None
     """What went wrong in a hook; the recorder asks at the end of the step."""

@@ -107,9 +107,6 @@ class Throughput(Probe):
     def row(self, step: Step, lrs: Sequence[float]) -> tuple[list[float], list[torch.Tensor]]:
         """Return the numbers of a step, and what of them is still on the device, for `fill`."""
         tap, losses, wait = self._training.tap, step.losses, step.wait_seconds
-        idle = (tap is None or not tap.armed) and len(losses) == 1
-        if idle and type(losses[0]) is float and not callable(wait):  # nearly always on a CPU
-            return self._plain(step, losses[0], lrs, wait), []
         seen = tap if tap is not None and tap.armed and tap.measured else None
         clip = NAN if seen is None else seen.clip_factor
         loss, late = NAN, []
@@ -131,22 +128,14 @@ class Throughput(Probe):
         row += [step.overhead_seconds, step.epoch]
         return row, late
 
-    def _plain(self, step: Step, loss: float, lrs: Sequence[float], wait: float) -> list[float]:
-        return [
-            loss,
-            *lrs,
-            NAN,
-            NAN,
-            step.samples,
-            step.step_seconds,
-            step.data_seconds,
-            wait,
-            step.loss_scale,
-            step.skipped,
-            0.0 if math.isfinite(loss) else 1.0,
-            step.overhead_seconds,
-            step.epoch,
-        ]
+    @staticmethod
+    def plain(loss: float, lrs: Sequence[float], told: Sequence[float]) -> list[float]:
+        """Return the numbers of a step of one loss that measured no gradient: nearly all on a CPU.
+
+        `told` are those behind the clip factor, in the order of the columns, without `non_finite`.
+        """
+        bad = 0.0 if math.isfinite(loss) else 1.0
+        return [loss, *lrs, NAN, NAN, *told[:6], bad, *told[6:]]
 
     def _late(
         self, losses: Sequence[float | torch.Tensor], squares: torch.Tensor | None

@@ -64,7 +64,7 @@ class Training:
             if self.step % 10 == 0:
                 self._emit({"heartbeat": {"0": time.time()}})
             if pace:
-                time.sleep(pace)
+                time.sleep(pace)  # what a step takes, so that the sender has its turns between them
 
     def _frame(self, schema: Schema) -> None:
         width = len(schema.columns)

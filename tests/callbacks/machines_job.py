@@ -52,7 +52,7 @@ def train(folder: Path, phase: str, rank: int) -> str:
             x = torch.randn(size, 6, generator=generator)
             y = (x[:, 0] > 0).long()
             if phase == "straggling" and rank == 1:
-                time.sleep(SLOW_SECONDS)
+                time.sleep(SLOW_SECONDS)  # the fault itself
             alone = phase == "alone" and step >= APART
             output = inner(x) if alone else net(x)
             loss = functional.cross_entropy(output, y)

@@ -65,7 +65,7 @@ class Net(pl.LightningModule):
 
     def training_step(self, batch: Any, index: int) -> torch.Tensor:
         if self.phase == "slow" and self.global_rank == 1:
-            time.sleep(SLOW_SECONDS)
+            time.sleep(SLOW_SECONDS)  # the fault itself
         if self.phase == "raising" and self.global_rank == 1 and index == STEPS // 2:
             raise ArithmeticError("planted in rank 1")
         output = self.net(batch[0])

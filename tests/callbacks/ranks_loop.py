@@ -55,9 +55,9 @@ def main(folder: Path, kind: str) -> None:
             x = torch.randn(8, 6, generator=generator)
             y = (x[:, 0] > 0).long()
             if kind == "ddp" and rank == 1:
-                time.sleep(SLOW_SECONDS)
+                time.sleep(SLOW_SECONDS)  # the fault itself
             if kind == "alone":
-                time.sleep(0.01)
+                time.sleep(0.01)  # what a step takes: it goes on until it is stopped
             loss = functional.cross_entropy(net(x), y)
             optimizer.zero_grad()
             loss.backward()

@@ -55,11 +55,13 @@ def recorded(folder: Path) -> list[Id]:
 def test_a_full_disk_beside_an_absent_server_is_counted_to_the_last_sample(tmp_path: Path) -> None:
     process = RedisProcess(tmp_path, port=find_free_port())
     drill = training(process.url, tmp_path, held=50)
+
+    def loses() -> bool:
+        drill.steps(20)
+        return drill.sender.dropped_frames > 0
+
     with small_disk(30_000):
-        for _ in range(10):
-            drill.steps(100, pace=0.001)
-            time.sleep(0.02)
-        until(lambda: drill.sender.dropped_frames > 0, "a loss")
+        until(loses, "a loss")
     process.start()
     try:
         drill.steps(100)
@@ -166,6 +168,10 @@ print("over", flush=True)
 
 WAITING = """
 import threading
+def tell():
+    drill.sender._closing.wait(60)
+    print("waiting", flush=True)
+threading.Thread(target=tell, daemon=True).start()
 try:
     drill.sender.close(60)
 except KeyboardInterrupt:
@@ -235,7 +241,7 @@ def test_a_process_that_forgot_to_finish_exits_within_the_deadline_and_loses_not
 
 def test_a_second_signal_ends_the_waiting_and_nothing_is_lost(tmp_path: Path) -> None:
     with process_at_its_end(tmp_path, WAITING, stall=True) as (child, server):
-        time.sleep(0.5)  # it waits by now, or the signal meets it before: both must end it
+        assert child.stdout.readline() == "waiting\n"
         begun = time.monotonic()
         child.send_signal(signal.SIGINT)
         assert child.wait(20) == 0
@@ -250,16 +256,15 @@ def test_a_forked_child_that_exits_sends_nothing_and_its_parent_everything(tmp_p
 
 
 SPOOLING = """
-import sys, time
+import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from tests.callbacks.drills import training
+from tests.callbacks.drills import training, until
 drill = training({url!r}, Path({folder!r}))
 drill.steps(400)
-while drill.sender.spooled_frames < len(drill.emitted):
-    time.sleep(0.01)
+until(lambda: drill.sender.spooled_frames == len(drill.emitted), "the spool")
 print("spooled", flush=True)
-time.sleep(60)
+sys.stdin.read()
 """
 
 
@@ -270,7 +275,11 @@ def test_a_killed_process_leaves_its_spool_where_it_is_found(
     code = SPOOLING.format(root=root, url=url, folder=str(tmp_path))
     environment = {**os.environ, "OTOSCOPE_HOME": str(own_home)}
     with subprocess.Popen(
-        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code],
+        env=environment,
+        stdin=subprocess.PIPE,  # it reads until it is killed, or until this process is gone
+        stdout=subprocess.PIPE,
+        text=True,
     ) as child:
         assert child.stdout is not None and child.stdout.readline() == "spooled\n"
         child.kill()

@@ -6,7 +6,6 @@ The rest is a `gap` event that names exactly what is missing; checked by a secon
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -216,9 +215,10 @@ def test_a_gap_is_told_once_although_the_server_goes_away_in_the_middle_of_it(
     assert drill.sender.flush(20)
     flush_all(server)
     for _ in range(4):
+        drill.sender.last_error = None
         proxy.swallow()
         drill.steps(10, pace=0.002)
-        time.sleep(0.05)
+        until(lambda: drill.sender.last_error is not None, "the loss of a reply")
     finish(drill)
     proxy.close()
     assert len(stored(server.url).gaps) == 2
