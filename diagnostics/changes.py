@@ -11,6 +11,7 @@ import numpy as np
 from ..store import Finding, Meta, Recommendation
 from ..store.meta import ATTEMPT_SETTINGS
 from ..store.schemas import Json
+from .medians import median_of
 
 JUMP = 1.2
 """A learning rate that moved by less in one step follows its schedule."""
@@ -159,8 +160,8 @@ class StepSize:
         >>> [size.learn(np.full(10, n), 10 * i) for i, n in enumerate(sizes)][-1]
         (64.0, 128.0, 20)
         """
-        median = float(np.median(samples)) if len(samples) else 0.0
-        if not median > 0 or np.mean(samples == median) < ALIKE:
+        median = median_of(samples) if len(samples) else 0.0
+        if not median > 0 or np.count_nonzero(samples == median) < ALIKE * len(samples):
             return None  # the last batch of an epoch is short
         if self.usual is None or abs(median - self.usual) <= 0.1 * self.usual:
             self.usual = median if self.usual is None else self.usual

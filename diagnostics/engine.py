@@ -9,7 +9,7 @@ from typing import Any
 from ..store import Evidence, Finding, Recommendation
 from ..store.schemas import Json, plain
 from .inhibition import HOLD, REACH, caused_ids, gather, hang, parents, release
-from .rule import Case, Verdict
+from .rule import Case, Later, Verdict, told
 from .thresholds import Thresholds
 
 RANK = {"critical": 0, "warning": 1, "info": 2}
@@ -105,7 +105,10 @@ class Engine:
 
     def entry(self, rule: str) -> Entry:
         """Return where a rule stands."""
-        return self.entries.setdefault(rule, Entry())
+        entry = self.entries.get(rule)
+        if entry is None:
+            entry = self.entries[rule] = Entry()
+        return entry
 
     def states(self) -> Mapping[str, str]:
         """Return each rule's state, as it is whenever it is asked for."""
@@ -199,9 +202,14 @@ class Engine:
         case = verdict.case
         if case is None:
             raise ValueError("a breach needs a case that says what was seen")
+        entry.breached = step
+        if isinstance(case, Later) and entry.finding is not None:
+            entry.onset = entry.onset if any(entry.recent) else step
+            entry.case, entry.severity = None, thresholds.severity
+            return
+        case = told(case)
         if not any(entry.recent):
             entry.onset = step if case.onset is None else case.onset
-        entry.breached = step
         entry.case = case if entry.finding is None else None
         entry.severity = case.severity or thresholds.severity
 
@@ -260,11 +268,14 @@ class Engine:
             entry.state, entry.recent, entry.finding = "fine", [], None
             return
         finding.stale = False
-        elsewhere = verdict.case is not None and verdict.case.scope != finding.scope
+        case = verdict.case
+        elsewhere = isinstance(case, Case) and case.scope != finding.scope
         if verdict.strength >= thresholds.clear and not elsewhere:
             entry.state, entry.calm, finding.last_step = "firing", 0, step
-            if verdict.case is not None:
-                _strengthen(finding, verdict.case)
+            if isinstance(case, Later):
+                case = told(case) if _is_better(finding, case.basis) else None
+            if case is not None:
+                _strengthen(finding, case)
             return
         entry.state, entry.calm = "clearing", entry.calm + 1
         if entry.calm >= thresholds.n:
@@ -304,11 +315,15 @@ def _strengthen(finding: Finding, case: Case) -> None:
     Numbers measured after the damage are worth less than those of its onset (curvature of a
     collapsed net), so a recommendation is replaced only by one of a better basis.
     """
-    old = finding.recommendation
-    better = old is None or BASES.index(case.recommendation.basis) > BASES.index(old.basis)
+    better = _is_better(finding, case.recommendation.basis)
     severity = case.severity or finding.severity
     worse = RANK[severity] < RANK[finding.severity]
     if better:
         _say(finding, case)
     if worse:
         finding.severity = severity
+
+
+def _is_better(finding: Finding, basis: str) -> bool:
+    old = finding.recommendation
+    return old is None or BASES.index(basis) > BASES.index(old.basis)

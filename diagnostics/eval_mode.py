@@ -16,7 +16,7 @@ def another_in_eval_mode(window: Window, context: Context) -> Verdict | None:
     off = context.obstacles.why_off("modes")
     trained = window.samples("modes", "train_loss", span=numbers.span)
     evaluated = window.samples("modes", "eval_loss", span=numbers.span)
-    if not (batch_norms(context) or off or window.last_step("modes") >= 0):
+    if not (off or window.last_step("modes") >= 0 or _has_batch_norms(window, context)):
         return None
     known = np.isfinite(trained.values) & np.isfinite(evaluated.values)
     known &= trained.steps > context.start + numbers["settle"] / 4
@@ -35,6 +35,11 @@ def another_in_eval_mode(window: Window, context: Context) -> Verdict | None:
         return unknown("BatchNorm's loss in eval mode was compared once, and once is not enough")
     step = int(trained.steps[known][-1])
     return breach(strength, _case(context, float(one[-1]), float(other[-1]), step))
+
+
+def _has_batch_norms(window: Window, context: Context) -> bool:
+    """Tell whether a layer is one; asked at every point, and what a run tells of itself stays."""
+    return window.history.once("eval_mode", (), lambda: bool(batch_norms(context)))
 
 
 def batch_norms(context: Context) -> list[str]:

@@ -38,6 +38,18 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
+class Later:
+    """A case about the whole run that is made only where it is needed: one of 200 layers is dear.
+
+    A finding that stands takes nothing from the cases of later points, unless one has advice of a
+    better `basis`, which is said here; such a case has no severity and no onset of its own.
+    """
+
+    make: Callable[[], Case]
+    basis: str
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What a rule made of a window.
 
@@ -49,7 +61,7 @@ class Verdict:
     kind: Literal["unknown", "fine", "breach"]
     why: str = ""
     strength: float = 0.0
-    case: Case | None = None
+    case: Case | Later | None = None
     certain: bool = False
 
 
@@ -63,8 +75,16 @@ def fine(strength: float = 0.0, partly: str = "") -> Verdict:
     return Verdict("fine", partly, strength=min(strength, 0.999))
 
 
-def breach(strength: float, case: Case, *, certain: bool = False) -> Verdict:
+def breach(strength: float, case: Case | Later, *, certain: bool = False) -> Verdict:
     """Return the verdict of a rule that was breached; advice that cannot be applied is replaced."""
+    usable = case if isinstance(case, Later) else told(case)
+    return Verdict("breach", strength=max(strength, 1.0), case=usable, certain=certain)
+
+
+def told(case: Case | Later) -> Case:
+    """Return a case, made where it was put off, with advice that can be applied."""
+    if isinstance(case, Later):
+        case = case.make()
     advice = getattr(case, "recommendation", None)  # a reader's own rule may return anything
     if isinstance(advice, Recommendation):
         steps = [getattr(item, "step", None) for item in case.because]
@@ -72,7 +92,7 @@ def breach(strength: float, case: Case, *, certain: bool = False) -> Verdict:
         usable = sound(advice, step)
         if usable is not advice:
             case = replace(case, recommendation=usable)
-    return Verdict("breach", strength=max(strength, 1.0), case=case, certain=certain)
+    return case
 
 
 ADAPTIVE = (

@@ -164,9 +164,7 @@ class History:
     )
     _columns: dict[tuple[str, str, int, int], Samples] = field(default_factory=dict, repr=False)
     """Answers of this point: until further frames come."""
-    _made: dict[str, tuple[tuple[LayerSamples | None, ...], Any]] = field(
-        default_factory=dict, repr=False
-    )
+    _made: dict[str, tuple[tuple[Any, ...], Any]] = field(default_factory=dict, repr=False)
 
     def add(self, frames: Sequence[Frame], schemas: Mapping[str, Schema]) -> None:
         """Take the frames of one family at one step, one a rank, sorted by rank."""
@@ -217,8 +215,8 @@ class History:
             kept = self._columns[key] = Samples(steps, values)
         return kept
 
-    def once(self, name: str, read: Sequence[LayerSamples | None], make: Callable[[], Any]) -> Any:
-        """Return what is made of samples that were read, and make it only where they are others.
+    def once(self, name: str, read: Sequence[Any], make: Callable[[], Any]) -> Any:
+        """Return what is made of samples (or names) that were read; made anew only where they are others.
 
         `name` is the rule's own; what is made must depend on nothing but what was read.
         """
@@ -266,13 +264,21 @@ class History:
         return None
 
     def layers(
-        self, family: str, quantity: str, after: int, upto: int, group: str | None = None
+        self,
+        family: str,
+        quantity: str,
+        after: int,
+        upto: int,
+        group: str | None = None,
+        count: int | None = None,
     ) -> LayerSamples:
-        """Return a quantity of every layer with after < step <= upto."""
+        """Return at most the last `count` samples of a quantity, of every layer, after < step <= upto."""
         table = self.tables.get(family)
         if table is None:
             return NO_LAYERS
         low, high = table.between(after, upto)
+        if count is not None:
+            low = max(low, high - count)
         # `grown` tells one point's answers from another's
         key = (family, quantity, group, low, high)
         kept, grown = self._read.get(key), table.grown
@@ -349,10 +355,7 @@ class Window:
         group: str | None = None,
     ) -> LayerSamples:
         """Return at most the last `count` samples of a quantity, for every layer that has it."""
-        found = self.history.layers(family, quantity, self._after(span), self.step, group)
-        if count is None or len(found) <= count:
-            return found
-        return LayerSamples(found.steps[-count:], found.values[-count:], found.layers)
+        return self.history.layers(family, quantity, self._after(span), self.step, group, count)
 
     def across(
         self, family: str, column: str, *, count: int | None = None, span: int | None = None

@@ -90,46 +90,69 @@ def judge(window: Window, context: Context) -> Verdict:
 
 
 def _saturated(window: Window, span: int) -> _Saturated | None:
+    table = window.history.tables.get("activations")
+    gradients = window.history.tables.get("gradients")
+    if table is None:
+        return None
+    names = [table.of_layers(name, None)[1] for name in ("saturated", "numel", "dead", "sum_sq")]
+    names.append(gradients.of_layers("weight_sq", "weight")[1] if gradients else ())
+    sites = window.history.once("saturated_activations.sites", names, lambda: _sites(table, *names))
+    if not sites:
+        return None
     counts = window.layers("activations", "saturated", span=span)
     numels = window.layers("activations", "numel", span=span)
-    table = window.history.tables.get("activations")
-    if table is None or not len(counts):
+    if not len(counts):
         return None
     return window.history.once(
-        "saturated_activations", (counts, numels), lambda: _shares(window, table, counts, numels)
+        "saturated_activations", (counts, numels), lambda: _shares(sites, counts, numels)
     )
 
 
-def _shares(
-    window: Window, table: Table, counts: LayerSamples, numels: LayerSamples
-) -> _Saturated | None:
-    firing = set(window.layers("activations", "dead", count=1).layers)
-    order = table.layer_order()
-    outputs = set(table.of_layers("sum_sq", None)[1])
-    weighted = set(window.layers("gradients", "weight_sq", count=1, group="weight").layers)
-    inner = [layer for layer in order if layer in outputs and layer in weighted]
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """Where an activation stands among the counts and among the sizes, and the weights before it."""
+
+    name: str
+    count: int
+    numel: int
+    before: str | None
+
+
+def _sites(
+    table: Table,
+    counted: tuple[str, ...],
+    sized: tuple[str, ...],
+    firing: tuple[str, ...],
+    outputs: tuple[str, ...],
+    weighted: tuple[str, ...],
+) -> list[_Site]:
+    """Return the activations that can saturate: no gates, none that can die, none behind the last."""
+    both = set(outputs) & set(weighted)
+    order, numel_of = table.layer_order(), {layer: place for place, layer in enumerate(sized)}
+    inner = [layer for layer in order if layer in both]
     last = order[inner[-1]] if inner else -1
-    numel_of = {layer: place for place, layer in enumerate(numels.layers)}
-    sites, before, columns = [], [], []
     places = [order[layer] for layer in inner]
-    for place, site in enumerate(counts.layers):
+    found = []
+    for place, site in enumerate(counted):
         behind = order[site] > last >= 0 and "()" not in site
-        if site in firing or behind or any(word in site.lower() for word in GATES):
-            continue
-        if site not in numel_of:
+        gate = any(word in site.lower() for word in GATES)
+        if site in firing or behind or gate or site not in numel_of:
             continue
         earlier = bisect.bisect_left(places, order[site])
-        with np.errstate(invalid="ignore", divide="ignore"):
-            columns.append(counts.values[:, place] / numels.values[:, numel_of[site]])
-        sites.append(site)
-        before.append(inner[earlier - 1] if earlier and "()" not in site else None)
-    if not sites:
-        return None
+        before = inner[earlier - 1] if earlier and "()" not in site else None
+        found.append(_Site(site, place, numel_of[site], before))
+    return found
+
+
+def _shares(sites: list[_Site], counts: LayerSamples, numels: LayerSamples) -> _Saturated | None:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        columns = [counts.values[:, s.count] / numels.values[:, s.numel] for s in sites]
     shares = np.stack(columns, axis=1)
     known = np.isfinite(shares).any(axis=1)
     if not known.any():
         return None
-    return _Saturated(counts.steps[known], shares[known], tuple(sites), tuple(before))
+    names, before = tuple(s.name for s in sites), tuple(s.before for s in sites)
+    return _Saturated(counts.steps[known], shares[known], names, before)
 
 
 def _gradient_shares(window: Window) -> dict[str, float]:

@@ -13,7 +13,7 @@ import numpy as np
 from ...store import Evidence, Recommendation
 from ..facts import layer_ratios
 from ..medians import nan_median
-from ..rule import Case, Context, Verdict, breach, fine, unknown
+from ..rule import Case, Context, Later, Verdict, breach, fine, unknown
 from ..snippets import own_loop
 from ..windows import Window
 from ..words import number, percent
@@ -52,7 +52,8 @@ def judge(window: Window, context: Context) -> Verdict:
     strength = spread / numbers.fire
     if strength <= 1:
         return fine(strength)
-    return breach(strength, _case(window, context, layers, middle, spread))
+    case = Later(lambda: _case(window, context, layers, middle, spread), "rule of thumb")
+    return breach(strength, case)
 
 
 def _case(
@@ -60,7 +61,7 @@ def _case(
 ) -> Case:
     typical, most = float(np.median(ratios)), context.thresholds["most"]
     off = [
-        (layer, float(np.clip(typical / ratio, 1 / most, most)))
+        (layer, min(max(typical / ratio, 1 / most), most))
         for layer, ratio in zip(layers, ratios.tolist(), strict=True)
         if not 1 / context.thresholds["alike"] < ratio / typical < context.thresholds["alike"]
     ]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from otoscope.diagnostics.engine import Engine
 from otoscope.diagnostics.inhibition import CAUSES, HOLD
-from otoscope.diagnostics.rule import Case, Verdict, breach, fine, unknown
+from otoscope.diagnostics.rule import Case, Later, Verdict, breach, fine, unknown
 from otoscope.diagnostics.thresholds import Thresholds, load
 from otoscope.diagnostics.verdict import shown
 from otoscope.store import Evidence, Recommendation
@@ -223,3 +223,21 @@ def test_what_an_ended_cause_left_behind_hangs_under_the_deepest_of_it_that_fire
     assert engine.ordered()[0] is root, "a reader still learns the cause first"
     feed(engine, "saturated_activations", [breach(2, case())] * 2, at=60)
     assert [item.rule for item in shown(engine.findings, 80)] == ["dead_units"]
+
+
+def test_a_case_that_was_put_off_is_made_while_it_is_pending_and_not_for_what_stands() -> None:
+    made: list[int] = []
+
+    def make() -> Case:
+        made.append(1)
+        return case()
+
+    engine, eager = Engine("run-1"), Engine("run-1")
+    feed(engine, "plateau", [breach(2, Later(make, "rule of thumb"))] * 5)
+    feed(eager, "plateau", [breach(2, case())] * 5)
+    assert len(made) == 2
+    assert engine.to_json() == eager.to_json()
+    assert [f.to_json() for f in engine.findings] == [f.to_json() for f in eager.findings]
+    better = breach(2, Later(lambda: case("derived"), "derived"))
+    feed(engine, "plateau", [better], at=50)
+    assert engine.findings[0].recommendation == case("derived").recommendation
