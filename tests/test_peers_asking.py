@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +17,7 @@ from benchmarks.faults.training import train
 from benchmarks.peers import _costs, _watchers, cost, living, page, running, scoring
 from benchmarks.peers.alert import Alert
 from benchmarks.peers.asking import LIFE, PeerError, Worker, asked
-from benchmarks.peers.running import Run, by_package
+from benchmarks.peers.running import How, Run, by_package
 
 ECHO = """
 import json, os, sys, time
@@ -86,6 +88,19 @@ def small(name: str = "mlp-sgd", **body: Any) -> Case:
     return Case(case.name, case.kind, case.set, {**case.body, "steps": 40, **body})
 
 
+def test_when_time_is_up_nothing_more_is_asked_and_packages_share_what_is_left() -> None:
+    answers: dict[int, dict[str, Any]] = {}
+
+    asked([echo()], [{"do": "one"}], answers.__setitem__, "echo", until=time.monotonic() - 1)
+    assert answers == {}
+
+    how, peers = How(until=time.monotonic() + 900), ["Otoscope", "traintools", "torchmortem"]
+    first, last = (how.share_of(peer, peers).until for peer in ("traintools", "torchmortem"))
+    assert first - time.monotonic() <= 450
+    assert last == pytest.approx(how.until)
+    assert How().share_of("runmedic", ["runmedic"]).until == math.inf
+
+
 class Fake:
     """A package in this process, which fails on the first of its tasks."""
 
@@ -112,12 +127,12 @@ def test_answers_are_kept_and_failures_asked_anew_only_when_told_so(
     monkeypatch.setattr(Fake, "asked", 0)
     runs = {Run(small(), seed): "hash" for seed in range(3)}
 
-    assert by_package("traintools", runs, 1, only_kept=True) == {}
-    first = by_package("traintools", runs, 1)
+    assert by_package("traintools", runs, How(only_kept=True)) == {}
+    first = by_package("traintools", runs, How())
     assert ["error" in told for told in first.values()] == [True, False, False]
-    assert by_package("traintools", runs, 1) == first
+    assert by_package("traintools", runs, How()) == first
     assert Fake.asked == 3
-    again = by_package("traintools", runs, 1, again=True)
+    again = by_package("traintools", runs, How(again=True))
 
     assert Fake.asked == 4
     assert not any("error" in told for told in again.values())

@@ -4,6 +4,7 @@
     python -m benchmarks.peers --set held-out --seeds 2  # one set
     python -m benchmarks.peers --part costs              # only what they cost: on a quiet machine
     python -m benchmarks.peers --only runmedic Otoscope --case adam    # printed, written nowhere
+    python -m benchmarks.peers --minutes 20              # packages: no longer than that, a fair sample
     python -m benchmarks.peers --kept                    # train nothing: what was recorded and answered
 
 Makes the packages' own environment (benchmarks/out/peers-venv) the first time. Traces and answers are
@@ -15,8 +16,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,6 +46,9 @@ def options_of(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="after which packages are asked no more"
+    )
     parser.add_argument("--kept", action="store_true", help="train nothing, ask nothing")
     parser.add_argument(
         "--again", action="store_true", help="ask a package anew about runs on which it failed"
@@ -86,14 +92,13 @@ def cases_of(name: str, part: str = "") -> list[Case]:
 
 
 def _tables(options: argparse.Namespace, result: dict[str, Any]) -> None:
-    how = How(options.jobs, only_kept=options.kept, again=options.again)
+    until = time.monotonic() + 60 * options.minutes
+    how = How(options.jobs, only_kept=options.kept, again=options.again, until=until)
     for name in options.set:
-        # seed by seed: what was interrupted has whole seeds
-        runs = [
-            Run(case, seed)
-            for seed in range(options.seeds)
-            for case in cases_of(name, options.case)
-        ]
+        cases = cases_of(name, options.case)
+        runs = [Run(case, seed) for case in cases for seed in range(options.seeds)]
+        # seed by seed and in no order of names: what was done when time is up is a fair sample
+        runs.sort(key=lambda run: (run.seed, run.trace.name))
         runs = [run for run in runs if run.is_kept] if options.kept else runs
         if not runs:
             print(f"no case of {name} holds {options.case!r}", file=sys.stderr)

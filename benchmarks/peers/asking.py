@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import queue
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -98,8 +100,11 @@ def asked(
     tasks: Sequence[Mapping[str, Any]],
     keep: Callable[[int, Answer], None],
     what: str,
+    until: float = math.inf,
 ) -> None:
     """Ask every task of whichever worker is free; `keep` gets its place and answer at once.
+
+    Tasks that were not begun `until` then, of `time.monotonic()`, are left.
 
     A task over which a process dies or hangs is answered by `{"alerts": [], "error": the reason,
     "lost": True}`, and the next one is asked of a new process.
@@ -110,7 +115,7 @@ def asked(
     ending = threading.Event()
 
     def ask(number: int) -> None:
-        if ending.is_set():
+        if ending.is_set() or time.monotonic() > until:
             return
         worker = idle.get()
         try:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,25 @@ class Run:
         return self.trace.exists() and recording.exists()
 
 
+@dataclass(frozen=True)
+class How:
+    """How to go about it: processes, nothing new (`only_kept`), failures anew (`again`).
+
+    After `until`, of `time.monotonic()`, packages are asked nothing more.
+    """
+
+    jobs: int = 1
+    only_kept: bool = False
+    again: bool = False
+    until: float = math.inf
+
+    def share_of(self, peer: str, peers: Sequence[str]) -> How:
+        """Return what is left of the time, evenly over a package and those that come after it."""
+        left = [one for one in peers[peers.index(peer) :] if one in VERSIONS]
+        now = time.monotonic()
+        return replace(self, until=now + (self.until - now) / max(1, len(left)))
+
+
 def known_faults(peer: str) -> frozenset[str]:
     """Return our rules whose faults a peer has a word for."""
     if peer == OURS:
@@ -123,20 +144,17 @@ def by_rules(run: Run, peer: str) -> list[Alert]:
     return sorted(RULES[peer](load(run.trace)), key=lambda alert: alert.step)
 
 
-def by_package(
-    peer: str, runs: Mapping[Run, str], jobs: int, only_kept: bool = False, again: bool = False
-) -> dict[Run, dict[str, Any]]:
+def by_package(peer: str, runs: Mapping[Run, str], how: How) -> dict[Run, dict[str, Any]]:
     """Return what a package said of each run: `alerts` and `seconds`, or its own `error`.
 
-    `runs` holds with each run the hash of its losses. With `only_kept`, a run of which no answer
-    is kept is left out; with `again`, those over which it failed are asked anew.
+    `runs` holds with each run the hash of its losses; one of which there is no answer is left out.
     """
     folder = OUT / peer / living.state(peer)
     folder.mkdir(parents=True, exist_ok=True)
     paths = {run: folder / f"{run.trace.stem}-{losses}.json" for run, losses in runs.items()}
     kept = {run: _kept(path) for run, path in paths.items()}
-    missing = [run for run, told in kept.items() if told is None or (again and "error" in told)]
-    if missing and not only_kept:
+    missing = [run for run, told in kept.items() if told is None or (how.again and "error" in told)]
+    if missing and not how.only_kept:
         tasks = [task(peer, run) for run in missing]
 
         def keep(number: int, answer: dict[str, Any]) -> None:
@@ -144,7 +162,8 @@ def by_package(
             kept[run] = answer
             paths[run].write_text(json.dumps(answer), encoding="utf-8")
 
-        asked([living.worker(peer) for _ in range(max(1, jobs))], tasks, keep, peer)
+        workers = [living.worker(peer) for _ in range(max(1, how.jobs))]
+        asked(workers, tasks, keep, peer, how.until)
     return {run: told for run, told in kept.items() if told is not None}
 
 
@@ -166,15 +185,6 @@ def task(peer: str, run: Run) -> dict[str, Any]:
     return {"csv": str(path)}
 
 
-@dataclass(frozen=True)
-class How:
-    """How to go about it: processes, nothing new (`only_kept`), failures anew (`again`)."""
-
-    jobs: int = 1
-    only_kept: bool = False
-    again: bool = False
-
-
 def everything(
     runs: Sequence[Run], peers: Sequence[str], how: How, say: Callable[[str], None]
 ) -> dict[str, Any]:
@@ -189,7 +199,7 @@ def everything(
     for peer in peers:
         say(peer)
         try:
-            told[peer] = _summed(peer, *_alerts(peer, losses, how, say))
+            told[peer] = _summed(peer, *_alerts(peer, losses, how.share_of(peer, peers), say))
         except PeerError as error:
             told[peer] = {"failed": str(error)}
         told[peer]["runs"] = asked_about
@@ -219,9 +229,11 @@ def _alerts(
         return {run: by_rules(run, peer) for run in runs}, {}
     if not how.only_kept:
         living.installed()
-    answers = by_package(peer, runs, how.jobs, how.only_kept, how.again)
+    answers = by_package(peer, runs, how)
     if not answers:
         raise PeerError("it has not been asked about these runs yet (leave --kept away)")
+    if len(answers) < len(runs):
+        say(f"{peer} was asked about {len(answers)} of {len(runs)} runs; the same again goes on")
     return {run: living.alerts_of(peer, told["alerts"]) for run, told in answers.items()}, answers
 
 
