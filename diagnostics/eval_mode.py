@@ -19,9 +19,9 @@ def another_in_eval_mode(window: Window, context: Context) -> Verdict | None:
     if not (off or window.last_step("modes") >= 0 or _has_batch_norms(window, context)):
         return None
     known = np.isfinite(trained.values) & np.isfinite(evaluated.values)
-    known &= trained.steps > context.start + numbers["settle"] / 4
+    known &= trained.steps > context.start + numbers["follow"]
     if not known.any():
-        why = f"its probe is off: {off}" if off else "not yet"
+        why = f"its probe is off: {off}" if off else f"from step {numbers['follow']:,.0f} on"
         return unknown(f"BatchNorm's loss in eval mode was not compared ({why})")
     one, other = (s.values[known][-numbers.min_samples :] for s in (trained, evaluated))
     margin = np.maximum(np.abs(one) * numbers["differ"], numbers["of_start"] * scale)

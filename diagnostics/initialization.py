@@ -6,6 +6,7 @@ import math
 
 from ..store.schemas import Json
 from .rule import Context
+from .windows import Window
 
 
 def he_normal(context: Context) -> dict[str, dict[str, Json]]:
@@ -51,3 +52,12 @@ def as_code(proposed: dict[str, dict[str, Json]], context: Context | None = None
         if names is None or f"{layer}.bias" in names:
             lines.append(f'torch.nn.init.zeros_(model.get_submodule("{layer}").bias)')
     return "\n".join(lines)
+
+
+def squashing(window: Window) -> list[str]:
+    """Return the activation layers that can saturate on both sides: they have no dead units."""
+    saturating = window.layers("activations", "saturated", count=1)
+    firing = set(window.layers("activations", "dead", count=1).layers)
+    if not len(saturating):
+        return []
+    return [layer for layer in saturating.layers if layer not in firing]

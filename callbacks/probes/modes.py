@@ -50,8 +50,8 @@ class Modes(Running):
     off without a word where the model has no BatchNorm with running moments.
     """
 
-    first: int = 60
-    """Step of the first sample."""
+    first: int = 260
+    """Step of the first sample: by then running moments of a momentum of 0.01 have followed, too."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

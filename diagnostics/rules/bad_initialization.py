@@ -41,6 +41,8 @@ OTHERS = (
 COLUMNS = ("forward_gain", "backward_gain", "weight_std", "xavier_std", "he_std")
 SHIFTED = 4.0
 """A gain of so many times what a layer's deviation gives comes from a mean that is not zero."""
+EXPLAINED = 0.5
+"""Share of what a layer's deviation lets through beyond which its gain is not the weights' doing."""
 UNIFORM = 1 / math.sqrt(3)
 """Deviation of U(-1, 1): the framework's default draws from U(-1/sqrt(n), 1/sqrt(n))."""
 
@@ -78,8 +80,14 @@ class _Start:
 
     @property
     def fades(self) -> float:
-        """What is left of the energy, forth or back, over all but the last layer."""
-        forward, backward = _logs(self.forward[:-1]), _logs(self.backward[1:-1])
+        """What is left of the energy, forth or back, over all but the last layer.
+
+        No layer takes more than its weights explain: a mean over places shrinks each one's gradient, too.
+        """
+        with np.errstate(invalid="ignore", divide="ignore"):
+            own = EXPLAINED * (self.std / self.he) ** 2
+        forward = _logs(np.where(own > self.forward, own, self.forward)[:-1])
+        backward = _logs(np.where(own > self.backward, own, self.backward)[1:-1])
         return math.exp(min(forward.sum(), backward.sum()))
 
     @property

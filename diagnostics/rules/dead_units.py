@@ -1,7 +1,8 @@
 """Dead units: units of a layer that are zero for every sample.
 
 What: more than half of a layer's units, or 30 points more than at the first sample, never
-positive over at least 512 rows, in three samples in a row; one sample is enough where nine in ten
+positive over at least 512 rows, in three samples in a row (three quarters, where a third was dead
+from the start: behind a mean over many places half of the units are, as nothing tells them apart); one sample is enough where nine in ten
 are dead and the loss has not fallen. Of those that were born dead some come back in the first 100
 steps, and a net may learn without them: until then, and where it learned, only nine in ten count.
 Layers of fewer than 16 units do not. Zero *activations* are not the signal: healthy nets reach 61 %.
@@ -64,7 +65,9 @@ def judge(window: Window, context: Context) -> Verdict:
     whole = learned(window, context.facts, numbers["learned"])
     if whole:
         rise = np.zeros_like(now)
-    share = now
+    # half of a layer that was born so: its inputs are nearly the same for all samples, as behind a mean
+    chance = np.nan_to_num(start) > numbers["rise"]
+    share = np.where(chance, now * numbers.fire / numbers["born"], now)
     if whole or window.step - context.start <= numbers["settle"]:
         share = np.where(now >= numbers["certain"], now, 0.0)
     strength = np.fmax(share / numbers.fire, rise / numbers["rise"])

@@ -49,6 +49,9 @@ def judge(window: Window, context: Context) -> Verdict:
     numbers = context.thresholds
     seen = _scans(window, context)
     if len(seen.steps) < numbers.min_samples:
+        off = context.obstacles.why_off("landscape")
+        if off is not None:
+            return unknown(f"the loss is not scanned along steps: {off}")
         return unknown(
             f"the loss was scanned along {count(len(seen.steps), 'step')}, "
             f"{numbers.min_samples} are needed"

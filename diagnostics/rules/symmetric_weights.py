@@ -3,8 +3,8 @@
 What: more than 95 % of a hidden layer's rows point where another one points (cosine over 0.999),
 near step 20 and later. Or the outputs of a hidden layer spread over less than 5 % of the directions
 that they have (effective rank), in two samples of it, while the loss has not moved from its start after
-200 steps of a size that should have moved it, and nothing else explains that. The last layer, whose
-rows are told apart by their classes, does not count.
+200 steps of a size that should have moved it, and nothing else explains that; a stack of sigmoids or
+tanh is left to its gradients. The last layer, whose rows are told apart by their classes, does not count.
 Why: equal units get equal gradients and stay equal; where all outputs lie along one line, what comes
 behind can tell no more of a sample than where on it the sample lies.
 Source: constant initialization, Goodfellow et al. 2016, section 8.4; measured: loss 1.83 and accuracy
@@ -17,7 +17,7 @@ import numpy as np
 
 from ...store import Evidence, Recommendation
 from ..facts import BLOCK, learned
-from ..initialization import as_code, he_normal
+from ..initialization import as_code, he_normal, squashing
 from ..medians import median_of
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import KEPT_STEPS, Window
@@ -76,6 +76,8 @@ def _collapsed(window: Window, context: Context) -> Verdict:
         return fine()
     if not facts.update_peak > numbers["moved"] or context.standing(*OTHERS):
         return fine()
+    if squashing(window):
+        return fine()  # outputs of a deep stack of them are alike: its gradients tell
     ranks = window.layers("activations", "effective_rank", span=numbers.span)
     shares: dict[str, float] = {}
     for layer, column in list(zip(ranks.layers, ranks.values.T, strict=True))[:-1]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ...store import Evidence, Recommendation
 from ..facts import learned
-from ..initialization import as_code, he_normal
+from ..initialization import as_code, he_normal, squashing
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import activation_snippet
 from ..windows import Window
@@ -111,7 +111,7 @@ def _case(
 
 def _advice(window: Window, context: Context, layers: list[str], decay: float) -> Recommendation:
     hidden = layers[:-1]
-    kinds = _squashing(window)
+    kinds = squashing(window)
     weights = window.layers("gradients", "weight_sq", count=1, group="weight")
     numels = window.layers("gradients", "numel", count=1, group="weight")
     spread = dict(
@@ -159,12 +159,3 @@ def _advice(window: Window, context: Context, layers: list[str], decay: float) -
         verify=f"gradient of `{layers[0]}` over a hundredth of the last layer's at once",
         risk="needs a start from the first step; a normalization layer or residual connection is sounder",
     )
-
-
-def _squashing(window: Window) -> list[str]:
-    """Return the activation layers that can saturate on both sides: they have no dead units."""
-    saturating = window.layers("activations", "saturated", count=1)
-    firing = set(window.layers("activations", "dead", count=1).layers)
-    if not len(saturating):
-        return []
-    return [layer for layer in saturating.layers if layer not in firing]

@@ -3,9 +3,10 @@
 What: rows of the output are non-negative, sum to 1 and go into a loss that takes them for logits
 (cross-entropy of them, as logits, is the loss of the step), in two samples; or the loss in eval mode
 is more than half over that in training mode, by a tenth of the first loss, in two samples (one, where
-it is three times as much); or, after
-200 steps, the classes that are predicted have less than 0.3 of the entropy of the labels, and one is
-never predicted.
+it is three times as much) after 250 steps, in which moments of a slow momentum follow; or, after
+200 steps, the classes that are predicted have less than 0.3 of the entropy of the labels, one is
+never predicted, and the most frequent one is at least twice as frequent as the rarest: where classes are
+even, a net that names a few of them does not learn at all, and weights do not mend that.
 Why: a softmax that is taken twice keeps the loss above a floor and shrinks every gradient; running
 moments that are far off make validation see another net; a class that is never named is not learned.
 Source: measured: digits stay above 1.461 = -log(e/(e + 9)), with a third of the gradient; one class in
@@ -104,6 +105,9 @@ def _one_class(window: Window, context: Context) -> Verdict:
     strength = numbers.fire / max(share, 1e-3)
     if strength <= 1:
         return fine(strength)
+    weights, _ = _weights(window)
+    if weights and max(weights) < numbers["uneven"] * min(weights):
+        return fine(0.9)  # of even classes none is missed but by a net that does not learn at all
     if context.standing("lr_too_high", "dead_units", "lr_too_low", "input_problem", "non_finite"):
         return fine(0.9)
     step = int(read["rows"].steps[late][-1])

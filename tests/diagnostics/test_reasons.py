@@ -59,7 +59,7 @@ def test_a_head_that_was_seen_whole_is_judged_whole() -> None:
 def test_a_net_with_batch_norm_is_judged_in_part_until_its_modes_were_compared() -> None:
     run = head({"head": HEAD}, parameters=BATCH_NORM)
     assert run.fold.coverage()[0] == ["wrong_head"]
-    assert run.why == "in part: BatchNorm's loss in eval mode was not compared (not yet)"
+    assert run.why == "in part: BatchNorm's loss in eval mode was not compared (from step 250 on)"
     off = Event("probe_off", step=20, body={"probe": "modes", "why": "too dear"}, id="off")
     assert "its probe is off: too dear" in head({"head": HEAD}, events=[off]).why
     norm = [{**NORM, "module": "LayerNorm"}]

@@ -88,6 +88,14 @@ def test_one_hot_rows_are_narrow_and_all_right() -> None:
     assert Made("input_problem", inputs(faint)).sure.recommendation is not None
 
 
+def test_inputs_that_are_one_number_are_named_where_the_loss_does_not_fall() -> None:
+    same = {s: {"mean": 0.5, "std": 0.0, "min": 0.5, "max": 0.5} for s in (1, 2, 3, 4)}
+    stuck = Made("input_problem", inputs(same))
+    assert "one and the same number, 0.5" in stuck.sure.title
+    assert stuck.advice.parameter == "inspect"
+    assert Made("input_problem", inputs(same), loss=lambda s: 2.0 * 0.98**s).finding is None
+
+
 def test_counts_up_to_16_are_named_only_where_the_loss_does_not_fall() -> None:
     rows = inputs({s: {**SCALE, "mean": 4.9, "std": 6.0} for s in (1, 2, 3, 4)})
     assert Made("input_problem", rows, loss=lambda s: 2.0 / (1 + s / 50)).finding is None
@@ -245,6 +253,8 @@ def test_classes_that_are_never_predicted_get_weights() -> None:
     assert made.advice.proposed == [0.556, 5.0]
     early = Made("wrong_head", head(**COLLAPSED), steps=190)
     assert early.finding is None
+    even = {"class_share_0": 0.55, "class_share_1": 0.45}
+    assert Made("wrong_head", head(**COLLAPSED, **even), steps=600).finding is None
 
 
 @pytest.mark.parametrize(
@@ -256,7 +266,7 @@ def test_a_net_that_names_all_its_classes_is_all_right(told: dict[str, float]) -
 
 @pytest.mark.parametrize(("evaluated", "fires"), [(2.5, True), (1.1, False), (0.5, False)])
 def test_a_loss_that_is_another_in_eval_mode_names_the_norm(evaluated: float, fires: bool) -> None:
-    steps = (100, 200, 300)
+    steps = (300, 400, 500)
     told: dict[str, Any] = {
         "modes": {
             "train_loss": dict.fromkeys(steps, 1.0),
@@ -264,7 +274,7 @@ def test_a_loss_that_is_another_in_eval_mode_names_the_norm(evaluated: float, fi
         }
     }
     parameters = [{"name": "1.weight", "layer": "1", "kind": "norm", "ndim": 1, "numel": 8}]
-    made = Made("wrong_head", told, steps=400, parameters=parameters)
+    made = Made("wrong_head", told, steps=550, parameters=parameters)
     assert (made.finding is not None) == fires
     if fires:
         assert made.advice.proposed == {"1": "GroupNorm"}

@@ -64,6 +64,18 @@ def test_weights_drawn_too_large_get_their_deviation_and_train_with_it(
     assert trained(tmp_path, mended, SGD(mended.parameters(), 0.05))["findings"] == []
 
 
+def test_weights_of_one_sign_are_drawn_anew_although_their_deviation_is_small(
+    tmp_path: Path,
+) -> None:
+    def net() -> nn.Sequential:
+        return drawn(lambda w: w.uniform_(0, 0.1))
+
+    model = net()
+    finding = named(trained(tmp_path, model, SGD(model.parameters(), 0.01)), "bad_initialization")
+    mended = redrawn(net(), finding["recommendation"]["proposed"])
+    assert trained(tmp_path, mended, SGD(mended.parameters(), 0.01))["findings"] == []
+
+
 def test_weights_drawn_too_small_are_named_once_the_loss_has_not_moved(tmp_path: Path) -> None:
     model = drawn(lambda w: w.normal_(0, 0.01))
     judged = trained(tmp_path, model, SGD(model.parameters(), 0.05), steps=200)
