@@ -248,7 +248,7 @@ def test_costs_are_shares_of_the_plain_training_beside(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(living, "worker", lambda name, *_: Clock(name))
 
-    told = cost.Turns({"net": "mlp"}, rounds=3, seconds=1.0).told()
+    told = cost.Turns({"net": "mlp"}, 3, 1.0, cost.Processes()).told()
 
     peers = told["peers"]
     assert peers["traintools"]["wall"] == pytest.approx(2.0, rel=1e-3)

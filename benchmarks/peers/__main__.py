@@ -4,7 +4,7 @@
     python -m benchmarks.peers --set held-out --seeds 2  # one set
     python -m benchmarks.peers --part costs              # only what they cost: on a quiet machine
     python -m benchmarks.peers --only runmedic Otoscope --case adam    # printed, written nowhere
-    python -m benchmarks.peers --minutes 20              # packages: no longer than that, a fair sample
+    python -m benchmarks.peers --minutes 20              # ask packages so long, of a fair sample
     python -m benchmarks.peers --kept                    # train nothing: what was recorded and answered
 
 Makes the packages' own environment (benchmarks/out/peers-venv) the first time. Traces and answers are
@@ -19,7 +19,6 @@ import json
 import math
 import os
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,7 +46,7 @@ def options_of(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument(
-        "--minutes", type=float, default=math.inf, help="after which packages are asked no more"
+        "--minutes", type=float, default=math.inf, help="for which packages are asked, of each set"
     )
     parser.add_argument("--kept", action="store_true", help="train nothing, ask nothing")
     parser.add_argument(
@@ -92,8 +91,7 @@ def cases_of(name: str, part: str = "") -> list[Case]:
 
 
 def _tables(options: argparse.Namespace, result: dict[str, Any]) -> None:
-    until = time.monotonic() + 60 * options.minutes
-    how = How(options.jobs, only_kept=options.kept, again=options.again, until=until)
+    how = How(options.jobs, options.kept, options.again, options.minutes)
     for name in options.set:
         cases = cases_of(name, options.case)
         runs = [Run(case, seed) for case in cases for seed in range(options.seeds)]

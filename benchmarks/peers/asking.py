@@ -36,7 +36,7 @@ class Worker:
     ) -> None:
         self.command, self.patience, self.folder = list(command), patience, folder
         self._process: subprocess.Popen[str] | None = None
-        self.environment, self._asked = environment, 0
+        self.environment, self.life, self._asked = environment, LIFE, 0
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the worker
 
     def ask(self, task: Mapping[str, Any]) -> Answer:
@@ -76,7 +76,7 @@ class Worker:
             process.communicate()
 
     def _started(self) -> subprocess.Popen[str]:
-        if self._asked == LIFE:
+        if self._asked >= self.life:
             self.close()
         self._asked += 1
         if self._process is None:

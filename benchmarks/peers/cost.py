@@ -31,15 +31,43 @@ ROUNDS, SECONDS = 5, 2.0
 SHORT_ROUNDS, SHORT = 3, 0.7
 """The same on a held-out net, of which there are many."""
 WARM = 30
+"""Steps of a run that warms up, and of one that tells the pace."""
+LIFE = 1000
+"""Trainings after which a process is replaced; none holds much of so short ones."""
 PATIENCE = 120.0
+
+
+class Processes:
+    """A process for each of what looks on, kept from one net to the next."""
+
+    def __init__(self) -> None:
+        self.workers: dict[str, Worker] = {}
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self.workers.values():
+            worker.close()
+
+    def timed(self, name: str, task: Mapping[str, Any]) -> dict[str, float]:
+        """Return what a training took with something looking on; PeerError where that failed."""
+        if name not in self.workers:
+            self.workers[name] = living.worker(name, "_costs", PATIENCE)
+            self.workers[name].life = LIFE  # a fresh process would have to warm up first
+        told = self.workers[name].ask(task)
+        if "error" in told:
+            raise PeerError(str(told["error"]))
+        return told
 
 
 class Turns:
     """One net in all processes: between two packages the plain training, by which both are divided."""
 
-    def __init__(self, one: Mapping[str, Any], rounds: int, seconds: float) -> None:
-        self.one, self.rounds, self.seconds = one, rounds, seconds
-        self.workers: dict[str, Worker] = {}
+    def __init__(
+        self, one: Mapping[str, Any], rounds: int, seconds: float, processes: Processes
+    ) -> None:
+        self.one, self.rounds, self.seconds, self.processes = one, rounds, seconds, processes
 
     def told(self) -> dict[str, Any]:
         """Return milliseconds of a plain step, and of each package its ratios and seconds at the ends."""
@@ -47,9 +75,6 @@ class Turns:
             return self._told()
         except PeerError as error:  # the plain training itself
             return {"failed": str(error), "peers": {}}
-        finally:
-            for worker in self.workers.values():
-                worker.close()
 
     def _told(self) -> dict[str, Any]:
         pace = self._timed("plain", WARM)
@@ -87,12 +112,7 @@ class Turns:
             return None
 
     def _timed(self, name: str, steps: int) -> dict[str, float]:
-        if name not in self.workers:
-            self.workers[name] = living.worker(name, "_costs", PATIENCE)
-        told = self.workers[name].ask({**self.one, "steps": steps})
-        if "error" in told:
-            raise PeerError(str(told["error"]))
-        return told
+        return self.processes.timed(name, {**self.one, "steps": steps})
 
 
 def _summed(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
@@ -108,9 +128,10 @@ def _summed(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 def costs(say: Callable[[str], None]) -> dict[str, Any]:
     """Return what each package costs on the nets of the overhead bench."""
     told: dict[str, Any] = {}
-    for net in NETS:
-        say(f"cost on the {net} of benchmarks/overhead.py")
-        told[net] = Turns({"net": net}, ROUNDS, SECONDS).told()
+    with Processes() as processes:
+        for net in NETS:
+            say(f"cost on the {net} of benchmarks/overhead.py")
+            told[net] = Turns({"net": net}, ROUNDS, SECONDS, processes).told()
     return told
 
 
@@ -120,14 +141,19 @@ def costs_on(cases: Sequence[Case], jobs: int, say: Callable[[str], None]) -> di
     for case in sorted(cases, key=lambda case: ("healthy", "look-alike", "fault").index(case.kind)):
         chosen.setdefault(case.net, case)
 
-    def told(case: Case) -> dict[str, Any]:
-        say(f"cost on {case.net}")
-        one = {"body": dict(case.body), "seed": 0}
-        return Turns(one, SHORT_ROUNDS, SHORT).told()
+    def told(nets: Sequence[str]) -> dict[str, Any]:
+        found = {}
+        with Processes() as processes:
+            for net in nets:
+                say(f"cost on {net}")
+                one = {"body": dict(chosen[net].body), "seed": 0}
+                found[net] = Turns(one, SHORT_ROUNDS, SHORT, processes).told()
+        return found
 
-    with ThreadPoolExecutor(max(1, jobs)) as pool:
-        found = list(pool.map(told, chosen.values()))
-    return dict(sorted(zip(chosen, found, strict=True)))
+    jobs = max(1, jobs)
+    with ThreadPoolExecutor(jobs) as pool:
+        parts = pool.map(told, [list(chosen)[part::jobs] for part in range(jobs)])
+        return dict(sorted((net, body) for part in parts for net, body in part.items()))
 
 
 def readings(case: Case) -> dict[str, float]:

@@ -72,12 +72,13 @@ class Run:
 class How:
     """How to go about it: processes, nothing new (`only_kept`), failures anew (`again`).
 
-    After `until`, of `time.monotonic()`, packages are asked nothing more.
+    Packages are asked for `minutes` in all; `until` is when one's are over, of `time.monotonic()`.
     """
 
     jobs: int = 1
     only_kept: bool = False
     again: bool = False
+    minutes: float = math.inf
     until: float = math.inf
 
     def share_of(self, peer: str, peers: Sequence[str]) -> How:
@@ -194,6 +195,7 @@ def everything(
     for line in failed:
         say(f"left out, as it could not be trained: {line}")
     losses = {run: told for run, told in zip(runs, hashes, strict=True) if told is not None}
+    how = replace(how, until=time.monotonic() + 60 * how.minutes)
     asked_about = digest(*(f"{run.trace.stem}-{run.seed}" for run in runs))
     told: dict[str, Any] = {}
     for peer in peers:
@@ -231,7 +233,7 @@ def _alerts(
         living.installed()
     answers = by_package(peer, runs, how)
     if not answers:
-        raise PeerError("it has not been asked about these runs yet (leave --kept away)")
+        raise PeerError("it has not been asked about these runs (--kept, or its time was up)")
     if len(answers) < len(runs):
         say(f"{peer} was asked about {len(answers)} of {len(runs)} runs; the same again goes on")
     return {run: living.alerts_of(peer, told["alerts"]) for run, told in answers.items()}, answers
