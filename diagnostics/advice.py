@@ -9,7 +9,7 @@ from typing import Any
 from ..store import Recommendation
 from ..store.schemas import Json
 from .rule import UNCORRECTED, Context
-from .snippets import optimizer_snippet, resume_snippet
+from .snippets import optimizer_snippet, optimizer_with, resume_snippet
 from .windows import Window
 from .words import number, percent, rounded
 
@@ -280,3 +280,30 @@ def highest_rate(context: Context) -> float:
 def timid(context: Context) -> bool:
     """Tell whether the first step was far shorter than in runs that train: lowering cannot help."""
     return first_step(context) < context.rates["timid"] * sound_step(context)
+
+
+def betas_of(context: Context) -> list[float]:
+    """Return what Adam's running means keep a step, as told, else torch's defaults."""
+    told = context.optimizer.get("betas")
+    if isinstance(told, (list, tuple)) and len(told) == 2:
+        return [float(beta) for beta in told]
+    return [0.9, 0.999]
+
+
+def shorter_memory(window: Window, context: Context, second: float) -> Recommendation | None:
+    """Return the advice to let the second moment follow sooner, None where it does or there is none."""
+    first, now = betas_of(context)
+    if not context.optimizer.get("betas") or now <= second:
+        return None
+    return Recommendation(
+        parameter="betas",
+        current=[first, now],
+        proposed=[first, second],
+        basis="rule of thumb",
+        formula=f"a memory of 1 / (1 − {number(second)}) = {number(1 / (1 - second))} steps in "
+        f"place of {number(1 / (1 - now))}",
+        snippet=optimizer_with(context, current_rate(window, context), betas=[first, second]),
+        effect="the divisor follows gradients that grow within some 20 steps",
+        verify="the ratio stays under 2.5 in the samples behind the next jump of the gradient",
+        risk="a shorter memory is noisier: where gradients are sparse, training may be slower",
+    )

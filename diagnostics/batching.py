@@ -14,7 +14,7 @@ from .snippets import batch_snippet, optimizer_snippet
 from .windows import Window
 from .words import count, number, percent, rounded
 
-LEAST_PAIRS = 8
+LEAST_PAIRS = 5
 """Fewer cosines of consecutive gradients tell too little of their own spread."""
 ZIGZAG = -0.1
 """Gradients that point against each other more than this tell of a valley's walls, not of noise."""

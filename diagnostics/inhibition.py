@@ -145,6 +145,10 @@ LONG_REACH = {"lr_too_high": 2000}
 """Units die within a few steps of too high a rate, long before the loss tells."""
 
 
+BEFORE = {("stale_second_moment", "loss_spike")}
+"""Cause and effect where a cause that is seen later is none: bad batches throw loss and gradients up at
+once, and only then is the second moment behind."""
+
 DEPTH = {rule: depth for depth, rule in enumerate(CAUSES)}
 
 
@@ -169,6 +173,8 @@ def is_cause(cause: Finding, effect: Finding) -> bool:
     if cause.rule == "non_finite":
         return effect.first_step >= cause.first_step and effect.rule != "non_finite"
     if effect.rule in CAUSES.get(cause.rule, ()):
+        if (cause.rule, effect.rule) in BEFORE and cause.first_step >= effect.first_step:
+            return False
         return effect.first_step >= cause.first_step - LONG_REACH.get(cause.rule, REACH)
     return False
 

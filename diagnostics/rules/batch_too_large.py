@@ -1,6 +1,6 @@
 """The batch is larger than its noise asks for: samples are spent that bring nothing.
 
-What: the upper bound of the noise scale stands under a quarter of the batch for 400 steps after the
+What: the upper bound of the noise scale stands under a quarter of the batch for 200 steps after the
 first tenth of the run; where the noise was sampled too rarely, the cosine of consecutive gradients
 bounds it. An opportunity, not a fault.
 Why: beyond the noise scale a larger batch hardly makes a step better, and every sample in it costs.

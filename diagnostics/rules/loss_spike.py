@@ -18,7 +18,7 @@ import numpy as np
 
 from ...store import Evidence, Recommendation
 from ...store.schemas import Json
-from ..advice import current_rate, good_checkpoint, rate_times
+from ..advice import current_rate, good_checkpoint, rate_times, shorter_memory
 from ..facts import update_ratios
 from ..medians import median_of, quantiles_of
 from ..rule import Case, Context, Verdict, breach, fine, unknown
@@ -205,8 +205,13 @@ def _advice(
     checkpoint = good_checkpoint(context, onset - int(numbers["rollback"]) + 1)
     checkpoint = checkpoint or good_checkpoint(context, onset)
     skipped = 2 * len(seen.steps)
+    # with Adam gradients grow with the loss, and the divisor of its steps lags behind
+    memory = shorter_memory(window, context, numbers["second_beta"]) if context.adaptive else None
     if checkpoint is not None:
         then: dict[str, Json] = {"lr": lower} if longer else {}
+        changed = optimizer_snippet(context, lower) if longer else ""
+        if memory is not None:
+            then, changed = {"betas": memory.proposed}, memory.snippet
         snippet = resume_snippet(context, checkpoint["path"])
         return Recommendation(
             parameter="rollback",
@@ -214,7 +219,7 @@ def _advice(
             basis="from your run",
             formula=f"the last checkpoint {number(numbers['rollback'])} steps before the onset, or "
             f"the last before it; leave out {skipped:,} batches, twice the spike's",
-            snippet=(f"{optimizer_snippet(context, lower)}\n\n" if longer else "") + snippet,
+            snippet=(f"{changed}\n\n" if changed else "") + snippet,
             effect=f"goes on from step {checkpoint['step']:,} with weights from before the spike",
             verify=f"the loss stays under {number(seen.limit)} in the 200 steps behind the old onset",
             risk=f"{window.step - checkpoint['step']:,} steps are trained again; where the same "
@@ -225,15 +230,19 @@ def _advice(
         f"{number(numbers['patience'])} steps"
     )
     clip = None if context.adaptive or longer else _clip(window, context, onset, verify)
-    return clip or rate_times(
-        window,
-        context,
-        numbers["thumb"],
-        reason="; no checkpoint from before the spike is known to go back to",
-        effect="a bad stretch moves the weights by less",
-        verify=verify,
-        risk="slower between spikes; batches that are bad stay bad: look at those of steps "
-        f"{int(onset):,} to {int(seen.top_step):,}",
+    return (
+        clip
+        or memory
+        or rate_times(
+            window,
+            context,
+            numbers["thumb"],
+            reason="; no checkpoint from before the spike is known to go back to",
+            effect="a bad stretch moves the weights by less",
+            verify=verify,
+            risk="slower between spikes; batches that are bad stay bad: look at those of steps "
+            f"{int(onset):,} to {int(seen.top_step):,}",
+        )
     )
 
 

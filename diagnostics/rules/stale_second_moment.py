@@ -1,7 +1,7 @@
 """Adam's second moment is stale: it still holds the small gradients of before, so steps are too long.
 
 What: the square root of mean g² over mean of its running mean stands over 4, for some layer, in 3 of
-8 samples; one sample over 8 is enough where the loss stands over its usual then.
+8 samples, or over 8 in one, and the loss stands over its usual then.
 Why: Adam divides by the root of that running mean, which forgets in 1/(1 − β₂) steps: gradients that
 grow at once meet a divisor that is too small, and the update spikes before the loss does.
 Source: Cohen et al. 2022 (adaptive methods at the edge), Wortsman et al. 2023 (spikes 1 to 8 steps
@@ -13,13 +13,16 @@ from __future__ import annotations
 import numpy as np
 
 from ...store import Evidence, Recommendation
-from ..advice import current_rate
+from ..advice import betas_of, current_rate, shorter_memory
+from ..medians import median_of
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import optimizer_with
 from ..windows import LayerSamples, Window
 from ..words import count, listing, number, rounded
 
 FAMILY = "train"
+BEFORE = 30
+"""Losses that tell where it stood before the gradients grew."""
 
 
 def judge(window: Window, context: Context) -> Verdict:
@@ -38,11 +41,19 @@ def judge(window: Window, context: Context) -> Verdict:
     seen = LayerSamples(found.steps[known], values, found.layers)
     worst = np.nanmax(seen.values, axis=1)
     high = worst > numbers.fire
-    enough = int(high.sum()) >= numbers["several"]
+    enough = int(high.sum()) >= numbers["several"] and not _loss_falls(window, seen.steps[high])
     alone = bool((worst > numbers["alone"]).any()) and _loss_is_up(window, context, seen, worst)
     if not (enough or alone):
         return fine(min(float(worst.max()) / numbers.fire, 0.75))
     return breach(float(worst.max()) / numbers.fire, _case(context, window, seen, worst))
+
+
+def _loss_falls(window: Window, high: np.ndarray) -> bool:
+    """Tell whether the loss has gone down since the gradients grew: where a net begins to learn they do."""
+    losses = window.samples("train", "loss").finite
+    before = losses.values[losses.steps < high[0]][-BEFORE:]
+    since = losses.values[losses.steps >= high[0]]
+    return bool(len(before) and len(since) and median_of(since) < median_of(before))
 
 
 def _loss_is_up(window: Window, context: Context, seen: LayerSamples, worst: np.ndarray) -> bool:
@@ -91,32 +102,18 @@ def _case(context: Context, window: Window, seen: LayerSamples, worst: np.ndarra
 
 
 def _advice(window: Window, context: Context, ratio: float) -> Recommendation:
-    told = context.optimizer.get("betas")
-    has = isinstance(told, (list, tuple)) and len(told) == 2
-    betas = [float(b) for b in told] if has else [0.9, 0.999]  # type: ignore[union-attr]
-    best = context.thresholds["second_beta"]
-    rate = current_rate(window, context)
-    if has and betas[1] > best:
-        return Recommendation(
-            parameter="betas",
-            current=betas,
-            proposed=[betas[0], best],
-            basis="rule of thumb",
-            formula=f"a memory of 1 / (1 − {number(best)}) = {number(1 / (1 - best))} steps in "
-            f"place of {number(1 / (1 - betas[1]))}",
-            snippet=optimizer_with(context, rate, betas=[betas[0], best]),
-            effect="the divisor follows gradients that grow within some 20 steps",
-            verify="the ratio stays under 2.5 in the samples behind the next jump of the gradient",
-            risk="a shorter memory is noisier: where gradients are sparse, training may be slower",
-        )
+    shorter = shorter_memory(window, context, context.thresholds["second_beta"])
+    if shorter is not None:
+        return shorter
+    rate, second = current_rate(window, context), betas_of(context)[1]
     value = rounded(rate / max(ratio, 1.0))
     return Recommendation(
         parameter="lr",
         current=rate,
         proposed=value,
         basis="from your run",
-        formula=f"{number(rate)} / {number(ratio)}, for 1 / (1 − {number(betas[1])}) = "
-        f"{number(1 / (1 - betas[1]))} steps",
+        formula=f"{number(rate)} / {number(ratio)}, for 1 / (1 − {number(second)}) = "
+        f"{number(1 / (1 - second))} steps",
         snippet=optimizer_with(context, value),
         effect="steps keep their usual length until the running mean has followed",
         verify="the ratio is under 2.5 again, then set the old rate",

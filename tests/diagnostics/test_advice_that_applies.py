@@ -108,7 +108,7 @@ def test_inputs_that_are_scaled_get_a_rate_that_they_can_be_trained_with() -> No
     tiny = Facts(update_first=2e-6, update_first_lr=2e-5)
     told = context(tiny, optimizers=[{**SGD, "lr": 2e-5}])
     value = rate_for_scaled(EMPTY, told, 8.0)
-    assert value == pytest.approx(2e-5 * 0.25 * 0.004 / (2e-6 / 8), rel=0.05)
+    assert value == pytest.approx(2e-5 * 0.5 * 0.004 / (2e-6 / 8), rel=0.05)
     sound = replace(told, facts=Facts(update_first=0.004, update_first_lr=2e-5))
     assert rate_for_scaled(EMPTY, sound, 2.0) is None
 

@@ -102,17 +102,22 @@ def second_moment(values: list[float], losses: np.ndarray, optimizer: dict[str, 
 def test_three_samples_over_the_limit_or_one_far_over_it_with_the_loss_are_stale() -> None:
     calm = [1.0] * 10
     assert second_moment([*calm, 3.4, 3.3, 2.5], falling(160), ADAM).judge() == []
-    assert second_moment([*calm, 5.0, 6.0, 5.0], falling(160), ADAM).judge()
     assert second_moment([*calm, 12.0], falling(160), ADAM).judge() == []
-    losses = falling(160)
-    losses[130:150] = 4.0
+    assert (
+        second_moment([*calm, 5.0, 6.0, 5.0], falling(160), ADAM).judge() == []
+    )  # it does no harm
+    losses = falling(180)
+    losses[130:155] = 4.0
+    assert second_moment([*calm, 5.0, 6.0, 5.0], losses, ADAM).judge()
     (finding,) = second_moment([*calm, 12.0], losses, ADAM).judge()
     assert finding.layers == ["0"]
 
 
 def test_where_the_second_beta_is_small_already_the_rate_is_lowered() -> None:
     fast = {**ADAM, "betas": [0.9, 0.95]}
-    (finding,) = second_moment([1.0] * 10 + [5.0, 8.0, 5.0], falling(160), fast).judge()
+    losses = falling(180)
+    losses[130:165] = 4.0
+    (finding,) = second_moment([1.0] * 10 + [5.0, 8.0, 5.0], losses, fast).judge()
     assert finding.recommendation is not None
     assert finding.recommendation.parameter == "lr"
     assert finding.recommendation.proposed == pytest.approx(0.1 / 8, rel=0.05)
@@ -228,7 +233,7 @@ def test_late_in_training_a_small_batch_is_an_opportunity() -> None:
     assert finding.severity == "info"
 
 
-def test_a_batch_far_over_the_noise_is_told_after_500_steps_with_what_it_costs() -> None:
+def test_a_batch_far_over_the_noise_is_told_after_200_steps_with_what_it_costs() -> None:
     made = noisy("batch_too_large", falling(700), 1.0, 60.0, 1024)
     (finding,) = made.judge()
     advice = finding.recommendation
@@ -236,7 +241,7 @@ def test_a_batch_far_over_the_noise_is_told_after_500_steps_with_what_it_costs()
     assert advice is not None
     assert advice.parameter == "batch_size"
     assert 60 < advice.proposed < 200
-    assert noisy("batch_too_large", falling(400), 1.0, 60.0, 1024).judge() == []
+    assert noisy("batch_too_large", falling(240), 1.0, 60.0, 1024).judge() == []
     assert noisy("batch_too_large", falling(700), 1.0, 600.0, 1024).judge() == []
 
 
