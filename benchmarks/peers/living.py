@@ -35,7 +35,7 @@ STREAMS = ("training-doctor", "traintools")
 """Packages that say what they see while the run goes on; the others list it at the end."""
 COLUMNS = {"loss": "loss", "lr": "lr", "grad_norm": "grad_norm", "val_loss": "eval_loss"}
 TIMES = {"step_seconds": "step_time", "data_seconds": "data_time"}
-PATIENCE = 180.0
+PATIENCE = 300.0
 """Seconds that a package may take for one run; the slowest took 40."""
 KINDS: dict[str, dict[str, str]] = {
     "training-doctor": {
