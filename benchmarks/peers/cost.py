@@ -34,7 +34,8 @@ WARM = 30
 """Steps of a run that warms up, and of one that tells the pace."""
 LIFE = 1000
 """Trainings after which a process is replaced; none holds much of so short ones."""
-PATIENCE = 120.0
+PATIENCE = 600.0
+"""Seconds that a training may take with a package looking on, the start of its process included."""
 
 
 class Processes:
