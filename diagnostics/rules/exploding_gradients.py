@@ -68,8 +68,10 @@ def judge(window: Window, context: Context) -> Verdict:
         return fine(strength)
     up, now, usual = _loss_is_up(losses, seen, int(numbers["usual"]))
     since = losses.values[losses.steps >= seen.steps[0]]
-    if seen.of_loss and len(since) < numbers["usual"]:
-        return fine(strength)  # too early to tell whether it comes back by itself
+    # what one batch threw up may take a while to come back by itself
+    wait = numbers["usual" if len(seen.steps) >= numbers["spikes"] else "usual_lone"]
+    if seen.of_loss and len(since) < wait:
+        return fine(strength)
     if not up or now - usual < numbers["loss_rise"] * context.facts.loss_scale:
         return fine(strength)  # keeps a finding that stands, and makes none
     # a loss that comes back between the bursts has not gone to waste
