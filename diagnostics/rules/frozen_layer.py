@@ -136,7 +136,7 @@ def _case(window: Window, context: Context, still: _Still) -> Case:
     reason = why["left_out" if still.left_out else "cut_off" if still.cut_off else "no_step"]
     step = window.last_step("gradients")
     return Case(
-        title=f"{listing(layers, 2)} should train and never moves",
+        title=f"{listing(layers, 2)} should train and never move{'s' * (len(layers) == 1)}",
         why="It stays as it was drawn, and all the others learn around it.",
         because=(
             Evidence(
