@@ -33,6 +33,10 @@ def another_in_eval_mode(window: Window, context: Context) -> Verdict | None:
         return fine(strength)
     if len(one) < numbers.min_samples and strength < numbers["alone"]:
         return unknown("BatchNorm's loss in eval mode was compared once, and once is not enough")
+    last = trained.steps[known]
+    stays = last[-1] - last[0] >= numbers["settle"]
+    if not stays and float(other[-1]) < numbers["lost"] * context.facts.loss_start:
+        return fine(0.9)  # it knows something, and moments may be on their way
     step = int(trained.steps[known][-1])
     return breach(strength, _case(context, float(one[-1]), float(other[-1]), step))
 

@@ -1,6 +1,6 @@
 """Dead units: units of a layer that are zero for every sample.
 
-What: more than half of a layer's units, or 30 points more than at the first sample, never
+What: more than half of a layer's units, or 40 points more than at the first sample, never
 positive over at least 512 rows, in three samples in a row (three quarters, where a third was dead
 from the start: behind a mean over many places half of the units are, as nothing tells them apart); one sample is enough where nine in ten
 are dead and the loss has not fallen. Of those that were born dead some come back in the first 100
@@ -46,7 +46,7 @@ class _Shares:
 
 
 def judge(window: Window, context: Context) -> Verdict:
-    """Breach where a layer has lost more than half of its units, or 30 points since the start."""
+    """Breach where a layer has lost more than half of its units, or 40 points since the start."""
     numbers = context.thresholds
     found = _shares(window, numbers.window, numbers.span)
     if found is None:
@@ -70,6 +70,7 @@ def judge(window: Window, context: Context) -> Verdict:
     share = np.where(chance, now * numbers.fire / numbers["born"], now)
     if whole or window.step - context.start <= numbers["settle"]:
         share = np.where(now >= numbers["certain"], now, 0.0)
+        rise = np.where(now > numbers.fire, rise, 0.0)
     strength = np.fmax(share / numbers.fire, rise / numbers["rise"])
     # a handful of units is dead by chance: in a squeeze layer half of them are
     strength = np.where(found.units >= numbers["units"], strength, 0.0)

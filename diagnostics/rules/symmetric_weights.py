@@ -2,7 +2,7 @@
 
 What: more than 95 % of a hidden layer's rows point where another one points (cosine over 0.999),
 near step 20 and later. Or the outputs of a hidden layer spread over less than 5 % of the directions
-that they have (effective rank), in two samples of it, while the loss has not moved from its start after
+that they have (effective rank), in its last two samples, while the loss has not moved from its start after
 200 steps of a size that should have moved it, and nothing else explains that; a stack of sigmoids or
 tanh is left to its gradients. The last layer, whose rows are told apart by their classes, does not count.
 Why: equal units get equal gradients and stay equal; where all outputs lie along one line, what comes
@@ -40,6 +40,10 @@ OTHERS = (
     "exploding_gradients",
 )
 """Whatever else explains a loss that does not move."""
+TEARING = ("bad_initialization", "lr_too_high")
+"""What leaves rows alike that were not: one step that is larger than all weights."""
+BORN = 0.5
+"""Share of a layer's rows that were equal to another one at the first step."""
 
 
 def judge(window: Window, context: Context) -> Verdict:
@@ -63,7 +67,18 @@ def judge(window: Window, context: Context) -> Verdict:
         return other if other.kind == "breach" else fine(max(strength, other.strength), other.why)
     layers = [alike.layers[i] for i in np.flatnonzero(shares > numbers.fire)]
     step = int(alike.steps[known[-1]])
+    if context.standing(*TEARING) and not _born_alike(window, context, layers):
+        return fine(0.4)
     return breach(strength, _case(context, layers, worst, step))
+
+
+def _born_alike(window: Window, context: Context, layers: list[str]) -> bool:
+    """Tell whether the rows of some layer were equal at the first step already, or that is not known."""
+    found = window.history.layers("initialization", "identical_rows", context.start, window.step)
+    places = [found.layers.index(layer) for layer in layers if layer in found.layers]
+    if not len(found) or not places:
+        return True
+    return bool(np.nanmax(np.nan_to_num(found.values[0][places], nan=1.0)) > BORN)
 
 
 def _collapsed(window: Window, context: Context) -> Verdict:
@@ -82,7 +97,7 @@ def _collapsed(window: Window, context: Context) -> Verdict:
     shares: dict[str, float] = {}
     for layer, column in list(zip(ranks.layers, ranks.values.T, strict=True))[:-1]:
         seen = column[np.isfinite(column)][-2:]
-        if len(seen) == 2:
+        if len(seen):
             shares[layer] = float(seen.max())
     if not shares:
         return fine(partly="over how many directions the layers' outputs spread was not measured")

@@ -5,7 +5,7 @@ What: rows of the output are non-negative, sum to 1 and go into a loss that take
 is more than half over that in training mode, by a tenth of the first loss, in two samples (one, where
 it is three times as much) after 250 steps, in which moments of a slow momentum follow; or, after
 200 steps, the classes that are predicted have less than 0.3 of the entropy of the labels, one is
-never predicted, and the most frequent one is at least twice as frequent as the rarest: where classes are
+never predicted, and the most frequent one is three times as frequent as the rarest: where classes are
 even, a net that names a few of them does not learn at all, and weights do not mend that.
 Why: a softmax that is taken twice keeps the loss above a floor and shrinks every gradient; running
 moments that are far off make validation see another net; a class that is never named is not learned.
