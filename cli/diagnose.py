@@ -60,6 +60,9 @@ def exit_code(answer: dict[str, Any], fail_on: str | None) -> int:
         return 0
     bar = SEVERITIES.index(fail_on)
     for finding in answer["findings"]:
-        if asks_for_action(finding, answer.get("step", 0)) and SEVERITIES.index(finding["severity"]) >= bar:
+        if (
+            asks_for_action(finding, answer.get("step", 0))
+            and SEVERITIES.index(finding["severity"]) >= bar
+        ):
             return FINDING_STANDS
     return 0 if answer["judged"] else NOTHING_JUDGED

@@ -38,7 +38,7 @@ def a_case(advice: Recommendation) -> Case:
 def test_advice_without_a_number_or_without_a_change_asks_to_look(proposed: object) -> None:
     advice = Recommendation("lr", 0.0, proposed, alternatives=[{"proposed": math.nan}])
     case = breach(2.0, a_case(advice)).case
-    assert case is not None
+    assert isinstance(case, Case)
     told = case.recommendation
     assert (told.parameter, told.proposed, told.alternatives) == ("inspect", [40], [])
     ast.parse(told.snippet)
@@ -47,14 +47,14 @@ def test_advice_without_a_number_or_without_a_change_asks_to_look(proposed: obje
 def test_advice_that_applies_is_left_as_it_is() -> None:
     advice = Recommendation("lr", 0.1, 0.03, also=[{"parameter": "shuffle", "proposed": True}])
     case = breach(2.0, a_case(advice)).case
-    assert case is not None and case.recommendation is advice
+    assert isinstance(case, Case) and case.recommendation is advice
 
 
 @pytest.mark.parametrize("optimizer", [{"name": "SGD"}, {"name": "SGD", "lr": 0.0}])
 def test_a_rate_of_zero_or_one_that_nobody_recorded_is_no_failure(optimizer: dict) -> None:
     advice = lower_rate(EMPTY, context(optimizers=[optimizer]), rollback_before=None)
     case = breach(2.0, a_case(advice)).case
-    assert case is not None and case.recommendation.parameter == "inspect"
+    assert isinstance(case, Case) and case.recommendation.parameter == "inspect"
 
 
 @pytest.mark.parametrize(("optimizer", "most"), [(SGD, 1.0), (ADAM, 0.03)])

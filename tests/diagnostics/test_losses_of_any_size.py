@@ -84,7 +84,7 @@ def test_a_loss_in_eval_mode_is_compared_by_its_difference(
     offset: float, trained: float, evaluated: float, said: list[str]
 ) -> None:
     made = Made("wrong_head")
-    made.add("train", train(falling(300, end=1.0) + offset))
+    made.add("train", train(falling(700, end=1.0) + offset))
     columns = {"train_loss": [trained + offset] * 4, "eval_loss": [evaluated + offset] * 4}
-    made.add("modes", columns, steps=[100, 150, 200, 250])
+    made.add("modes", columns, steps=[300, 400, 500, 600])
     assert [finding.rule for finding in made.judge()] == said
