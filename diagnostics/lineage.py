@@ -30,10 +30,12 @@ class Lineage:
 
     def look(self, run: str, meta: Meta, now: float) -> int:
         """Write into a parent's log what is known now, once; returns how much that was."""
+        told = 0
         if meta.parent and meta.parent != run:
             self._heirs.setdefault(meta.parent, set()).add(run)
-            return self._tell(meta.parent, run, now)
-        return sum(self._tell(run, heir, now) for heir in sorted(self._heirs.get(run, ())))
+            told = self._tell(meta.parent, run, now)
+        # the second of three is a child and a parent
+        return told + sum(self._tell(run, heir, now) for heir in sorted(self._heirs.get(run, ())))
 
     def _tell(self, parent: str, child: str, now: float) -> int:
         try:

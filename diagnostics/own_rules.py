@@ -29,7 +29,7 @@ from typing import Any, cast, get_args
 import numpy as np
 
 from ..store import ConfigError, Evidence, Recommendation
-from ..store.schemas import Json, Severity, dumps
+from ..store.schemas import Json, Severity, dumps, plain
 from .rule import Case, Context, Judge, Remember, Rule, Verdict, unknown
 from .rules import RULES
 from .thresholds import SHARED
@@ -249,7 +249,8 @@ def _guarded_memory(remember: Remember, path: Path) -> Remember:
     """Return a `remember` that never raises; where it fails, the rule is not judged until it works."""
 
     def guarded(window: Window, context: Context) -> dict[str, Json]:
-        kept = {name: value for name, value in context.memory.items() if name != FAILED}
+        # a copy: what is changed in place would count though it is refused, and be no plain JSON
+        kept = plain({name: value for name, value in context.memory.items() if name != FAILED})
         try:
             return _checked_memory(remember(window, replace(context, memory=kept)))
         except (
@@ -257,7 +258,7 @@ def _guarded_memory(remember: Remember, path: Path) -> Remember:
             SystemExit,
         ) as error:  # somebody else's code runs here; the other rules go on
             why = f"its memory failed in line {_line_of(error, path)}: {_said(error)}"
-            return {**kept, FAILED: why}
+            return {**plain(context.memory), FAILED: why}
 
     return guarded
 
@@ -271,7 +272,7 @@ def _checked_memory(memory: Any) -> dict[str, Json]:
             f"what a rule remembers is stored with every commit: at most {MEMORY_CHARACTERS:,} "
             f"characters as JSON, got {size:,}"
         )
-    return memory
+    return plain(memory)  # as it is read again: an array cannot be compared with what was kept
 
 
 def _of_numpy(value: Any) -> Any:

@@ -104,7 +104,7 @@ def _saturated(window: Window, span: int) -> _Saturated | None:
     if not len(counts):
         return None
     return window.history.once(
-        "saturated_activations", (counts, numels), lambda: _shares(sites, counts, numels)
+        "saturated_activations", (counts, numels, sites), lambda: _shares(sites, counts, numels)
     )
 
 

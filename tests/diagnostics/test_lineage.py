@@ -141,3 +141,18 @@ def test_a_parent_that_is_not_here_is_no_error(tmp_path: Path, clock: Clock) -> 
     assert home.judgement("child").findings
     assert "answers" not in judge(Store(home), "child", rules=RULES)
     assert "answers" not in summary(Store(home), "child")
+
+
+def test_the_second_of_three_runs_is_answered_though_it_is_judged_last(
+    tmp_path: Path, clock: Clock
+) -> None:
+    home = a_home(clock, 0.5)
+    home.write_meta("parent", {"parent": "first"})
+    daemon = Daemon(home, clock=clock, heartbeat=tmp_path / "beat", rules=RULES)
+    home.acquire("parent", "another", 1000)
+    daemon.tick()
+    assert home.judgement("parent").cursor is None
+    clock.now += 2
+    for _ in range(12):
+        daemon.tick()
+    assert "helped" in {item.outcome for item in home.judgement("parent").findings}

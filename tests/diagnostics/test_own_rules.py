@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from otoscope.diagnostics import Daemon, active_rules, catalogue, judge, load_rules, summary
 from otoscope.diagnostics.fold import Fold
+from otoscope.diagnostics.judging import fold_run
 from otoscope.diagnostics.own_rules import VARIABLE
 from otoscope.diagnostics.rules import RULES
 from otoscope.store import Column, ConfigError, Event, Frame, MemoryHome, Schema, Store
@@ -309,3 +310,20 @@ def test_a_remember_of_another_shape_is_refused_with_its_line(tmp_path: Path) ->
     line = path.read_text().splitlines().index("def remember(window):") + 1
     with pytest.raises(ConfigError, match=rf"line {line}: remember must take \(window, context\)"):
         load_rules([path])
+
+
+def test_arrays_that_a_rule_remembers_come_back_as_lists_and_what_is_changed_in_place_is_kept(
+    tmp_path: Path,
+) -> None:
+    body = """import numpy as np
+
+def remember(window, context):
+    memory = context.memory
+    memory.setdefault("steps", []).append(np.int64(window.step))
+    return {**memory, "twice": np.array([window.step, 2 * window.step])}
+"""
+    rules = with_rules(written(tmp_path, f"{LOUD}\n{body}"))
+    home = humming([1.0] * 4)
+    fold = fold_run(home, RUN, rules=rules)
+    assert fold.memory["loud"] == {"steps": [10, 20, 30, 40], "twice": [40, 80]}
+    assert json.dumps(fold.memory["loud"]), "of numbers that JSON has"
