@@ -90,7 +90,9 @@ def sound_step(context: Context) -> float:
 def _by_first_step(context: Context, rate: float) -> Rate | None:
     size, at = first_step(context), context.facts.update_first_lr
     aim = sound_step(context)
-    if not (size > 0 and at > 0) or at * aim / size >= rate * context.rates["thumb"]:
+    if one_layer(context) or not (size > 0 and at > 0):
+        return None
+    if at * aim / size >= rate * context.rates["thumb"]:
         return None
     value = max(at * aim / size, rate * context.rates["lowest"])
     formula = (
@@ -275,6 +277,15 @@ def higher_rate(window: Window, context: Context) -> Recommendation:
 def highest_rate(context: Context) -> float:
     """Return the largest rate that any is raised to: far over it the rate is not at fault."""
     return context.rates["adaptive_highest" if context.adaptive else "highest"]
+
+
+def one_layer(context: Context) -> bool:
+    """Tell whether a model has a single layer of weights: how large these begin means nothing.
+
+    A linear model learns from weights near zero as well as from others, by steps of any share of them.
+    """
+    kinds = [entry.get("kind") for entry in context.meta.parameters]
+    return kinds.count("weight") == 1
 
 
 def timid(context: Context) -> bool:

@@ -20,8 +20,12 @@ ZIGZAG = -0.1
 """Gradients that point against each other more than this tell of a valley's walls, not of noise."""
 PAIRS_SPAN = 600
 """Steps back from which pairs tell of the present."""
+WHOLE = 4
+"""A batch over one of so many parts of the data set is no draw from it any more."""
 LARGEST = 8
 """A batch is raised by at most this factor at once: the noise scale moves meanwhile."""
+SMALLEST = 16
+"""And lowered by at most this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +86,22 @@ class NoiseByPairs:
     count: int
 
 
-def by_pairs(window: Window) -> NoiseByPairs | None:
+def _parts_of_one_set(context: Context) -> bool:
+    """Tell whether a few batches make the data set: their noise is the same, or one lacks the other's."""
+    rows, batch = context.meta.training_samples, context.obstacles.noise.batch
+    return bool(rows and batch and batch > rows / WHOLE)
+
+
+def by_pairs(window: Window, context: Context) -> NoiseByPairs | None:
     """Return what pairs of gradients say of the noise, None where they are few or zigzag.
 
     Two gradients over B samples each, at nearly the same weights, share the true gradient alone: their
     cosine is |G|² / (|G|² + tr Σ / B) in the mean, which is 1 / (1 + noise scale / B). Steps that
-    overshoot lower it, so that it tells of too much noise only where it does not lie under zero.
+    overshoot lower it, so that it tells of too much noise only where it does not lie under zero. Two
+    batches that are all of the data set, or large parts of it, are no two draws.
     """
     found = window.samples("gradients", "grad_cosine", span=PAIRS_SPAN).finite
-    if len(found) < LEAST_PAIRS:
+    if len(found) < LEAST_PAIRS or _parts_of_one_set(context):
         return None
     mean = float(found.values.mean())
     error = float(found.values.std(ddof=1)) / math.sqrt(len(found))
@@ -116,7 +127,7 @@ def noise_over_batch(window: Window, context: Context, times: float) -> NoiseOve
     low = found.low if math.isfinite(found.low) else noise.estimator.at_least()
     if low > limit:
         return NoiseOverBatch(noise.batch, found.scale, low, found.high, noise.step, limit)
-    pairs = None if math.isfinite(low) else by_pairs(window)
+    pairs = None if math.isfinite(low) else by_pairs(window, context)
     if pairs is None or not pairs.low * noise.batch > limit:
         return None
     low = pairs.low * noise.batch
@@ -178,9 +189,13 @@ def _over(ranks: int) -> str:
 
 
 def smaller_batch(context: Context, batch: float, scale: float) -> tuple[int, float]:
-    """Return the batch at which two thirds of a step are signal, and the share of samples it saves."""
+    """Return the batch at which two thirds of a step are signal, and the share of samples it saves.
+
+    It is lowered by a factor of 16 at most at once: where hardly any noise is left, two thirds of a
+    single sample are signal, and nobody trains with that.
+    """
     ranks = max(int(context.meta.world_size or 1), 1)
-    target = max(round(2 * scale / ranks), 1) * ranks
+    target = max(round(max(2 * scale, batch / SMALLEST) / ranks), 1) * ranks
     return target, 1 - (target + scale) / (batch + scale)
 
 

@@ -75,7 +75,7 @@ def _known(window: Window, context: Context) -> _Known | str:
         )
         because = Evidence(text, "noise", "noise_scale", noise.step, found.scale, limit)
         return _Known(found.scale, found.high, because)
-    pairs = by_pairs(window)
+    pairs = by_pairs(window, context)
     if pairs is None or not math.isfinite(pairs.high):
         return f"noise was measured in {steps_of(samples)} only"
     text = (

@@ -31,7 +31,7 @@ FROM_START = True
 def judge(window: Window, context: Context) -> Verdict:
     """Breach where noise stands far over the batch and the loss makes no progress."""
     numbers, noise = context.thresholds, context.obstacles.noise
-    pairs, samples = by_pairs(window), noise.estimator.samples
+    pairs, samples = by_pairs(window, context), noise.estimator.samples
     if not noise.batch or (samples < numbers.min_samples and pairs is None):
         return unknown(f"noise was measured in {steps_of(samples)} only")
     if samples >= numbers.min_samples and window.step - noise.step > numbers["young"]:

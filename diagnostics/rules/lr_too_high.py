@@ -24,9 +24,17 @@ import math
 import numpy as np
 
 from ...store import Evidence
-from ...store.schemas import Severity
-from ..advice import current_rate, first_step, lower_rate, raised, sound_step, stable_rate
-from ..facts import Facts, mostly_dead, update_ratios
+from ...store.schemas import Json, Severity
+from ..advice import (
+    current_rate,
+    first_step,
+    lower_rate,
+    one_layer,
+    raised,
+    sound_step,
+    stable_rate,
+)
+from ..facts import BLOCK, Facts, mostly_dead, update_ratios
 from ..forgetting import forgets
 from ..medians import median_of
 from ..rule import Case, Context, Verdict, breach, fine, unknown
@@ -37,6 +45,36 @@ FAMILY = "train"
 FROM_START = True
 FEW = 5
 LATEST = 15
+TO_DEVIATION = 1 / (0.6745 * math.sqrt(2))
+"""From the median of absolute differences of neighbours to a deviation, whatever the trend."""
+
+
+def remember(window: Window, context: Context) -> dict[str, Json]:
+    """Keep how far the losses of the best window lay apart: by so much any window differs from it."""
+    facts = context.facts
+    if facts.loss_best_step != window.step:
+        return context.memory  # type: ignore[return-value]  # as it was
+    return {"spread": _spread(window.samples("train", "loss", count=BLOCK).finite.values)}
+
+
+def _spread(losses: np.ndarray) -> float:
+    apart = np.abs(np.diff(losses))
+    return median_of(apart) * TO_DEVIATION if len(apart) else 0.0
+
+
+def _beyond_noise(context: Context, losses: np.ndarray, now: float, best: float) -> bool:
+    """Tell whether a rise is more than the noise of batches lets medians differ by.
+
+    The best of thousands of windows is a lucky one: of a few samples a batch, by a good deal. A loss
+    far over its start needs no proof.
+    """
+    numbers, facts = context.thresholds, context.facts
+    if now > _fallen(facts, numbers["blown_up"]):
+        return True
+    kept = context.memory.get("spread")
+    spread = max(float(kept) if isinstance(kept, (int, float)) else 0.0, _spread(losses))
+    error = spread * math.sqrt(math.pi / len(losses))  # of the difference of two medians
+    return now - best > numbers["errors"] * error
 
 
 def judge(window: Window, context: Context) -> Verdict:
@@ -59,6 +97,9 @@ def judge(window: Window, context: Context) -> Verdict:
     rise = (now - best) / scale if scale else 0.0
     ratio = now / best if best > 0 else 1 + rise
     climbed = ratio > numbers.fire and rise > numbers["rise_of_start"]
+    climbed = climbed and _beyond_noise(context, finite.values, now, best)
+    if one_layer(context) and not climbed and now < _fallen(facts, numbers["torn_loss"]):
+        return fine(0.5)  # its steps may be long, as its first weights mean nothing: the loss tells
     never_fell = _never_fell(context, now, best) and not _falls(finite.values, numbers["falling"])
     first = _first_too_long(context)
     back = first is not None and now > _fallen(facts, numbers["back"])

@@ -3,7 +3,8 @@
 What: the layer that moves most moves by less than 1e-5 of its weights a step, no step of the
 attempt was ever longer than 1e-4, and the loss improved by less than a tenth in 200 steps; in two
 evaluations 50 steps apart. While the loss stands within 5 % of its start, steps under a thirtieth of
-those that runs begin with are too short as well (1.2e-4, with Adam 6e-4). Outside warm-up, the final decay and fine-tuning. Where a layer gets no
+those that runs begin with are too short as well (1.2e-4, with Adam 6e-4), unless its first loss was
+under that of guessing, or it goes on from a checkpoint. Outside warm-up, the final decay and fine-tuning. Where a layer gets no
 gradient at all, or where a clip cuts the steps short, the rate is not the cause.
 Why: at such steps the run needs a hundred times the steps that it would need at a sound rate.
 Source: measured on digits nets: steps of 0.02 to 0.6 % of the weights in runs that train, 2.7e-7 at a
@@ -15,6 +16,7 @@ from __future__ import annotations
 import math
 
 from ...store import Evidence
+from ...store.schemas import Json
 from ..advice import higher_rate, sound_step
 from ..facts import learned
 from ..progress import Trend, course, largest_ratio, steady_losses
@@ -24,6 +26,22 @@ from ..words import number
 
 FAMILY = "train"
 FROM_START = True
+
+
+def remember(window: Window, context: Context) -> dict[str, Json]:
+    """Keep the first loss over that of guessing: under it begins who goes on from what is trained."""
+    if context.memory:
+        return context.memory  # type: ignore[return-value]  # as it was
+    found = window.samples("initialization", "loss_ratio").finite.values
+    return {"first": float(found[0])} if len(found) else {}
+
+
+def _goes_on(context: Context) -> bool:
+    """Tell whether the run began with weights that had learned: small steps are right there."""
+    first = context.memory.get("first")
+    if isinstance(first, (int, float)):
+        return first < context.thresholds["begun"]
+    return context.start > 0 or context.obstacles.why_off("initialization") is not None
 
 
 def judge(window: Window, context: Context) -> Verdict:
@@ -48,10 +66,10 @@ def judge(window: Window, context: Context) -> Verdict:
 def _limit(window: Window, context: Context) -> float:
     """Return the share of its weights by which some layer must move in a step.
 
-    It is higher while the loss stands where it began: then nobody fine-tunes what is nearly done.
+    It is higher while the loss stands where it began, unless that is the end of another training.
     """
     numbers = context.thresholds
-    if learned(window, context.facts, numbers["unmoved"]):
+    if learned(window, context.facts, numbers["unmoved"]) or _goes_on(context):
         return numbers.fire
     return max(numbers.fire, context.rates["timid"] * sound_step(context))
 

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...store import Evidence, Recommendation
-from ..advice import rate_times, timid
+from ..advice import one_layer, rate_times, timid
 from ..batching import larger_batch, noise_over_batch
 from ..facts import lone_spikes, spike_floor
+from ..medians import median_of
 from ..progress import course, scheduled
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..thresholds import Thresholds
@@ -71,6 +72,9 @@ def _swings(losses: Samples, numbers: Thresholds, start: float, hard: np.ndarray
     rows = losses.values[-whole * block :].reshape(whole, block)
     steps = losses.steps[-whole * block :].reshape(whole, block)[:, 0]
     means, errors = rows.mean(axis=1), rows.std(axis=1, ddof=1) / math.sqrt(block)
+    errors = np.fmax(
+        errors, median_of(errors)
+    )  # the lowest block is a lucky one, and calm by chance
     low, out, times, first, top = 0, False, 0, 0, 0
     for i in range(1, whole):
         rise = means[i] - means[low]
@@ -94,7 +98,8 @@ def _no_progress(window: Window, context: Context, losses: Samples) -> Evidence 
     """Return the longest step where the loss stands high above its floor and makes no progress."""
     numbers, facts = context.thresholds, context.facts
     schedule = scheduled(window, context, int(numbers["flat_window"]), numbers.span, 0.5)
-    if not facts.update_peak > numbers["update_peak"] or context.adaptive or schedule is not None:
+    long = facts.update_peak > numbers["update_peak"] and not one_layer(context)
+    if not long or context.adaptive or schedule is not None:
         return None
     recent = losses.values[-int(numbers["flat_window"]) :]
     trend = course(losses.steps[-len(recent) :], recent, 2 * int(numbers["block"]))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from otoscope.diagnostics.batching import by_pairs
+from otoscope.diagnostics.facts import Facts
+from otoscope.diagnostics.rule import Context
+from otoscope.diagnostics.thresholds import load
 from otoscope.diagnostics.windows import Window
 
 from .made import ADAM, Made, falling, flat, train
@@ -21,12 +24,18 @@ def cosines(times: float, count: int, seed: int = 0, size: int = 400) -> np.ndar
     return (first * second).sum(axis=1) / lengths
 
 
-def made(values: np.ndarray, losses: np.ndarray, batch: int = 64) -> Made:
-    run = Made("batch_too_small", "batch_too_large", optimizers=[ADAM], max_steps=len(losses))
+def made(values: np.ndarray, losses: np.ndarray, batch: int = 64, **told: int) -> Made:
+    told = {"max_steps": len(losses), **told}
+    run = Made("batch_too_small", "batch_too_large", optimizers=[ADAM], **told)
     run.add("train", {**train(losses), "samples": np.full(len(losses), float(batch))})
     steps = np.linspace(20, len(losses) - 5, len(values)).astype(int)
     run.add("gradients", {"grad_cosine": values}, steps.tolist())
     return run
+
+
+def context_of(run: Made) -> Context:
+    numbers = load("batch_too_large")
+    return Context(run.fold.meta, Facts(), numbers, numbers, obstacles=run.fold.obstacles)
 
 
 @pytest.mark.parametrize("times", [0.1, 1.0, 8.0])
@@ -35,7 +44,7 @@ def test_the_interval_of_pairs_holds_the_noise_scale_over_the_batch(times: float
     for seed in range(100):
         run = made(cosines(times, 30, seed), flat(400))
         run.judge()
-        found = by_pairs(Window(run.fold.history, 400))
+        found = by_pairs(Window(run.fold.history, 400), context_of(run))
         assert found is not None
         held += found.low < times < found.high
     assert held >= 90
@@ -63,3 +72,14 @@ def test_few_pairs_and_those_that_zigzag_tell_nothing(values: np.ndarray) -> Non
     assert run.judge() == []
     assert not run.judged("batch_too_small")
     assert not run.judged("batch_too_large")
+
+
+def test_batches_of_the_whole_data_set_or_large_parts_of_it_are_no_pairs_of_draws() -> None:
+    alike = cosines(0.01, 40)
+    (finding,) = made(alike, falling(700), 1024, training_samples=5000).judge()
+    assert finding.recommendation is not None
+    assert finding.recommendation.proposed == 64, "a sixteenth, not the 20 that the formula gives"
+    for rows in (1024, 2000):
+        run = made(alike, falling(700), 1024, training_samples=rows)
+        assert run.judge() == []
+        assert not run.judged("batch_too_large")

@@ -11,7 +11,7 @@ from otoscope.diagnostics.facts import Facts
 from otoscope.diagnostics.rule import Context
 from otoscope.diagnostics.thresholds import load
 from otoscope.diagnostics.windows import History, Window
-from otoscope.store import Meta
+from otoscope.store import Event, Meta
 from otoscope.store.noise import NoiseScaleEstimator
 
 from .made import ADAM, SGD, Made, falling, flat, train
@@ -179,6 +179,28 @@ def test_a_rate_is_too_low_only_where_steps_were_measured_and_nothing_warms_up()
         made.add("gradients", {}, [1, 20, 40], layer_steps(ratio, 3))
         found[name] = (len(made.judge()), made.judged("lr_too_low"))
     assert found == {"low": (1, True), "warming": (0, False), "none": (0, False)}
+
+
+@pytest.mark.parametrize(
+    ("first", "events", "silent"),
+    [
+        (1.0, [], False),
+        (0.3, [], True),
+        (None, [Event("probe_off", body={"probe": "Initialization", "why": "resumed"})], True),
+    ],
+    ids=["drawn", "trained before", "resumed"],
+)
+def test_short_steps_of_a_net_that_had_learned_are_no_rate_that_is_too_low(
+    first: float | None, events: list[Event], silent: bool
+) -> None:
+    made = Made("lr_too_low", optimizers=[ADAM])
+    made.fold.push(events=events)
+    made.add("train", train(flat(450, noise=0.01), lr=1e-5))
+    made.add("gradients", {}, list(range(10, 450, 10)), layer_steps(3e-4, 44))
+    if first is not None:
+        made.add("initialization", {"loss_ratio": [first]}, [1])
+    assert (made.judge() == []) is silent
+    assert made.judged("lr_too_low")
 
 
 # ---- oscillating_loss --------------------------------------------------------------------
