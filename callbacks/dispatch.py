@@ -54,11 +54,13 @@ def leave_out(trainer: Any, pl_module: Any, callback: Any, *, waits: bool) -> No
         return
     for name in idle:
         owner = next(cls for cls in type(callback).__mro__ if name in vars(cls))
-        if owner.__module__.split(".")[0] in PACKAGES:
+        if name not in vars(callback) and owner.__module__.split(".")[0] in PACKAGES:
             setattr(callback, name, None)
 
 
 def call_all(callback: Any) -> None:
     """Have every hook called again."""
+    own = vars(callback)
     for name in HOOKS_OF_A_STEP:
-        vars(callback).pop(name, None)
+        if name in own and own[name] is None:  # another value is the user's, set on the callback
+            del own[name]

@@ -58,3 +58,13 @@ def test_a_subclass_keeps_hooks_of_its_own(tmp_path: Path) -> None:
 
     fit(PACKAGES[0], tmp_path, [callback(tmp_path, Own)])
     assert called == list(range(12))
+
+
+def test_a_hook_set_on_the_callback_itself_is_called_and_stays(tmp_path: Path) -> None:
+    called: list[int] = []
+    otoscope = callback(tmp_path)
+    own = lambda trainer, *told: called.append(trainer.global_step)  # noqa: E731
+    otoscope.on_before_zero_grad = own
+    fit(PACKAGES[0], tmp_path, [otoscope])
+    assert len(called) == 12
+    assert otoscope.on_before_zero_grad is own
