@@ -24,8 +24,10 @@
         o.h("span", {}, "with the error above; no fault was found before it ", o.rich(rest)));
     }
     const worst = model.state === "needs_action" && !model.marked().some((f) => f.severity === "critical") ? "warning" : null;
+    const at = (rest.match(/^\(step [^)]*\)/) || [""])[0]; // belongs to the state: no sentence begins with a bracket
     return o.h("div", { class: `verdict ${model.state || "not_judged"} ${worst || ""}` },
-      o.icon(worst || state.icon), o.h("strong", {}, word), o.h("span", {}, o.rich(rest)));
+      o.icon(worst || state.icon), o.h("strong", {}, at ? `${word} ${at}` : word),
+      o.h("span", {}, o.rich(rest.slice(at.length).replace(/^\s*:\s*/, ""))));
   };
 
   o.severity = (name) => o.h("span", { class: `badge ${name}` }, o.icon(name), name);
@@ -146,10 +148,11 @@
   o.outcome = function (finding) {
     const change = finding.followed, known = finding.gone_by_itself;
     if (!finding.outcome && !change) return null;
-    const what = change ? `${change.parameter} ${o.setting(change.from)} → ${o.setting(change.to)} ${change.run ? `in run ${change.run}` : `at step ${o.step(change.step)}`}` : "";
+    const what = change ? `: ${change.parameter} ${o.setting(change.from)} → ${o.setting(change.to)} ` : "";
+    const where = !change ? null : change.run ? ["in run ", o.h("a", { href: `${o.prefix()}run/${encodeURIComponent(change.run)}` }, change.run)] : `at step ${o.step(change.step)}`;
     const rate = known ? `A finding of this rule went away by itself in ${known.gone} of ${known.runs} untouched runs.` : "It is not known how often it goes away by itself.";
     return o.h("p", { class: "outcome" }, o.h("strong", { class: String(finding.outcome || "").replace(" ", "-") }, finding.outcome ? o.capital(finding.outcome) : "Being followed"),
-      what ? `: ${what}. ` : ". ", finding.outcome ? o.h("span", { class: "dim" }, rate) : null);
+      what, where, ". ", finding.outcome ? o.h("span", { class: "dim" }, rate) : null);
   };
 
   /** Where a finding stands on the Findings page. */
@@ -171,7 +174,7 @@
       o.h("p", { class: "dim" }, model.judged.length
         ? `${o.many(model.judged.length, "check")} judged: ${model.judged.map(o.rule).join(", ")}.` : "Nothing could be judged yet."),
       (model.answers || []).map((told) => o.h("p", {}, "Answers ", o.h("a", { href: o.findingLink(told.run, told.finding) }, told.run),
-        `: ${told.parameter} ${o.setting(told.from)} → ${o.setting(told.to)} ${told.outcome || "is being followed"} (${told.title}).`)),
+        `: ${told.parameter} ${o.setting(told.from)} → ${o.setting(told.to)} ${told.outcome || "is being followed"} (`, o.rich(told.title), ").")),
       missing.length > FEW ? o.h("details", {}, o.h("summary", {}, `${missing.length} not judged, and why`),
         o.h("ul", { class: "missing" }, missing.map(([rule, why]) => o.h("li", {}, o.h("strong", {}, o.rule(rule)), `: ${why}`)))) : null,
       missing.length && missing.length <= FEW ? o.h("p", {}, "Not judged: ", missing.map(([rule, why]) => `${o.rule(rule)} (${why})`).join(" · ")) : null);
