@@ -32,7 +32,7 @@ from .runs import OUT
 from .training import COLUMNS
 
 HELD_OUT_SEEDS = {"fault": 5, "healthy": 8, "look-alike": 8}
-"""Of a held-out case in the full bench; every other time it is SEEDS of each."""
+"""Of a held-out case, where nothing else is asked for; of every other case it is SEEDS."""
 SEEDS = 3
 
 
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.efficacy or options.full:
         mendable = advised(tasks, rows)
         if options.full:
-            mendable = [task for task in mendable if _reported(task)]
+            mendable = [task for task in mendable if _is_held_out(task.case)]
         repaired = over_cores(ended, mendable, options.jobs, "following the advice", failed)
         repaired = [row for row in repaired if row is not None]
     told = cards(rows, repaired)
@@ -111,11 +111,11 @@ def _asked(options: argparse.Namespace) -> list[Task]:
         return quick_tasks(cases)
     if not options.full:
         asked = [case for case in cases if _is_asked(case, options)]
-        return _tasks(asked, options.column, options.seeds or SEEDS, options.fresh)
+        return _tasks(asked, options.column, options.seeds, options.fresh)
     tuning = [case for case in cases if case.set == "tuning"]
-    held = [case for case in cases if case.set == "held-out"]
+    held = [case for case in cases if _is_held_out(case)]
     return [
-        *_tasks(tuning, ["defaults"], options.seeds or SEEDS, options.fresh),
+        *_tasks(tuning, ["defaults"], options.seeds, options.fresh),
         *_tasks(held, list(COLUMNS), options.seeds, options.fresh),
     ]
 
@@ -127,12 +127,12 @@ def _tasks(
         Task(case, seed, column, fresh)
         for column in columns
         for case in cases
-        for seed in range(seeds or HELD_OUT_SEEDS[case.kind])
+        for seed in range(seeds or (HELD_OUT_SEEDS[case.kind] if _is_held_out(case) else SEEDS))
     ]
 
 
-def _reported(task: Task) -> bool:
-    return task.case.set == "held-out"
+def _is_held_out(case: Case) -> bool:
+    return case.set == "held-out"
 
 
 def _is_asked(case: Case, options: argparse.Namespace) -> bool:
