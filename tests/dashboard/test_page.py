@@ -116,7 +116,7 @@ def test_a_killed_run_shows_the_steps_that_it_trained_though_it_did_not_tell_the
 
     expect(page.locator("#run-head")).to_contain_text("last step 300")
     expect(page.locator("#run-head")).not_to_contain_text("no step yet")
-    expect(page.locator("#judged")).to_contain_text("cost not measured yet")
+    expect(page.locator("#judged")).to_contain_text("what it costs is not known yet")
 
 
 def test_a_failed_run_shows_its_exception(home, look):
