@@ -294,3 +294,15 @@ def test_a_reader_may_look_but_not_set_a_number(home):
     foreign = {"Authorization": "Bearer w", "Origin": "http://evil.example"}
     assert app.post(f"{url}/events", json=body, headers=foreign).status_code == 403
     assert Store(home).events(RUN) == []
+
+
+def test_a_run_that_answers_a_finding_is_a_link_and_the_verdict_begins_with_no_bracket(home, look):
+    finding = over(RUN, 0)
+    finding.outcome = "helped"
+    finding.followed = {"parameter": "lr", "from": 0.1, "to": 0.034, "run": "later-1"}
+    MadeRun(home, RUN).train(300).judged(finding)
+    page = look(f"{PAGE}?finding={finding.id}").page
+
+    link = page.locator(".outcome").get_by_role("link", name="later-1")
+    expect(link).to_have_attribute("href", "/run/later-1")
+    expect(page.locator(".verdict strong")).to_have_text("Healthy so far (step 300)")
