@@ -68,10 +68,10 @@ def test_two_hard_batches_are_no_spike() -> None:
 
 
 def test_a_loss_that_swings_gets_half_the_rate_and_then_swings_no_more() -> None:
-    judged = run(lambda p: SGD(p, 0.7), steps=600)
+    judged = run(lambda p: SGD(p, 1.1), steps=600)
     finding = named(judged, "oscillating_loss")
     advice = finding["recommendation"]
-    assert (advice["parameter"], advice["proposed"]) == ("lr", 0.35)
+    assert (advice["parameter"], advice["proposed"]) == ("lr", 0.55)
     again = run(lambda p: SGD(p, advice["proposed"]), steps=600)
     assert "oscillating_loss" not in rules(again)
 
