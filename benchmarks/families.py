@@ -21,7 +21,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,19 +36,28 @@ MEMORY_PAIRS = 5
 MIB = 1 << 20
 
 
-def recorded(net: Net, steps: int, budget: float, probes: str, spool: Path) -> tuple[Any, float]:
-    """Train with the callback; returns it and the seconds of the fit."""
-    callback = Otoscope(run=net.name, budget=budget, probes=probes, spool=spool, verdict=False)
-    begun = time.perf_counter()
+class Booked(Otoscope):
+    """The callback, whose books can still be read when the fit is over."""
+
+    books: Any = None
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        super().on_train_start(trainer, pl_module)
+        self.books = self.recorder
+
+
+def recorded(net: Net, steps: int, budget: float, probes: str, spool: Path) -> Booked:
+    """Train with the callback, and return it."""
+    callback = Booked(run=net.name, budget=budget, probes=probes, spool=spool, verdict=False)
     run(net, steps, callback)
-    return callback, time.perf_counter() - begun
+    return callback
 
 
-def families(callback: Any, step_seconds: float) -> dict[str, dict[str, float]]:
+def families(callback: Booked, step_seconds: float) -> dict[str, dict[str, float]]:
     """Return samples, what one costs in steps, and the share of the run, by family."""
     told = callback.overhead
     whole = told["seconds"] / told["share"]
-    claims = callback.recorder._budget.claims
+    claims = callback.books._budget.claims
     found = {}
     for name, seconds in told["probes"].items():
         samples = claims[name].samples if name in claims else 0
@@ -61,7 +69,7 @@ def families(callback: Any, step_seconds: float) -> dict[str, dict[str, float]]:
 def measure(net: Net, seconds: float, budget: float, probes: str, spool: Path) -> dict[str, Any]:
     run(net, WARM, None)
     step = run(net, WARM, None)[0] / WARM
-    callback, _ = recorded(net, max(WARM, round(seconds / step)), budget, probes, spool)
+    callback = recorded(net, max(WARM, round(seconds / step)), budget, probes, spool)
     rows = families(callback, step)
     print(f"  {net.name}, a step of {1000 * step:.2f} ms")
     for name, row in sorted(rows.items(), key=lambda item: -item[1]["share"]):
