@@ -12,7 +12,7 @@ from sklearn.datasets import load_iris, make_circles, make_moons, make_regressio
 
 from .. import _data
 from .._data import Batch
-from . import reserved_data
+from . import further_data, reserved_data
 
 
 def _pictures() -> Batch:
@@ -81,6 +81,7 @@ DATA: dict[str, Callable[..., Batch]] = {
     "parabola": _parabola,
     "bits": _bits,
     "bands": _bands,
+    **further_data.DATA,
     **reserved_data.DATA,
 }
 ORDERS = ("shuffled", "sorted")

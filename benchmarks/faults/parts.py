@@ -21,7 +21,7 @@ from .._nets import (
     residual,
     sequence_loss,
 )
-from . import datasets, nets, reserved_nets, starting
+from . import datasets, further_nets, nets, reserved_nets, starting
 
 Spoiler = Callable[[int, Batch], Batch]
 
@@ -39,6 +39,7 @@ NETS: dict[str, Callable[..., nn.Module]] = {
     "highway": nets.Highway,
     "mixer": nets.Mixer,
     "logistic": nets.logistic,
+    **further_nets.NETS,
     **reserved_nets.NETS,
 }
 DATA = datasets.DATA
