@@ -246,12 +246,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
-        "nets": found,
     }
     result = RESULT.with_stem("overhead" if options.probes == "default" else "overhead_all")
     result.parent.mkdir(exist_ok=True)
+    report["nets"] = (_others(result, report) if options.only else {}) | found
     result.write_text(json.dumps(report, indent=1) + "\n")
     return 0
+
+
+def _others(result: Path, report: dict[str, Any]) -> dict[str, Any]:
+    """Return the nets that were measured before in the same way, where one alone is measured again."""
+    try:
+        kept = json.loads(result.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return {}
+    nets = kept.pop("nets", {})
+    return nets if kept == report else {}
 
 
 def _line(name: str, row: dict[str, Any]) -> str:
