@@ -169,15 +169,15 @@ class Facts:
                 self.update_sound = ratio
         dead = history.layers("activations", "dead", before, step)
         units = history.layers("activations", "units", before, step)
-        if len(dead) and dead.layers == units.layers:
-            for layer, row in zip(
-                dead.layers,
-                (dead.values / np.where(units.values > 0, units.values, np.nan)).T,
-                strict=True,
-            ):
-                known = row[np.isfinite(row)]
-                if layer not in self.dead_start and len(known):
-                    self.dead_start[layer] = float(known[0])
+        if not len(dead) or dead.layers != units.layers:
+            return
+        unknown = [i for i, layer in enumerate(dead.layers) if layer not in self.dead_start]
+        if unknown:
+            whole = units.values[:, unknown]
+            shares = dead.values[:, unknown] / np.where(whole > 0, whole, np.nan)
+            known = np.isfinite(shares)
+            for i in np.flatnonzero(known.any(axis=0)).tolist():
+                self.dead_start[dead.layers[unknown[i]]] = float(shares[known[:, i].argmax(), i])
 
     def _learn_first_step(self, history: History) -> None:
         """Remember the first step against the weights before it, which were not measured.
@@ -276,6 +276,8 @@ def spike_floor(facts: Facts, numbers: Thresholds) -> float:
 
 def bursts(losses: np.ndarray, numbers: Thresholds, floor: float) -> np.ndarray:
     """Return where single batches throw the loss up: several lone spikes, or one beyond doubt."""
+    if not len(losses) or not losses.max() > floor:
+        return np.empty(0, dtype=np.int64)
     around = _around(losses)
     several = _lone(losses, around, numbers["spike"], floor)
     if len(several) >= numbers["spikes"]:

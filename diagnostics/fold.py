@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from ..store import Event, Finding, Frame, Meta, Schema
 from ..store.schemas import Json, plain
 from .changes import Change, StepSize, between, with_settings
+from .coverage import coverage
 from .engine import Engine
 from .facts import Facts
 from .fold_state import restore, state_of
@@ -28,8 +30,8 @@ from .stalls import heed_stalls
 from .thresholds import Thresholds, switched_off
 from .windows import KEPT_STEPS, History, Window
 
-OF_THE_RECORDING = {"stalled", "lost_samples"}
-"""Rules that need no sample of the training itself."""
+NOTHING: Mapping[str, Json] = MappingProxyType({})
+"""What a rule remembers that does not."""
 
 _log = logging.getLogger("otoscope")
 
@@ -64,6 +66,7 @@ class Fold:
         self.history = History()
         self.log = Log(world_size=meta.world_size)
         self._thresholds: dict[str, Thresholds] = {}
+        self._contexts: dict[str, Context] = {}
         self._failed: set[str] = set()
         self._sums: dict[str, bool] = {}
         """Of each schema, whether some column is a sum over the ranks."""
@@ -168,28 +171,15 @@ class Fold:
         """Return the findings, root causes first, most severe first."""
         return self.engine.ordered()
 
+    @property
+    def ended(self) -> bool:
+        """Whether the attempt that is judged is over, and was judged to its end."""
+        last = self.log.attempt(self.place.attempt).last
+        return last is not None and self.place.step >= last
+
     def coverage(self) -> tuple[list[str], dict[str, str]]:
         """Return the rules that are judged now, and why others, or parts of some, are not."""
-        judged: list[str] = []
-        missing: dict[str, str] = {}
-        off = switched_off(self.settings.profile)
-        for rule in self.rules:
-            entry = self.engine.entry(rule.id)
-            span = self.thresholds(rule.id).span
-            if rule.id in off:
-                missing[rule.id] = f"switched off in the task profile {self.settings.profile}"
-            elif self.thresholds(rule.id).severity == "off":
-                missing[rule.id] = f"switched off by {rule.id}.severity"
-            elif entry.known is not None and entry.known >= self.place.step - span:
-                judged.append(rule.id)
-                if entry.partly:
-                    missing[rule.id] = f"in part: {entry.partly}"
-            else:
-                missing[rule.id] = entry.why or "no recent sample"
-        if set(judged) <= OF_THE_RECORDING:  # that alone says nothing of a training
-            missing |= dict.fromkeys(judged, "only what was recorded is known so far")
-            judged = []
-        return judged, missing
+        return coverage(self)
 
     def thresholds(self, rule: str) -> Thresholds:
         """Return a rule's numbers, with what was overridden."""
@@ -204,6 +194,7 @@ class Fold:
     def forget_thresholds(self) -> None:
         """Read every rule's numbers anew: some were set."""
         self._thresholds.clear()
+        self._contexts.clear()
 
     def marks(self) -> dict[int, int]:
         """Return the step up to which each rank that is waited for has sent all."""
@@ -244,6 +235,7 @@ class Fold:
         self.obstacles.begin_attempt(first)
         self.engine.begin_attempt()
         self.memory, self.step_size = {}, StepSize()
+        self._contexts.clear()
         for rule in self.rules:
             self.engine.entry(rule.id)  # now: an event before the first point shall find them all
 
@@ -356,16 +348,20 @@ class Fold:
             return otherwise
 
     def _context(self, rule: Rule, numbers: Thresholds) -> Context:
-        return Context(
-            meta=self.settled,
-            facts=self.facts,
-            thresholds=numbers,
-            rates=self.thresholds("lr_too_high"),
-            start=self.place.start,
-            states=self.engine.states(),
-            memory=self.memory.get(rule.id, {}),
-            obstacles=self.obstacles,
-        )
+        """Return what a rule is told besides its window; the same one until some of it is another."""
+        kept, memory = self._contexts.get(rule.id), self.memory.get(rule.id, NOTHING)
+        if kept is None or kept.memory is not memory or kept.meta is not self.settled:
+            kept = self._contexts[rule.id] = Context(
+                meta=self.settled,
+                facts=self.facts,
+                thresholds=numbers,
+                rates=self.thresholds("lr_too_high"),
+                start=self.place.start,
+                states=self.engine.states(),
+                memory=memory,
+                obstacles=self.obstacles,
+            )
+        return kept
 
 
 def fold(

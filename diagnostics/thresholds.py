@@ -64,6 +64,7 @@ def numbers() -> dict[str, dict[str, Any]]:
     return {name: dict(body) for name, body in _file().items() if name != "profiles"}
 
 
+@cache
 def switched_off(profile: str) -> frozenset[str]:
     """Return the rules that do not apply in a task profile.
 

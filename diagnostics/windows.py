@@ -14,139 +14,7 @@ import numpy as np
 
 from ..store import Frame, Schema
 from .rank_windows import MOST_COLUMNS, NO_RANKS, RankSamples, RankTable
-
-KEPT_READS = 64
-"""Answers that are kept for the next rule that asks the same: those of a point or two."""
-
-KEPT_STEPS = 2000
-"""Steps behind the point that are kept: no rule may ask for a larger span."""
-
-
-@dataclass(frozen=True, slots=True)
-class Samples:
-    """One column: `steps` int64[n] ascending, `values` float64[n]; NaN where not measured.
-
-    Both arrays are read-only: rules share them.
-    """
-
-    steps: np.ndarray
-    values: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    @property
-    def finite(self) -> Samples:
-        """The samples that are neither NaN nor infinite."""
-        keep = np.isfinite(self.values)
-        return self if keep.all() else Samples(self.steps[keep], self.values[keep])
-
-
-@dataclass(frozen=True, slots=True)
-class LayerSamples:
-    """One quantity of every layer: `steps` int64[n], `values` float64[n, layers], `layers` names.
-
-    Both arrays are read-only: rules share them.
-    """
-
-    steps: np.ndarray
-    values: np.ndarray
-    layers: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-
-@dataclass
-class Table:
-    """The kept frames of one family, one row a step, in the columns of the latest schema."""
-
-    schema: Schema
-    steps: np.ndarray = field(init=False)
-    rows: np.ndarray = field(init=False)
-    count: int = 0
-    grown: int = 0
-    """Rows that ever came, and changes of the schema: another number is another content."""
-    _layers: dict[tuple[str, str | None], tuple[np.ndarray | slice, tuple[str, ...]]] = field(
-        default_factory=dict
-    )
-    _order: dict[str, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.steps = np.empty(64, dtype=np.int64)
-        self.rows = np.empty((64, len(self.schema.columns)), dtype=np.float32)
-
-    def append(self, step: int, values: np.ndarray) -> None:
-        if self.count == len(self.steps):
-            self._make_room(step)
-        self.steps[self.count] = step
-        self.rows[self.count] = values
-        self.count += 1
-        self.grown += 1
-
-    def _make_room(self, step: int) -> None:
-        first = int(np.searchsorted(self.steps[: self.count], step - KEPT_STEPS, side="left"))
-        kept = self.count - first
-        size = len(self.steps) * (2 if kept > len(self.steps) // 2 else 1)
-        steps = np.empty(size, dtype=np.int64)
-        rows = np.empty((size, self.rows.shape[1]), dtype=np.float32)
-        steps[:kept], rows[:kept] = self.steps[first : self.count], self.rows[first : self.count]
-        self.steps, self.rows, self.count = steps, rows, kept
-
-    def between(self, after: int, upto: int) -> tuple[int, int]:
-        """Return the rows with after < step <= upto, as the first one and that behind the last."""
-        steps = self.steps[: self.count]
-        low = int(steps.searchsorted(after, side="right"))
-        return low, int(steps.searchsorted(upto, side="right"))
-
-    def follow(self, schema: Schema) -> None:
-        """Go on with another schema; what it does not have of the old one is let go."""
-        rows = np.full((len(self.steps), len(schema.columns)), np.nan, dtype=np.float32)
-        for name, place in schema.index.items():
-            if name in self.schema.index:
-                rows[:, place] = self.rows[:, self.schema.index[name]]
-        self.schema, self.rows = schema, rows
-        self.grown += 1
-        self._layers.clear()
-        self._order.clear()
-
-    def of_layers(
-        self, quantity: str, group: str | None
-    ) -> tuple[np.ndarray | slice, tuple[str, ...]]:
-        """Return where a quantity's layers stand in a row, and their names, in model order."""
-        key = (quantity, group)
-        if key not in self._layers:
-            chosen = [
-                (place, column.layer)
-                for place, column in enumerate(self.schema.columns)
-                if column.quantity == quantity
-                and column.layer is not None
-                and group in (None, column.group)
-            ]
-            places = _evenly([place for place, _ in chosen])
-            self._layers[key] = (places, tuple(layer for _, layer in chosen))
-        return self._layers[key]
-
-    def layer_order(self) -> dict[str, int]:
-        """Return the place of each layer among the layers, by where its first column stands."""
-        if not self._order:
-            for column in self.schema.columns:
-                if column.layer is not None:
-                    self._order.setdefault(column.layer, len(self._order))
-        return self._order
-
-
-def _evenly(places: Sequence[int]) -> np.ndarray | slice:
-    """Return places as a slice where they are evenly spaced, which is read in a third of the time.
-
-    >>> _evenly([3, 5, 7]), _evenly([3, 5, 6]).tolist()
-    (slice(3, 8, 2), [3, 5, 6])
-    """
-    gap = places[1] - places[0] if len(places) > 1 else 1
-    if places and gap > 0 and list(places) == list(range(places[0], places[-1] + 1, gap)):
-        return slice(places[0], places[-1] + 1, gap)
-    return np.array(places, dtype=np.int64)
-
+from .tables import KEPT_STEPS, LayerSamples, Samples, Table, combine
 
 NO_SAMPLES = Samples(np.empty(0, dtype=np.int64), np.empty(0))
 NO_LAYERS = LayerSamples(np.empty(0, dtype=np.int64), np.empty((0, 0)), ())
@@ -159,25 +27,18 @@ class History:
     tables: dict[str, Table] = field(default_factory=dict)
     by_rank: dict[str, RankTable] = field(default_factory=dict)
     _lone: dict[str, int] = field(default_factory=dict)
-    _read: dict[tuple[str, str, str | None, int, int], tuple[int, LayerSamples]] = field(
-        default_factory=dict, repr=False
-    )
-    _columns: dict[tuple[str, str, int, int], Samples] = field(default_factory=dict, repr=False)
-    """Answers of this point: until further frames come."""
     _made: dict[str, tuple[tuple[Any, ...], Any]] = field(default_factory=dict, repr=False)
 
     def add(self, frames: Sequence[Frame], schemas: Mapping[str, Schema]) -> None:
         """Take the frames of one family at one step, one a rank, sorted by rank."""
-        known = [frame for frame in frames if frame.schema in schemas]
-        if not known:
+        schema = next((schemas[f.schema] for f in frames if f.schema in schemas), None)
+        if schema is None:
             return
-        self._columns.clear()
-        schema = schemas[known[0].schema]
-        same = [frame for frame in known if frame.schema == known[0].schema]
+        same = [frame for frame in frames if frame.schema == schema.hash]
         table = self.tables.get(schema.family)
         if table is None:
             table = self.tables[schema.family] = Table(schema)
-        elif table.schema.hash != schema.hash:
+        elif table.schema is not schema and table.schema.hash != schema.hash:
             table.follow(schema)
         self._add_by_rank(same, schema, table)
         table.append(same[0].step, combine(schema, [frame.values for frame in same]))
@@ -200,20 +61,15 @@ class History:
         table = self.by_rank.get(family)
         return NO_RANKS if table is None else table.column(name, after, upto)
 
-    def column(self, family: str, name: str, after: int, upto: int) -> Samples:
-        """Return the samples of a column with after < step <= upto."""
+    def column(
+        self, family: str, name: str, after: int, upto: int, count: int | None = None
+    ) -> Samples:
+        """Return at most the last `count` samples of a column with after < step <= upto."""
         table = self.tables.get(family)
         if table is None or name not in table.schema.index:
             return NO_SAMPLES
         low, high = table.between(after, upto)
-        key = (family, name, low, high)  # several rules ask for the same at a point
-        kept = self._columns.get(key)
-        if kept is None:
-            values = table.rows[low:high, table.schema.index[name]].astype(np.float64)
-            steps = table.steps[low:high].copy()
-            steps.flags.writeable = values.flags.writeable = False
-            kept = self._columns[key] = Samples(steps, values)
-        return kept
+        return table.column(name, low if count is None else max(low, high - count), high)
 
     def once(self, name: str, read: Sequence[Any], make: Callable[[], Any]) -> Any:
         """Return what is made of samples (or names) that were read; made anew only where they are others.
@@ -247,7 +103,7 @@ class History:
         Where a run has several optimizers, each has a column of its own: `edge_ratio/1`.
         """
         table = self.tables.get(family)
-        names = [c.name for c in table.schema.columns if c.quantity == quantity] if table else []
+        names = [] if table is None else table.named(quantity)
         found = [self.column(family, name, after, upto) for name in names]
         if not found:
             return NO_SAMPLES
@@ -256,12 +112,8 @@ class History:
     def first_column(self, family: str, quantity: str) -> str | None:
         """Return the written name of a quantity's first column: `lr` is `lr/0.0`."""
         table = self.tables.get(family)
-        if table is None:
-            return None
-        for column in table.schema.columns:
-            if column.quantity == quantity:
-                return column.name
-        return None
+        names = [] if table is None else table.named(quantity)
+        return names[0] if names else None
 
     def layers(
         self,
@@ -277,20 +129,7 @@ class History:
         if table is None:
             return NO_LAYERS
         low, high = table.between(after, upto)
-        if count is not None:
-            low = max(low, high - count)
-        # `grown` tells one point's answers from another's
-        key = (family, quantity, group, low, high)
-        kept, grown = self._read.get(key), table.grown
-        if kept is None or kept[0] != grown:
-            places, names = table.of_layers(quantity, group)
-            values = table.rows[low:high, places].astype(np.float64, order="F")
-            steps = table.steps[low:high].copy()
-            steps.flags.writeable = values.flags.writeable = False
-            if len(self._read) >= KEPT_READS:
-                self._read.clear()
-            kept = self._read[key] = (grown, LayerSamples(steps, values, names))
-        return kept[1]
+        return table.layers(quantity, group, low if count is None else max(low, high - count), high)
 
 
 def _seeded(table: Table, lone: int | None) -> RankTable:
@@ -301,23 +140,6 @@ def _seeded(table: Table, lone: int | None) -> RankTable:
     for row in range(table.count):
         apart.append_values(int(table.steps[row]), {lone: table.rows[row]})
     return apart
-
-
-def combine(schema: Schema, values: Sequence[np.ndarray]) -> np.ndarray:
-    """Return one row from the ranks' rows, each column as its schema says.
-
-    `same` and `each` take the lowest rank's: a rule that looks at single ranks reads them apart.
-    """
-    if len(values) == 1:
-        return values[0]
-    stack = np.stack(values)
-    combined = stack[0].copy()
-    ways = {"sum": np.sum, "mean": np.mean, "min": np.min, "max": np.max}
-    for way, function in ways.items():
-        places = [i for i, column in enumerate(schema.columns) if column.ranks == way]
-        if places:
-            combined[places] = function(stack[:, places], axis=0)
-    return combined
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,10 +162,7 @@ class Window:
             span: the most steps back; None takes KEPT_STEPS.
         """
         name = self.history.written(family, column)
-        found = self.history.column(family, name, self._after(span), self.step)
-        if count is None or len(found) <= count:
-            return found
-        return Samples(found.steps[-count:], found.values[-count:])
+        return self.history.column(family, name, self._after(span), self.step, count)
 
     def layers(
         self,
@@ -389,7 +208,7 @@ class Window:
         table = self.history.tables.get(family)
         if table is None:
             return -1
-        high = int(table.steps[: table.count].searchsorted(self.step, side="right"))
+        high = table.between(self.step, self.step)[1]
         return int(table.steps[high - 1]) if high else -1
 
     def _after(self, span: int | None) -> int:

@@ -1,0 +1,254 @@
+"""Tables: the kept frames of one family, and what is read of them at a point.
+
+What is read is handed out as views of columns that grow with the table: a window of 2,000 steps is not
+copied anew at every point. Rows that were handed out are never written again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from ..store import Schema
+
+KEPT_STEPS = 2000
+"""Steps behind the point that are kept: no rule may ask for a larger span."""
+
+LONGEST = 512
+"""Rows of the layers' columns that are kept as they are read; of more it would be as much memory again."""
+
+KEPT_READS = 64
+"""Answers that are kept for the next rule that asks the same: those of a point or two."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One column: `steps` int64[n] ascending, `values` float64[n]; NaN where not measured.
+
+    Both arrays are read-only: rules share them.
+    """
+
+    steps: np.ndarray
+    values: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    @cached_property
+    def finite(self) -> Samples:
+        """The samples that are neither NaN nor infinite."""
+        keep = np.isfinite(self.values)
+        return self if keep.all() else Samples(self.steps[keep], self.values[keep])
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSamples:
+    """One quantity of every layer: `steps` int64[n], `values` float64[n, layers], `layers` names.
+
+    Both arrays are read-only: rules share them.
+    """
+
+    steps: np.ndarray
+    values: np.ndarray
+    layers: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+@dataclass(slots=True)
+class _Block:
+    """Columns of a table as float64, in column order, to which rows are added once they are asked for.
+
+    `first`, `upto`: the rows that it holds, counted from the table's very first.
+    """
+
+    places: np.ndarray | slice
+    values: np.ndarray
+    first: int = 0
+    upto: int = 0
+
+    def read(self, table: Table, low: int, high: int) -> np.ndarray:
+        """Return rows `low` to `high` of the columns, read-only, [rows, columns]."""
+        if not self.first <= low <= self.upto or high - self.first > len(self.values):
+            room = 2 * max(high - low, 32)
+            self.values = np.empty((room, self.values.shape[1]), order="F")
+            self.first = self.upto = low
+        if high > self.upto:
+            rows = table.rows[self.upto - table.gone : high - table.gone, self.places]
+            self.values[self.upto - self.first : high - self.first] = rows
+            self.upto = high
+        found = self.values[low - self.first : high - self.first]
+        found.flags.writeable = False
+        return found
+
+
+@dataclass
+class Table:
+    """The kept frames of one family, one row a step, in the columns of the latest schema.
+
+    `gone`: rows that were let go, so that a row's number stays the same while it is kept.
+    """
+
+    schema: Schema
+    steps: np.ndarray = field(init=False)
+    rows: np.ndarray = field(init=False)
+    count: int = 0
+    gone: int = 0
+    _places: dict[tuple[str, str | None], tuple[np.ndarray | slice, tuple[str, ...]]] = field(
+        default_factory=dict
+    )
+    _named: dict[str, list[str]] = field(default_factory=dict)
+    _order: dict[str, int] = field(default_factory=dict)
+    _blocks: dict[str | tuple[str, str | None], _Block] = field(default_factory=dict)
+    _between: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
+    _columns: dict[tuple[str, int, int], Samples] = field(default_factory=dict)
+    _layers: dict[tuple[str, str | None, int, int], LayerSamples] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.steps = np.empty(64, dtype=np.int64)
+        self.rows = np.empty((64, len(self.schema.columns)), dtype=np.float32)
+
+    def append(self, step: int, values: np.ndarray) -> None:
+        if self.count == len(self.steps):
+            self._make_room(step)
+        self.steps[self.count] = step
+        self.rows[self.count] = values
+        self.count += 1
+        self._between.clear()
+
+    def _make_room(self, step: int) -> None:
+        first = int(np.searchsorted(self.steps[: self.count], step - KEPT_STEPS, side="left"))
+        kept = self.count - first
+        size = len(self.steps) * (2 if kept > len(self.steps) // 2 else 1)
+        steps = np.empty(size, dtype=np.int64)
+        rows = np.empty((size, self.rows.shape[1]), dtype=np.float32)
+        steps[:kept], rows[:kept] = self.steps[first : self.count], self.rows[first : self.count]
+        self.steps, self.rows, self.count = steps, rows, kept
+        self.gone += first
+
+    def between(self, after: int, upto: int) -> tuple[int, int]:
+        """Return the rows with after < step <= upto, as the first one and that behind the last."""
+        known = self._between.get((after, upto))
+        if known is None:
+            steps = self.steps[: self.count]
+            low = int(steps.searchsorted(after, side="right"))
+            high = max(low, int(steps.searchsorted(upto, side="right")))
+            known = self._between[after, upto] = (low, high)
+        return known
+
+    def column(self, name: str, low: int, high: int) -> Samples:
+        """Return rows `low` to `high` of the column of a written name."""
+        key = (name, low + self.gone, high + self.gone)
+        kept = self._columns.get(key)
+        if kept is None:
+            if len(self._columns) >= KEPT_READS:
+                self._columns.clear()
+            block = self._blocks.get(name)
+            if block is None:
+                place = self.schema.index[name]
+                block = self._blocks[name] = _Block(slice(place, place + 1), np.empty((0, 1)))
+            values = block.read(self, low + self.gone, high + self.gone)[:, 0]
+            kept = self._columns[key] = Samples(self._steps(low, high), values)
+        return kept
+
+    def layers(self, quantity: str, group: str | None, low: int, high: int) -> LayerSamples:
+        """Return rows `low` to `high` of every layer that has a quantity."""
+        key = (quantity, group, low + self.gone, high + self.gone)
+        kept = self._layers.get(key)
+        if kept is None:
+            if len(self._layers) >= KEPT_READS:
+                self._layers.clear()
+            places, names = self.of_layers(quantity, group)
+            if high - low > LONGEST:
+                values = self.rows[low:high, places].astype(np.float64, order="F")
+                values.flags.writeable = False
+            else:
+                block = self._blocks.get((quantity, group))
+                if block is None:
+                    block = _Block(places, np.empty((0, len(names))))
+                    self._blocks[quantity, group] = block
+                values = block.read(self, low + self.gone, high + self.gone)
+            kept = self._layers[key] = LayerSamples(self._steps(low, high), values, names)
+        return kept
+
+    def _steps(self, low: int, high: int) -> np.ndarray:
+        steps = self.steps[low:high]
+        steps.flags.writeable = False
+        return steps
+
+    def follow(self, schema: Schema) -> None:
+        """Go on with another schema; what it does not have of the old one is let go."""
+        rows = np.full((len(self.steps), len(schema.columns)), np.nan, dtype=np.float32)
+        for name, place in schema.index.items():
+            if name in self.schema.index:
+                rows[:, place] = self.rows[:, self.schema.index[name]]
+        self.schema, self.rows = schema, rows
+        for known in (self._places, self._named, self._order, self._blocks):
+            known.clear()
+        self._columns.clear()
+        self._layers.clear()
+
+    def named(self, quantity: str) -> list[str]:
+        """Return the written names of a quantity's columns, the first one first."""
+        if not self._named:
+            for column in self.schema.columns:
+                self._named.setdefault(column.quantity, []).append(column.name)
+        return self._named.get(quantity, [])
+
+    def of_layers(
+        self, quantity: str, group: str | None
+    ) -> tuple[np.ndarray | slice, tuple[str, ...]]:
+        """Return where a quantity's layers stand in a row, and their names, in model order."""
+        key = (quantity, group)
+        if key not in self._places:
+            chosen = [
+                (place, column.layer)
+                for place, column in enumerate(self.schema.columns)
+                if column.quantity == quantity
+                and column.layer is not None
+                and group in (None, column.group)
+            ]
+            places = _evenly([place for place, _ in chosen])
+            self._places[key] = (places, tuple(layer for _, layer in chosen))
+        return self._places[key]
+
+    def layer_order(self) -> dict[str, int]:
+        """Return the place of each layer among the layers, by where its first column stands."""
+        if not self._order:
+            for column in self.schema.columns:
+                if column.layer is not None:
+                    self._order.setdefault(column.layer, len(self._order))
+        return self._order
+
+
+def _evenly(places: Sequence[int]) -> np.ndarray | slice:
+    """Return places as a slice where they are evenly spaced, which is read in a third of the time.
+
+    >>> _evenly([3, 5, 7]), _evenly([3, 5, 6]).tolist()
+    (slice(3, 8, 2), [3, 5, 6])
+    """
+    gap = places[1] - places[0] if len(places) > 1 else 1
+    if places and gap > 0 and list(places) == list(range(places[0], places[-1] + 1, gap)):
+        return slice(places[0], places[-1] + 1, gap)
+    return np.array(places, dtype=np.int64)
+
+
+def combine(schema: Schema, values: Sequence[np.ndarray]) -> np.ndarray:
+    """Return one row from the ranks' rows, each column as its schema says.
+
+    `same` and `each` take the lowest rank's: a rule that looks at single ranks reads them apart.
+    """
+    if len(values) == 1:
+        return values[0]
+    stack = np.stack(values)
+    combined = stack[0].copy()
+    ways = {"sum": np.sum, "mean": np.mean, "min": np.min, "max": np.max}
+    for way, function in ways.items():
+        places = [i for i, column in enumerate(schema.columns) if column.ranks == way]
+        if places:
+            combined[places] = function(stack[:, places], axis=0)
+    return combined
