@@ -16,6 +16,7 @@ import math
 from .account import Account
 from .claim import DEAR_STEPS, Claim, aligned
 from .shortfall import crowded, too_dear
+from .trigger import COOL_DOWN
 
 POOL = 4
 """Batches that a dear probe may look at; so many steps lie between two of them."""
@@ -28,6 +29,12 @@ lie on a grid: what several probes need of a step is then measured once for all 
 
 RECONSIDERED = 50
 """A cheap probe asks at least so often, in steps: a slow spell must not keep it away for long."""
+HURRIED, HURRIED_APART = 4, 5
+"""Samples, and steps between them, that an eager probe takes where something happened: one batch that
+stands out is none of a new kind."""
+HURRIED_SHARE = 0.2
+"""They may cost so much of what the steps between two such events earn, at most."""
+
 LONGEST_WAIT = 1000
 """Steps after which a probe that the budget has no room for asks again."""
 
@@ -78,16 +85,17 @@ class Budget(Account):
         least: int = 1,
         aligned: bool = False,
         guess: float = DEAR_STEPS,
+        eager: bool = False,
     ) -> None:
         """Enter a probe: `every` fixes its interval, `least` bounds the one that is chosen.
 
         `aligned` lets it sample at multiples of a power of two only, so that ranks of unequal pace,
         which cannot ask each other, sample at the same steps. `guess`: steps that a dear probe's
-        first sample may cost.
+        first sample may cost. `eager`: a cheap one that `hasten` hurries, too.
         """
         self.catch_up()
         self.claims[name] = Claim(
-            name, weight, dear, first, every, least, aligned, guess, next_step=first
+            name, weight, dear, first, every, least, aligned, guess, eager=eager, next_step=first
         )
         self._known_parts.clear()
         self._next = 0
@@ -110,7 +118,8 @@ class Budget(Account):
         claim = self.claims[name]
         claim.paid(seconds)
         claim.hastened = False
-        wait = 1 if again else self.interval(name)
+        claim.hurried = max(0, claim.hurried - 1)
+        wait = 1 if again else HURRIED_APART if claim.hurried else self.interval(name)
         free = claim.every is None
         claim.next_step = aligned(step, wait) if free and claim.aligned else step + wait
         sparse = free and 2 * wait > EARLY_GRID
@@ -145,7 +154,7 @@ class Budget(Account):
             if claim.dear and claim.every is None and step < self._apart:
                 claim.next_step = self._apart
                 continue
-            wait = 0 if claim.every is not None else self._wait(claim, step)
+            wait = 0 if claim.every is not None or claim.hurried else self._wait(claim, step)
             if wait:
                 claim.next_step = aligned(step, wait) if claim.aligned else step + wait
                 continue
@@ -169,9 +178,16 @@ class Budget(Account):
         """Bring the next sample of each dear probe forward: something happened that is worth it.
 
         It may be taken before it is earned, once; a longer wait afterwards pays it back. A probe
-        that is still in debt, or that has not sampled yet, does not hurry.
+        that is still in debt, or that has not sampled yet, does not hurry. An eager one takes some
+        samples at once, where they are cheap beside what the run earns until the next such event.
         """
         self.catch_up()
+        earned = self.share * COOL_DOWN * (self.step_seconds if self.step_seconds > 0 else 0.0)
+        for claim in self.claims.values():
+            if not (claim.eager and claim.open and claim.samples) or claim.every is not None:
+                continue
+            if HURRIED * claim.usual <= HURRIED_SHARE * earned:
+                claim.hurried, claim.next_step = HURRIED, min(claim.next_step, step + 1)
         soon = step + POOL
         for claim in self.claims.values():
             if not (claim.dear and claim.open and claim.samples) or claim.every is not None:

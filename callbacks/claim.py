@@ -32,6 +32,10 @@ class Claim:
     """What a first sample is thought to cost, in steps; of a dear probe."""
     hastened: bool = False
     """Whether its next sample may be taken before it is earned."""
+    eager: bool = False
+    """Whether it looks at once where something happened, although it is cheap."""
+    hurried: int = 0
+    """Samples that may be taken on credit, since something happened."""
     next_step: int = 1
     samples: int = 0
     seconds: float = 0.0

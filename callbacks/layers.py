@@ -91,8 +91,17 @@ def described_parameters(
     """Return one row a parameter for `Meta.parameters`; `optimized` where an optimizer holds it.
 
     `module` is the class of the layer: a batch norm is another one in eval mode, a layer norm is not.
+    `group`: the optimizer's and the group's number, as the columns of learning rates have them.
+    `momentum`, `fresh`: of a batch norm with running moments, and whether those are as they begin.
     """
+    optimizers = list(optimizers)
     held = {id(parameter) for parameter in trained_parameters(optimizers)}
+    groups = {
+        id(parameter): f"{i}.{j}"
+        for i, optimizer in enumerate(optimizers)
+        for j, group in enumerate(optimizer.param_groups)
+        for parameter in group["params"]
+    }
     return [
         {
             "name": name if path == ROOT else f"{path}.{name}",
@@ -104,9 +113,22 @@ def described_parameters(
             "numel": 0 if is_lazy(parameter) else parameter.numel(),
             "requires_grad": parameter.requires_grad,
             "optimized": id(parameter) in held,
+            **({"group": groups[id(parameter)]} if id(parameter) in groups else {}),
+            **_running_moments(module),
         }
         for path, module, name, parameter in owned_parameters(model)
     ]
+
+
+def _running_moments(module: nn.Module) -> dict[str, Json]:
+    """Return how fast a batch norm's running moments follow, {} where there are none."""
+    if not isinstance(module, nn.modules.batchnorm._BatchNorm) or is_lazy(module.weight):
+        return {}
+    mean = module.running_mean
+    if mean is None or mean.device.type == "meta" or hasattr(mean, "placements"):
+        return {}
+    # at the start, once: a device may wait here
+    return {"momentum": module.momentum, "fresh": not bool(mean.any())}
 
 
 def trained_parameters(optimizers: Iterable[torch.optim.Optimizer]) -> list[nn.Parameter]:

@@ -123,6 +123,11 @@ class Sampling:
         """Whether any probe that runs the model is on."""
         return any(attached.probe.dear for attached in self._attached.values())
 
+    @property
+    def is_eager(self) -> bool:
+        """Whether any probe that is on would look at once where something happened."""
+        return any(one.probe.dear or one.probe.eager for one in self._attached.values())
+
     def attach(self, probes: Sequence[Probe], step: int) -> None:
         """Hook the probes into the model; the first samples are due after `step`."""
         assert self._training.tap is not None
@@ -151,6 +156,7 @@ class Sampling:
             least=probe.least,
             aligned=probe.on_every_rank(self._training),
             guess=probe.guess,
+            eager=probe.eager,
         )
         self._attached[probe.name] = _Attached(probe, schema, border=f"probe {probe.name}")
 

@@ -349,7 +349,7 @@ class Stepping:
 
     def _saw(self, step: int, numbers: np.ndarray) -> None:
         """Look whether something happened that is worth a look at the model."""
-        if self.rank == 0 and self._sampling.is_dear:
+        if self.rank == 0 and self._sampling.is_eager:
             with self._border:
                 squares = numbers[:, self._throughput.grad_sq]
                 norms = np.sqrt(squares[np.isfinite(squares)]).tolist()

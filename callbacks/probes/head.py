@@ -34,6 +34,7 @@ QUANTITIES = (
     "label_entropy",
     "never_predicted",
     "rows",
+    "in_eval",
 )
 WINDOW = 8
 """Samples over which predicted classes are counted."""
@@ -53,8 +54,9 @@ class Head(Probe):
     loss takes them for logits, whatever they are; `as_probabilities`: the same of the negative logarithm
     of what they give the labels. `predicted_entropy`, `label_entropy`: of the classes
     predicted, and of the labels, over the last eight samples, in nats; `never_predicted`: classes
-    among the labels that no row of them was given to; `rows` in them. `class_share_<c>`: share of each
-    class in all labels seen, of at most 64.
+    among the labels that no row of them was given to; `rows` in them. `in_eval`: share of the batch norms
+    that a step of the training had in eval mode, nan without any. `class_share_<c>`: share of each class
+    in all labels seen, of at most 64.
     """
 
     _forwards: Forwards | None = None
@@ -65,6 +67,7 @@ class Head(Probe):
         self.weight = 0.2
         self.first = 3
         self.least = 10
+        self.eager = True
         self.sees_batch = True
 
     def attach(self, training: Training) -> Sequence[Column]:
@@ -80,6 +83,11 @@ class Head(Probe):
         self._classes = self._samples = 0
         self._new = False
         self._pass_seconds = seconds_of_a_pass()
+        self._norms = [
+            module
+            for module in training.model.modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
+        ]
         looks: dict[int, Look] = {id(module): self._look for module in training.model.modules()}
         self._forwards = Forwards(training.model, looks, failed=self._failed, once=True)
         return self._columns()
@@ -124,13 +132,19 @@ class Head(Probe):
         self._samples += 1
         with torch.no_grad():
             found = None if output is None else head_outputs(output, batch_parts(batches[-1]))
+            mode = math.nan
+            if self._norms:
+                mode = sum(not norm.training for norm in self._norms) / len(self._norms)
             if output is None or found is None:
-                return [math.nan] * (len(QUANTITIES) + self._classes)
+                nothing = [math.nan] * (len(QUANTITIES) - 1)
+                return [*nothing, mode, *[math.nan] * self._classes]
             half = output.dtype in (torch.float16, torch.bfloat16)
             share = probability_rows(found, ROUNDED if half else EXACT)
             taken = [loss_as_logits(found), loss_as_probabilities(found)]
             numbers = [share, *map(self._ratio, taken)]
-            return torch.stack([*numbers, *self._predicted(found)]).float()
+            counted = self._predicted(found)
+            one = torch.full_like(share, mode)
+            return torch.stack([*numbers, *counted[:4], one, *counted[4:]]).float()
 
     def _ratio(self, loss: Tensor) -> Tensor:
         losses = self._training.losses

@@ -43,6 +43,7 @@ class Inputs(Probe):
         self.family = "inputs"
         self.weight = 0.2
         self.least = 20
+        self.eager = True
         self.sees_batch = True
 
     def attach(self, training: Training) -> Sequence[Column]:

@@ -102,6 +102,8 @@ class Probe:
     first: int = field(default=1, init=False)
     guess: float = field(default=60.0, init=False)
     """What a dear probe's first sample is thought to cost, in steps: is the run long enough for it?"""
+    eager: bool = field(default=False, init=False)
+    """Whether it looks at once where something happened, although it is cheap."""
     least: int = field(default=1, init=False)
     """Fewest steps between two samples that the budget may choose."""
     sees_batch: bool = field(default=False, init=False)
