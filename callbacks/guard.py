@@ -66,14 +66,10 @@ class Guard:
                 self.on_failure(kind, error, count)
 
 
-class Border:
-    """What `with guard(kind):` enters; it holds no state of its own and may be nested."""
+class _Ends:
+    """Ends an error of a `with` block, as far as `caught` says so; it holds no state and may be nested."""
 
-    __slots__ = ("guard", "kind")
-
-    def __init__(self, guard: Guard, kind: str) -> None:
-        self.guard = guard
-        self.kind = kind
+    __slots__ = ()
 
     def __enter__(self) -> None:
         return None
@@ -86,15 +82,32 @@ class Border:
     ) -> bool:
         if error is None or not isinstance(error, Exception):
             return False
+        return self.caught(error)
+
+    def caught(self, error: Exception) -> bool:
+        """Take an error of ours; returns whether it ends here."""
+        raise NotImplementedError
+
+
+class Border(_Ends):
+    """What `with guard(kind):` enters."""
+
+    __slots__ = ("guard", "kind")
+
+    def __init__(self, guard: Guard, kind: str) -> None:
+        self.guard = guard
+        self.kind = kind
+
+    def caught(self, error: Exception) -> bool:
         self.guard.failed(self.kind, error)
         return not self.guard.strict
 
 
-class HookGuard:
+class HookGuard(_Ends):
     """Ends an error of ours inside a hook of torch: `failed` is handed it, and the pass goes on.
 
     Nothing is logged or counted there: whoever samples the step raises the error again, under the
-    `Guard` of its probe. 0.1 µs a pass through it; it holds no state of its own and may be nested.
+    `Guard` of its probe. 0.1 µs a pass through it.
 
     >>> errors = []
     >>> with HookGuard(errors.append):
@@ -108,16 +121,6 @@ class HookGuard:
     def __init__(self, failed: Callable[[Exception], None]) -> None:
         self.failed = failed
 
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool:
-        if error is None or not isinstance(error, Exception):
-            return False
+    def caught(self, error: Exception) -> bool:
         self.failed(error)
         return True

@@ -15,10 +15,11 @@ from typing import Any
 from ..store import OtoscopeError, Sink
 from ..store.connecting import open_sink
 from ..store.identity import new_run_id
-from ..store.keys import RUN_ID, checked_run_id
+from ..store.keys import checked_run_id
 from ..store.meta import ATTEMPT_SETTINGS
 from ..store.project import find_project, read_project
 from ..store.schemas import Json
+from .answering import applied_of, parent_of
 from .describing import described_model
 from .norms import all_finite
 from .pace import linger_of
@@ -109,6 +110,8 @@ class Recorder(Stepping):
         body = {"world_size": self._training.world_size, "batch_size": fields.get("batch_size")}
         told = self._meta(origin, fields)
         settings = {name: told[name] for name in ATTEMPT_SETTINGS if name in told}
+        if applied := applied_of(os.environ):
+            settings["applied"] = applied
         begins: dict[str, dict[str, Json]] = {
             "started": {**body, "start_step": origin.step, "settings": settings}
         }
@@ -231,16 +234,6 @@ class Recorder(Stepping):
             self._waiting.close()
         for handle in self._handles:
             handle.remove()
-
-
-def parent_of(environment: Mapping[str, str]) -> str | None:
-    """Return the run that this one answers, as `$OTOSCOPE_PARENT` names it.
-
-    >>> parent_of({"OTOSCOPE_PARENT": "mlp-01jd4tq2"}), parent_of({"OTOSCOPE_PARENT": "?"})
-    ('mlp-01jd4tq2', None)
-    """
-    told = environment.get("OTOSCOPE_PARENT", "")
-    return told if RUN_ID.match(told) else None
 
 
 def _message(error: BaseException) -> str:

@@ -129,6 +129,7 @@ class Demonstration:
         environment = {"OTOSCOPE_URL": self._url}
         if advice is not None and (answers := self._trainings[1].run):
             environment["OTOSCOPE_PARENT"] = answers  # what becomes of its finding is written there
+            environment["OTOSCOPE_APPLIED"] = json.dumps(advice)
         self._trainings.append(Training(role, arguments, log=log, environment=environment))
         return self._trainings[-1]
 

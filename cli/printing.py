@@ -178,17 +178,25 @@ def _print_further(out: Console, findings: list[dict[str, Any]], step: int) -> N
 
 
 def answer_lines(answers: list[dict[str, Any]]) -> list[str]:
-    """Return what became of the findings of the run's parent, a line each.
+    """Return what became of the findings of the run's parent, a line for each change and each of them.
 
-    >>> change = {"parameter": "lr", "from": 3.0, "to": 0.1, "outcome": "helped", "run": "mlp-1"}
-    >>> answer_lines([{**change, "title": "The learning rate is too high"}])
-    ['Answers mlp-1: lr 3 → 0.1 helped (The learning rate is too high)']
+    >>> change = {"parameter": "lr", "from": 3.0, "to": 0.1, "run": "mlp-1"}
+    >>> spikes = {**change, "title": "The loss spikes", "outcome": None}
+    >>> answer_lines([{**change, "title": "The learning rate is too high", "outcome": "helped"}, spikes])
+    ['Answers mlp-1 with lr 3 → 0.1', '  helped: The learning rate is too high', '  being followed: The loss spikes']
     """
-    return [
-        f"Answers {item['run']}: {item['parameter']} {number(item['from'])} → {number(item['to'])} "
-        f"{item['outcome'] or 'is being followed'} ({item['title']})"
-        for item in answers
-    ]
+    from ..diagnostics.proposals import value_words
+
+    changes: dict[str, list[str]] = {}
+    for item in answers:
+        before, after = (
+            "none" if item[end] is None else value_words(item["parameter"], item[end])
+            for end in ("from", "to")
+        )
+        change = f"Answers {item['run']} with {item['parameter']} {before} → {after}"
+        became = f"  {item['outcome'] or 'being followed'}: {item['title']}"
+        changes.setdefault(change, []).append(became)
+    return [line for change, became in changes.items() for line in (change, *became)]
 
 
 def obstacle_lines(obstacles: dict[str, Any]) -> list[str]:
@@ -206,8 +214,9 @@ def obstacle_lines(obstacles: dict[str, Any]) -> list[str]:
         trend = f" ({item['trend']})" if item.get("trend") else ""
         levers = f"; lowered by {', '.join(item['levers'])}" if item.get("levers") else ""
         lines.append(f"{name.capitalize()}: {item['sentence']}{trend}{levers}")
-    if missing and not lines and all(why == "not yet measured" for _, why in missing):
-        return ["Obstacles: nothing measured yet"]
+    for words, told in (("not yet measured", "nothing measured yet"), ("never measured",) * 2):
+        if missing and not lines and all(why == words for _, why in missing):
+            return [f"Obstacles: {told}"]
     return lines + [f"{name.capitalize()}: {why}" for name, why in missing]
 
 

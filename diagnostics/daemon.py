@@ -111,6 +111,8 @@ class Daemon:
         self._idle: dict[str, tuple[float, str]] = {}
         self._broken: set[str] = set()
         self._refused: set[str] = set()
+        self._elsewhere: set[str] = set()
+        """Runs that another daemon held when this one asked for them last."""
         self._turns = Turns()
         self._lineage = Lineage(home, self.rules)
         self._ticks = 0
@@ -135,8 +137,12 @@ class Daemon:
 
     @property
     def has_more(self) -> bool:
-        """Whether the last tick left something unread, so that the next one need not wait."""
-        return bool(self._turns) or any(watched.behind for watched in self._runs.values())
+        """Whether the last tick left something unread, so that the next one need not wait.
+
+        What another daemon holds is waited for: asking for it again and again would get nobody on.
+        """
+        ours = any(run not in self._elsewhere for run in self._turns.queue())
+        return ours or any(watched.behind for watched in self._runs.values())
 
     def tick(self) -> int:
         """Read on in the runs that this daemon holds; returns how many points were judged."""
@@ -148,6 +154,7 @@ class Daemon:
             self._runs.pop(gone, None)
             self._idle.pop(gone, None)
         self._turns.keep(rows)
+        self._elsewhere &= rows.keys()
         judged = 0
         for run, seen in rows.items():
             if self._rests(run, seen):
@@ -166,7 +173,8 @@ class Daemon:
     def _turn(self, run: str, seen: float) -> int:
         judged = self._tend(run)
         if judged and run in self._runs:
-            self._lineage.look(run, self._runs[run].fold.meta, self._clock())
+            fold = self._runs[run].fold
+            self._lineage.look(run, fold.meta, self._clock(), fold.settings.heirs)
         self._put_to_rest(run, seen)
         return judged
 
@@ -250,7 +258,9 @@ class Daemon:
         """Judge one turn of a run; the lease is renewed by each commit in it."""
         if not self.home.acquire(run, self.token, LEASE_MS):
             self._runs.pop(run, None)  # another daemon goes on with it
+            self._elsewhere.add(run)
             return 0
+        self._elsewhere.discard(run)
         watched = self._runs.get(run) or self._begin(run)
         judged = 0
         while watched.behind or watched.reader.pull():

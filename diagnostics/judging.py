@@ -73,6 +73,7 @@ def summary(store: Store, run: str) -> dict[str, Json]:
         place.get("missed", []),
         measured_of(judgement.obstacles, state.get("facts") or {}),
         state.get("settings") or {},
+        ended=_has_ended(state),
     )
     return whole | ({"answers": told} if told else {})
 
@@ -81,7 +82,7 @@ def report_of(fold: Fold) -> dict[str, Json]:
     """Return the run JSON of a fold."""
     judged, missing = fold.coverage()
     step = fold.place.step
-    panel = fold.obstacles.panel(fold.settled)
+    panel = fold.obstacles.panel(fold.settled, ended=fold.ended)
     measured = measured_of(panel, fold.facts.to_json())
     return run_json(
         fold.run,
@@ -93,7 +94,16 @@ def report_of(fold: Fold) -> dict[str, Json]:
         fold.place.missed,
         measured,
         vars(fold.settings),
+        ended=fold.ended,
     )
+
+
+def _has_ended(state: Mapping[str, Json]) -> bool:
+    """Tell whether a state that was committed stands at the end of its run, as `Fold.ended` does."""
+    place = state.get("place") or {}
+    told = (state.get("ranks") or {}).get(str(place.get("attempt"))) or {}
+    last = told.get("last")
+    return last is not None and int(place.get("step", 0)) >= last
 
 
 def fold_run(

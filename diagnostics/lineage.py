@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from ..store import Event, Finding, Home, Judgement, Meta, UnknownRunError
+from ..store import Event, Finding, Home, Judgement, Meta, Recommendation, UnknownRunError
 from ..store.schemas import Json, plain
 from .changes import Change, between, is_recommended
 from .inhibition import SEVERITIES
@@ -26,16 +26,33 @@ class Lineage:
     def __init__(self, home: Home, rules: Sequence[Rule] = RULES) -> None:
         self.home = home
         self._numbers = numbers_of(rules)
-        self._heirs: dict[str, set[str]] = {}
+        self._announced: set[tuple[str, str]] = set()
 
-    def look(self, run: str, meta: Meta, now: float) -> int:
-        """Write into a parent's log what is known now, once; returns how much that was."""
+    def look(self, run: str, meta: Meta, now: float, heirs: Iterable[str] = ()) -> int:
+        """Write into a parent's log what is known now, once; returns how many outcomes that were.
+
+        `heirs`: the runs that have told `run` that they answer it, whichever daemon judged them.
+        """
         told = 0
         if meta.parent and meta.parent != run:
-            self._heirs.setdefault(meta.parent, set()).add(run)
+            self._announce(meta.parent, run, now)
             told = self._tell(meta.parent, run, now)
         # the second of three is a child and a parent
-        return told + sum(self._tell(run, heir, now) for heir in sorted(self._heirs.get(run, ())))
+        return told + sum(self._tell(run, heir, now) for heir in sorted({*heirs} - {run}))
+
+    def _announce(self, parent: str, child: str, now: float) -> None:
+        """Tell a parent of its child: it may be judged later than that, and by another daemon."""
+        if (parent, child) in self._announced:
+            return
+        name = f"heir-{child}"
+        try:
+            self.home.meta(parent)  # an event would make a run of what is none
+            if all(event.id != name for _, event in self.home.events(parent)):
+                body = {"run": child}
+                self.home.add_event(parent, Event("heir", 0, 1, 0, now, body, name))
+        except UnknownRunError:  # recorded elsewhere, deleted, or not taken in yet
+            return
+        self._announced.add((parent, child))
 
     def _tell(self, parent: str, child: str, now: float) -> int:
         try:
@@ -118,7 +135,23 @@ def _taken(
     rate = advice.current if advice.parameter == "lr" else None
     ended = float(rate) if isinstance(rate, (int, float)) else None
     changes = between(before, after, number, start, ended)
-    return next((change for change in changes if is_recommended(change, advice)), None)
+    shown = next((change for change in changes if is_recommended(change, advice)), None)
+    return shown or _applied(advice, after.get("applied"), number, start)
+
+
+def _applied(advice: Recommendation, told: Json, attempt: int, step: int) -> Change | None:
+    """Return what a script says to have applied of the advice, unedited, where it says so.
+
+    Settings do not show an activation, or how weights were drawn.
+    """
+    applied = [item for item in told if isinstance(item, Mapping)] if isinstance(told, list) else []
+    first = {"parameter": advice.parameter, "current": advice.current, "proposed": advice.proposed}
+    for part in (first, *advice.alternatives, *advice.also):
+        name, proposed = part.get("parameter"), plain(part.get("proposed"))
+        for item in applied:
+            if name == item.get("parameter") and proposed == item.get("proposed"):
+                return Change(str(name), part.get("current"), proposed, attempt, step)
+    return None
 
 
 def _outcome(

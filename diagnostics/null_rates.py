@@ -7,6 +7,7 @@ from functools import cache
 from importlib import resources
 
 from ..store.schemas import Json
+from .proposals import value_words
 from .words import percent
 
 
@@ -49,11 +50,12 @@ def outcome_words(finding: dict[str, Json]) -> str:
     change, outcome = finding.get("followed"), finding.get("outcome")
     if not change:
         return ""
-    what = f"{change['parameter']} {_said(change['from'])} → {_said(change['to'])}"
+    what = f"{change['parameter']} {_said(change, 'from')} → {_said(change, 'to')}"
     where = f"in run {change['run']}" if change.get("run") else f"at step {change['step']:,}"
     said = f"{outcome or 'being followed'}: {what} {where}"
     return f"{said}; {null_words(finding.get('gone_by_itself'))}"
 
 
-def _said(value: Json) -> str:
-    return "none" if value is None else str(value)
+def _said(change: dict[str, Json], end: str) -> str:
+    value = change[end]
+    return "none" if value is None else value_words(str(change["parameter"]), value)

@@ -87,24 +87,45 @@ class Obstacles:
             self.tries[family] = self.tries.get(family, 0) + history.count(family, before, step)
         self.noise.learn(history, before, step)
 
-    def panel(self, meta: Meta) -> dict[str, Json]:
-        """Return the panel's JSON: each obstacle with value, trend, a sentence and its levers."""
+    def panel(self, meta: Meta, *, ended: bool = False) -> dict[str, Json]:
+        """Return the panel's JSON: each obstacle with value, trend, a sentence and its levers.
+
+        `ended`: whether the run is over, so that nothing is yet to come.
+        """
         found = {
             "non_linearity": self._horizon(),
             "conditioning": self._conditioning(meta),
             "noise": self.noise.said(meta),
         }
-        return {key: item or self._unknown(key) for key, item in found.items()}
+        return {key: item or self._unknown(key, meta, ended) for key, item in found.items()}
 
-    def _unknown(self, key: str) -> dict[str, Json]:
-        why = self.why_off(TOLD_OFF[key])
+    def _unknown(self, key: str, meta: Meta, ended: bool) -> dict[str, Json]:
+        """Return why nothing is known of an obstacle, and which setting would measure it."""
+        probe, family = TOLD_OFF[key], FAMILIES[key]
+        why = self.why_off(probe)
         if why is not None:
-            return not_measured(f"not measured, the {TOLD_OFF[key]} probe is off: {why}")
-        tries = self.tries.get(FAMILIES[key], 0)
+            return not_measured(f"not measured, the {probe} probe is off: {why}")
+        tries = self.tries.get(family, 0)
         if tries:
             times = "once" if tries == 1 else f"{tries:,} times"
-            return not_measured(f"sampled {times}, without a result so far", tries)
-        return not_measured()
+            return not_measured(
+                f"sampled {times}, without a result{'' if ended else ' so far'}", tries
+            )
+        words = "never measured" if ended else "not yet measured"
+        if not meta.probes:
+            return not_measured(words)
+        if family not in meta.probes:
+            return not_measured(
+                f'not measured: the {probe} probe is not among those of this run; `probes="all"` adds it'
+            )
+        if ended:
+            return not_measured(
+                f"{words}: the run ended before a budget of {percent(meta.budget)} had paid for the "
+                "first sample; a larger `budget` pays for it sooner"
+            )
+        return not_measured(
+            f"{words}: the first sample comes once the budget of {percent(meta.budget)} pays for it"
+        )
 
     def _horizon(self) -> dict[str, Json] | None:
         steps, values = self._of("horizon")

@@ -21,6 +21,9 @@ STATES = {
     "healthy": ("Healthy so far", "good"),
     "not_judged": ("Not judged yet", "open"),
 }
+OVER = {"Healthy so far": "Healthy", "Not judged yet": "Not judged"}
+"""The words of a run that is over."""
+
 OBSTACLES = {
     "non_linearity": "Non-linearity",
     "conditioning": "Conditioning",
@@ -99,7 +102,10 @@ def _header(name: str, run: str, step: int, max_steps: int | None, status: str) 
 def _banner(run_json: Mapping[str, Json]) -> str:
     word, kind = STATES.get(run_json["state"], STATES["not_judged"])
     verdict = str(run_json["verdict"])
-    rest = verdict[len(word) :].lstrip(": ") if verdict.startswith(word) else verdict
+    word = next(
+        (known for known in (word, OVER.get(word, word)) if verdict.startswith(known)), word
+    )
+    rest = verdict.removeprefix(word).lstrip(": ")
     return (
         f'<section class="banner {kind}"><strong>{escape(word)}</strong> '
         f"<span>{escape(rest[:1].upper() + rest[1:])}</span></section>"

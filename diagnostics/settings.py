@@ -11,8 +11,10 @@ from ..store.schemas import Json
 from .null_rates import gone_by_itself
 from .thresholds import Thresholds, checked_key, load
 
-ANSWERS = ("acknowledged", "normal", "snoozed", "outcome")
-"""What is said of a finding, by a person or by what a later run came to. It changes no judgement."""
+ANSWERS = ("acknowledged", "normal", "snoozed", "outcome", "heir")
+"""What is said of a finding, by a person or by a later run that answers this one. It changes no judgement."""
+
+KEPT_HEIRS = 20
 
 OUTCOMES = ("helped", "no effect", "worse", None)
 
@@ -37,6 +39,8 @@ class Settings:
     snoozed: dict[str, int] = field(default_factory=dict)
     answered: dict[str, dict[str, Json]] = field(default_factory=dict)
     """Of each finding whose advice a later run took, by its id: the change, the run, the outcome."""
+    heirs: list[str] = field(default_factory=list)
+    """Later runs that name this one as their parent, the last ones of them."""
 
     def thresholds(self, rule: str, own: Mapping[str, Any] | None = None) -> Thresholds:
         """Return a rule's numbers, its own or those of rules.toml, with what was set laid over."""
@@ -53,7 +57,10 @@ class Settings:
         return {**self.project, **self.overrides}
 
     def heed(self, event: Event) -> None:
-        """Take in an answer to a finding."""
+        """Take in an answer to a finding, or that a later run gives some."""
+        if event.kind == "heir":
+            self.heirs = [*self.heirs, str(event.body.get("run"))][-KEPT_HEIRS:]
+            return
         finding = str(event.body.get("finding"))
         if event.kind == "outcome":
             told = _told(event.body)

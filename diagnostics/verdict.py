@@ -151,10 +151,13 @@ def sentence(
     not_judged: Mapping[str, str],
     step: int,
     measured: Sequence[str] = (),
+    *,
+    ended: bool = False,
 ) -> str:
     """Return the verdict in one sentence: state, largest cost, one action, what is missing.
 
-    `measured`: what is known of a run that is too short to be judged, a few words each.
+    `measured`: what is known of a run that is too short to be judged, a few words each; `ended`:
+    whether it is over, so that nothing is yet to come.
     """
     state = run_state(findings, judged, step)
     if state == "needs_action":
@@ -166,15 +169,15 @@ def sentence(
     known = f" Measured: {', '.join(measured)}." if told else ""
     if state == "not_judged":
         why = next(iter(not_judged.values()), "no samples yet")
-        return f"Not judged yet (step {step:,}): {why}.{known}"
+        return f"Not judged{'' if ended else ' yet'} (step {step:,}): {why}.{known}"
     aside = put_aside(findings, step)
     loud = {finding.rule for finding in aside}
     quiet = [rule for rule in judged if rule not in loud and rule not in not_judged]
-    passed = f"{count(len(quiet), 'check')} passed{_missing(not_judged)}"
+    passed = f"{count(len(quiet), 'check')} passed{_missing(not_judged, ended)}"
     if aside:
         names = "; ".join(_lowered(finding.title) for finding in aside)
         return f"Nothing new (step {step:,}): {passed}. Put aside: {names}."
-    return f"Healthy so far (step {step:,}): {passed}.{known}"
+    return f"Healthy{'' if ended else ' so far'} (step {step:,}): {passed}.{known}"
 
 
 def run_json(
@@ -187,11 +190,14 @@ def run_json(
     missed: Sequence[Sequence[int]] = (),
     measured: Sequence[str] = (),
     settings: Mapping[str, Json] | None = None,
+    *,
+    ended: bool = False,
 ) -> dict[str, Json]:
     """Return the run as DESIGN.md writes it: state, verdict, obstacles, judged, findings.
 
     `missed`: [attempt, first, last] of the steps whose samples could not be judged; `measured`:
-    what is known of the run besides, a few words each; `settings` those of the fold.
+    what is known of the run besides, a few words each; `settings` those of the fold; `ended`:
+    whether it is over.
     """
     told = settings or {}
     return plain(
@@ -199,7 +205,7 @@ def run_json(
             "run": run,
             "step": step,
             "state": run_state(findings, judged, step),
-            "verdict": sentence(findings, judged, not_judged, step, measured),
+            "verdict": sentence(findings, judged, not_judged, step, measured, ended=ended),
             "obstacles": obstacles,
             "judged": list(judged),
             "not_judged": dict(not_judged),
@@ -255,12 +261,13 @@ def verdict_lines(
     return [str(judged_run["verdict"]), line, f"More: {where}"]
 
 
-def _missing(not_judged: Mapping[str, str]) -> str:
+def _missing(not_judged: Mapping[str, str], ended: bool) -> str:
     if not not_judged:
         return ""
     rule, why = next(iter(not_judged.items()))
     named = f"{name_of(rule)}: {why}"
-    return f", {len(not_judged)} not yet measurable ({named})"
+    words = "never measurable" if ended else "not yet measurable"
+    return f", {len(not_judged)} {words} ({named})"
 
 
 def _lowered(title: str) -> str:

@@ -6,17 +6,17 @@
   const LONG = 8; // lines of a snippet that are shown unasked
   const STATES = {
     needs_action: { word: "Needs action", icon: "critical" },
-    healthy: { word: "Healthy so far", icon: "check" },
-    not_judged: { word: "Not judged yet", icon: "unknown" },
+    healthy: { word: "Healthy so far", over: "Healthy", icon: "check" },
+    not_judged: { word: "Not judged yet", over: "Not judged", icon: "unknown" },
   };
 
   o.verdict = function (model) {
-    const state = STATES[model.state] || STATES.not_judged;
+    const state = STATES[model.state] || STATES.not_judged, over = model.words(state.word, state.over || state.word);
     // the sentence begins with the state's own words ("Nothing new" where findings were put
     // aside); they are not said twice
     const spoken = String(model.verdict || "").trim();
-    const opening = spoken.match(new RegExp(`^(${state.word}|Not judged yet|Not judged|Nothing new)\\s*[:.]?\\s*`, "i"));
-    const word = opening ? opening[1] : state.word;
+    const opening = spoken.match(new RegExp(`^(${state.word}|Healthy|Not judged yet|Not judged|Nothing new)\\s*[:.]?\\s*`, "i"));
+    const word = opening ? opening[1] : over;
     const rest = opening ? spoken.slice(opening[0].length) : spoken;
     if (model.state === "healthy" && model.run.status === "failed") {
       // an error ended it: green would hide that, and no rule of ours looks for the error's cause
@@ -164,17 +164,34 @@
     return share > 0 && !(seconds / share < 2) ? share : NaN;
   };
 
+  /** The findings that a run answers, by what was changed for them: one change may answer several. */
+  function changes(answers) {
+    const found = new Map();
+    for (const told of answers) {
+      const key = JSON.stringify([told.run, told.parameter, told.from, told.to]);
+      found.set(key, [...(found.get(key) || []), told]);
+    }
+    return [...found.values()];
+  }
+
+  function answered(all) {
+    const { run, parameter, from, to } = all[0];
+    const became = (told) => o.h("li", {}, o.h("a", { href: o.findingLink(told.run, told.finding) }, o.rich(told.title)), `: ${told.outcome || "being followed"}`);
+    return o.h("div", { class: "answered" },
+      o.h("p", {}, "Answers ", o.h("a", { href: o.findingLink(run) }, run), ` with ${parameter} ${o.setting(from)} → ${o.setting(to)}. What became of what was found there:`),
+      o.h("ul", {}, all.map(became)));
+  }
+
   /** What was judged, what was not and why, and what Otoscope itself costs. */
   o.judgedCard = function (model) {
     const share = o.cost(model.run);
     const missing = Object.entries(model.notJudged || {});
     return o.h("section", { class: "card judged" },
       o.h("div", { class: "row tight" }, o.h("h2", {}, "Judged"), o.h("span", { class: "space" }),
-        o.h("span", { class: "dim" }, share > 0 ? `costs ${o.percent(share)} of this run` : "what it costs is not known yet")),
+        o.h("span", { class: "dim" }, share > 0 ? `${model.words("costs", "cost")} ${o.percent(share)} of this run` : model.words("what it costs is not known yet", "too short to tell what it cost"))),
       o.h("p", { class: "dim" }, model.judged.length
-        ? `${o.many(model.judged.length, "check")} judged: ${model.judged.map(o.rule).join(", ")}.` : "Nothing could be judged yet."),
-      (model.answers || []).map((told) => o.h("p", {}, "Answers ", o.h("a", { href: o.findingLink(told.run, told.finding) }, told.run),
-        `: ${told.parameter} ${o.setting(told.from)} → ${o.setting(told.to)} ${told.outcome || "is being followed"} (`, o.rich(told.title), ").")),
+        ? `${o.many(model.judged.length, "check")} judged: ${model.judged.map(o.rule).join(", ")}.` : model.words("Nothing could be judged yet.", "Nothing could be judged.")),
+      changes(model.answers || []).map(answered),
       missing.length > FEW ? o.h("details", {}, o.h("summary", {}, `${missing.length} not judged, and why`),
         o.h("ul", { class: "missing" }, missing.map(([rule, why]) => o.h("li", {}, o.h("strong", {}, o.rule(rule)), `: ${why}`)))) : null,
       missing.length && missing.length <= FEW ? o.h("p", {}, "Not judged: ", missing.map(([rule, why]) => `${o.rule(rule)} (${why})`).join(" · ")) : null);

@@ -58,10 +58,10 @@
     const ahead = recent(model, "landscape", "horizon", 5), alpha = recent(model, "landscape", "alpha", 5);
     const steps = (v) => `${o.number(v, 2)} step${v === 1 ? "" : "s"}`;
     return [
-      ["Largest eigenvalue", o.number(top.value), top.at < 0 ? "not measured yet" : `${within(top.value, bound ? bound[top.at] : NaN)}step ${o.step(top.step)}`],
+      ["Largest eigenvalue", o.number(top.value), top.at < 0 ? model.words("not measured yet", "never measured") : `${within(top.value, bound ? bound[top.at] : NaN)}step ${o.step(top.step)}`],
       ...edgeNumbers(model),
       ["Newton gain", o.number(plain.value, 2), Number.isFinite(own.value) ? `${o.number(own.value, 2)} with the scaling of ${optimizer(model)}` : "plain gradient steps"],
-      model.tables.landscape ? ["Horizon", ahead.count ? steps(ahead.value) : "–", ahead.count ? `median of ${o.many(ahead.count, "scan")}` : "not measured yet"] : null,
+      model.tables.landscape ? ["Horizon", ahead.count ? steps(ahead.value) : "–", ahead.count ? `median of ${o.many(ahead.count, "scan")}` : model.words("not measured yet", "never measured")] : null,
       model.tables.landscape ? ["Step position", alpha.count >= 5 ? o.number(alpha.value, 2) : "–", alpha.count >= 5 ? "median of 5 scans" : `${o.many(alpha.count, "scan")} of the 5 that it takes`] : null,
       ["Measured on", o.step(pool.value), Number.isFinite(apart) ? `samples; the batches are ${o.number(apart, 2)} apart` : "samples, of one batch"],
     ];
@@ -78,7 +78,7 @@
     return found.map((name) => {
       const { value } = last(model, "curvature", name);
       const which = name.includes("/") ? `Edge, ${name.slice(name.indexOf("/") + 1)}` : "Step to stable limit";
-      if (Number.isNaN(value)) return [which, "–", model.tables.curvature.steps.length ? `no stable limit is known for ${optimizer(model)}` : "not measured yet"];
+      if (Number.isNaN(value)) return [which, "–", model.tables.curvature.steps.length ? `no stable limit is known for ${optimizer(model)}` : model.words("not measured yet", "never measured")];
       return [which, `${o.number(value, 2)} ×`, value > 1 ? "beyond the edge" : "within the edge"];
     });
   }
@@ -131,7 +131,7 @@
       caption: "1 is the edge of stability: above it a step lands farther out along the steepest direction than it began.",
       means: "Largest eigenvalue over the largest that the optimizer is stable at (for Adam that of the Hessian scaled by its second moment, 38/lr at beta 0.9). Sound runs hover around 1; the rule about a too high learning rate asks for a climbing loss besides. On held-out nets lr over this ratio told how far the rate can be raised from where a run stands, for plain SGD on average, with momentum the loss rose at about a quarter of it, with Adam at about half; measured at the initialization it did not tell at which rate a training blows up. Not drawn for an optimizer whose edge is not known." },
     ({ box }) => new o.LineChart(box, model, { name: "edge", label: "Eigenvalue over the edge of stability", family: "curvature", zero: true,
-      empty: "Nothing sampled yet, or no stable limit is known for this optimizer.", show: (v) => (Number.isNaN(v) ? "–" : `${o.number(v, 2)} ×`), rules: [{ value: 1, name: "edge of stability" }],
+      empty: ["Nothing sampled yet, or no stable limit is known for this optimizer.", "Never sampled, or no stable limit is known for this optimizer."], show: (v) => (Number.isNaN(v) ? "–" : `${o.number(v, 2)} ×`), rules: [{ value: 1, name: "edge of stability" }],
       lines: (table, colours) => names(table, "edge_ratio").map((name, i) => ({ name: name.includes("/") ? name.slice(name.indexOf("/") + 1) : "this run", values: table.column(name), gaps: false, colour: i ? colours.third : colours.line, dash: DASHES[i % 5], width: 2 })) }));
   }
 
@@ -201,7 +201,7 @@
       means: "Largest less smallest Rayleigh quotient of the top vector over the batches of the pool, over the largest eigenvalue. A proposed learning rate carries this spread as its range." },
     ({ box, note }) => {
       const chart = new o.LineChart(box, model, { name: "spread", label: "Spread of the curvature over batches", family: "curvature", zero: true, percent: true,
-        empty: "Nothing sampled yet, or one batch alone, which has no spread.",
+        empty: ["Nothing sampled yet, or one batch alone, which has no spread.", "Never sampled, or one batch alone, which has no spread."],
         lines: (table, colours) => {
           const top = table.column("lambda_1"), spread = table.column("lambda_spread");
           return [{ name: "spread", values: spread && spread.map((v, i) => (top[i] > 0 ? v / top[i] : NaN)), gaps: false, colour: colours.line, width: 1.8 }];

@@ -32,7 +32,7 @@
       this.empty.hidden = rows.length > 0;
       this.plot.hidden = this.details.hidden = this.foot.hidden = rows.length === 0;
       if (!rows.length) {
-        this.empty.textContent = `Not measured yet: ${this.layers.quantity.title} of the layers.`;
+        this.empty.textContent = this.layers.absence();
         this.readout.textContent = "";
       }
       o.redraw(this.canvas);

@@ -13,7 +13,7 @@
     const latest = o.h("button", { class: "button small", onclick: () => choose("") }, "Latest");
     tools.append(slider, latest);
     slider.addEventListener("input", () => choose(model.tables.landscape.steps[rows(model)[Number(slider.value)]]));
-    const chart = new o.XYChart(made.box, model, { name: "scan", label: "Landscape scan", empty: "No scan yet.", read: (colours) => read(model, colours) });
+    const chart = new o.XYChart(made.box, model, { name: "scan", label: "Landscape scan", empty: ["No scan yet.", "No scan was made."], read: (colours) => read(model, colours) });
 
     /** Show the scan at a step, or the latest for an empty one. */
     function choose(step) {

@@ -21,6 +21,13 @@
 
     get quantity() { return NAMES[o.settings.quantity]; }
 
+    /** Why no layer has the chosen quantity, in words. */
+    absence() {
+      const { family, title } = this.quantity, table = this.model.tables[family];
+      if (!table || !table.steps.length) return this.model.absence(family, `the layers' ${title}`);
+      return `${this.model.words("Not measured yet", "Never measured")}: ${title} of the layers.`;
+    }
+
     /** Compute again where the table has grown: [{layer, values, z, median, score}] in the model's order. */
     update() {
       const table = this.model.tables[this.quantity.family];

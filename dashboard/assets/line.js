@@ -7,7 +7,7 @@
   /** What every chart over the steps can do; `lines()` says what one shows. */
   o.LineChart = class LineChart {
     /**
-     * options: {name: of the exports, label: for screen readers, family, height, empty: words of no sample,
+     * options: {name: of the exports, label: for screen readers, family, height, empty: words of no sample, or [of a run that trains, of one that ended],
      * lines(table, colours) -> [{name, values, colour, dash, low, high, soft, hidden}], rules: [{value, name}],
      * log: () -> whether the axis is logarithmic, show: number -> text}
      */
@@ -19,7 +19,7 @@
       this.cursor = o.h("div", { class: "cursor", hidden: true });
       this.band = o.h("div", { class: "band", hidden: true });
       this.readout = o.h("div", { class: "readout", "aria-live": "polite" });
-      this.empty = o.h("p", { class: "empty-chart dim", hidden: true }, options.empty || "No sample yet.");
+      this.empty = o.h("p", { class: "empty-chart dim", hidden: true }, "");
       this.legend = o.h("div", { class: "legend dim" });
       this.plot = o.h("div", { class: "plot" }, this.canvas, this.band, this.cursor, this.empty);
       this.foot = o.h("div", { class: "row foot" }, this.readout, o.h("span", { class: "space" }),
@@ -99,6 +99,7 @@
       const lines = table ? this.options.lines(table, o.colours()).filter((line) => line.values && line.values.some(Number.isFinite)) : [];
       this.lines = lines;
       this.empty.hidden = lines.length > 0;
+      this.empty.textContent = o.emptyWords(this.model, this.options.empty);
       this.foot.hidden = lines.length === 0;
       this.drawLegend(table, lines);
       return lines;

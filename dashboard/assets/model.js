@@ -58,6 +58,9 @@
       return { judged: judged || answer.events.length > 0 || answer.reset, data: answer.reset || Object.keys(answer.series).length > 0 };
     }
 
+    /** Words of what is yet to come; of a run that is over those of what came of it. */
+    words(now, then) { return this.ended() ? then : now; }
+
     ended() { return Boolean(this.run) && ["finished", "failed"].includes(this.run.status); }
 
     started() { return this.run ? this.run.started : 0; }
@@ -145,4 +148,7 @@
       return `Not measured yet: the first sample of ${what} comes as soon as the budget${budget} pays for it.`;
     }
   };
+
+  /** What an empty chart says: `words`, or the first of two while the run trains, the second once it is over. */
+  o.emptyWords = (model, words) => (Array.isArray(words) ? model.words(...words) : words || model.words("No sample yet.", "Never sampled."));
 })((window.otoscope = window.otoscope || {}));

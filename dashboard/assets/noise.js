@@ -61,9 +61,9 @@
     const noise = o.noiseOf(model), task = model.run.task === "contrastive" ? " Losses that couple the samples of a batch bias it." : "";
     const adaptive = /adam/i.test(((model.run.optimizers || [])[0] || {}).name || "") ? " It is an estimate for plain gradient steps; Adam's scaling changes what a larger batch buys." : "";
     if (!Number.isFinite(noise.scale)) {
-      const why = noise.gradient > 0 ? "the squared gradient cannot be told from zero yet: its estimate is smaller than its own uncertainty"
+      const why = noise.gradient > 0 ? "the squared gradient cannot be told from zero: its estimate is smaller than its own uncertainty"
         : Number.isFinite(noise.gradient) ? `the estimate of the squared gradient is ${o.number(noise.gradient)}, which no gradient can have: noise drowns it`
-        : "the samples so far do not fit two batch sizes together";
+        : "the samples do not fit two batch sizes together";
       return ["Undetermined ", `after ${o.many(noise.samples, "sample")}: ${why}. More samples or a larger batch settle it; no number is made up.`];
     }
     const ratio = noise.scale / noise.batch;
@@ -88,7 +88,7 @@
       caption: "The batch at which half of a step is noise, with its 95 % interval; the dashed line is the batch of the run.",
       means: "Simple noise scale (McCandlish et al. 2018): trace of the gradient's covariance over its squared mean, from squared norms at two batch sizes. Both are averaged over samples and divided last. Where the squared gradient is not above zero with confidence, nothing is drawn." },
     ({ box }) => new o.LineChart(box, model, { name: "noise", label: "Noise scale and batch", family: "noise", log: () => true, show: scaleText,
-      empty: "Sampled, but undetermined so far.", lines: (table, colours) => {
+      empty: ["Sampled, but undetermined so far.", "Sampled, but undetermined."], lines: (table, colours) => {
         const values = table.column("noise_scale");
         const known = Boolean(values && values.some(Number.isFinite));
         return [{ name: "noise scale", values, gaps: true, colour: colours.line, width: 2, low: table.column("low"), high: bounded(table.column("high"), values) },
@@ -132,7 +132,7 @@
       caption: "Batch over noise scale: above 1 most of a step is signal, below 1 most of it is noise.",
       means: "B over the simple noise scale. The share of a step that is noise is 1 − 1/(1 + noise scale / B)." },
     ({ box }) => new o.LineChart(box, model, { name: "signal-to-noise", label: "Batch over noise scale", family: "noise", log: () => true, show: (v) => o.number(v, 2),
-      rules: [{ value: 1, name: "as much noise as signal" }], empty: "Sampled, but undetermined so far.",
+      rules: [{ value: 1, name: "as much noise as signal" }], empty: ["Sampled, but undetermined so far.", "Sampled, but undetermined."],
       lines: (table, colours) => {
         const scale = table.column("noise_scale"), size = batches(model, table);
         return [{ name: "batch over noise scale", values: scale && scale.map((v, i) => (v > 0 ? size[i] / v : NaN)), gaps: true, colour: colours.line, width: 2 }];

@@ -31,11 +31,8 @@
     }).flat());
   };
 
-  /** Why an obstacle is not known; of a run that ended, nothing is yet to come. */
-  function unknown(found, ended) {
-    const why = (found && found.sentence) || "not yet measured";
-    return o.capital(ended ? why.replace("not yet measured", "not measured").replace(" so far", "") : why);
-  }
+  /** Why an obstacle is not known, and what would measure it. */
+  const unknown = (found, ended) => o.rich(o.capital((found && found.sentence) || (ended ? "never measured" : "not yet measured")));
 
   /** The other way to say a value: with the optimizer's scaling, or as a factor of steps. */
   function beside(key, found) {
@@ -54,9 +51,11 @@
   o.obstacleCards = function (obstacles, ended) {
     const known = OBSTACLES.filter(({ key, share }) => sized((obstacles || {})[key], share, key));
     if (ended && !known.length) {
-      const told = OBSTACLES.map(({ key, name }) => [name, unknown((obstacles || {})[key], true)]).filter(([, why]) => why !== "Not measured");
+      const why = (key) => ((obstacles || {})[key] || {}).sentence;
+      const alike = OBSTACLES.every(({ key }) => why(key) === why(OBSTACLES[0].key));
       return o.h("section", { class: "card obstacle unknown wide" }, o.h("h2", {}, "Non-linearity, conditioning, noise"),
-        told.length ? o.h("ul", { class: "missing dim" }, told.map(([name, why]) => o.h("li", {}, o.h("strong", {}, name), `: ${why}`))) : o.h("span", { class: "dim" }, "Not measured: the run ended before their first samples."));
+        alike ? o.h("span", { class: "dim" }, unknown((obstacles || {})[OBSTACLES[0].key], true))
+          : o.h("ul", { class: "missing dim" }, OBSTACLES.map(({ key, name }) => o.h("li", {}, o.h("strong", {}, name), ": ", o.rich(why(key) || "never measured")))));
     }
     return OBSTACLES.map(({ key, name, value, share }) => {
       const found = (obstacles || {})[key];

@@ -2,7 +2,7 @@
 (function (o) {
   "use strict";
   o.statCards = function (model) {
-    const said = (note) => (note && model.ended() ? note.replace("not measured yet", "not measured") : note) || "\u00a0";
+    const said = (note) => (note && model.ended() ? note.replace("not measured yet", "never measured") : note) || "\u00a0";
     return facts(model).map(([name, value, note]) =>
       o.h("div", { class: "stat" }, o.h("span", { class: "dim" }, name), o.h("strong", {}, value), o.h("span", { class: "dim" }, said(note))));
   };
@@ -25,7 +25,7 @@
     found.push(worst(model));
     found.push(["Throughput", throughput(train), "samples a second"]);
     const cost = o.cost(model.run);
-    found.push(["Otoscope costs", cost > 0 ? o.percent(cost) : "not known yet",
+    found.push([model.words("Otoscope costs", "Otoscope cost"), cost > 0 ? o.percent(cost) : model.words("not known yet", "not known"),
       Number.isFinite(model.run.budget) ? `allowed ${o.percent(model.run.budget)}` : ""]);
     return found;
   }

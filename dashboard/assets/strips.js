@@ -32,7 +32,7 @@
       this.layers.update();
       const { rows, count } = this.chosen();
       this.more.textContent = this.wrong || (this.layers.rows.length === 0
-        ? `Not measured yet: ${this.layers.quantity.title} of the layers.`
+        ? this.layers.absence()
         : count === 0 ? "No layer matches the filter."
         : count > rows.length ? `${rows.length} most unusual of ${count} layers; the filter finds the others.` : "");
       this.range = o.settings["strip-scale"] === "one" ? range(rows.flatMap((row) => extremes(row, 0, row.values.length - 1))) : null;

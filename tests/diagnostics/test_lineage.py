@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from otoscope.callbacks import attach
+from otoscope.callbacks.answering import applied_of
 from otoscope.diagnostics import Daemon, judge, outcome_words, summary
-from otoscope.store import Event, MemoryHome, Store
+from otoscope.store import Event, MemoryHome, Recommendation, Store
 from otoscope.store.replaying import replay
 from otoscope.store.schemas import dumps
 from torch import nn
@@ -156,3 +158,82 @@ def test_the_second_of_three_runs_is_answered_though_it_is_judged_last(
     for _ in range(12):
         daemon.tick()
     assert "helped" in {item.outcome for item in home.judgement("parent").findings}
+
+
+@pytest.mark.parametrize("first", ["parent", "child"])
+def test_what_became_of_it_is_told_by_two_daemons_that_judge_one_of_both_each(
+    first: str, tmp_path: Path, clock: Clock
+) -> None:
+    """As it is with one that is started anew between the two: none knows what the other has seen."""
+    home = a_home(clock, 0.5)
+    other = "child" if first == "parent" else "parent"
+    home.acquire(other, "another", 1000)
+    one = Daemon(home, clock=clock, heartbeat=tmp_path / "one", rules=RULES)
+    one.tick()
+    assert home.judgement(other).cursor is None
+    clock.now += 2
+    home.acquire(first, "one", 1_000_000)
+    two = Daemon(home, clock=clock, heartbeat=tmp_path / "two", rules=RULES)
+    for _ in range(12):
+        two.tick()
+    home.release(first, "one")
+    for _ in range(12):
+        one.tick()
+    (finding,) = [item for item in home.judgement("parent").findings if item.rule == "plateau"]
+    assert (finding.outcome, (finding.followed or {})["run"]) == ("helped", "child")
+    told = [event.id for _, event in home.events("parent")]
+    assert len(set(told)) == len(told)
+    assert dumps(summary(Store(home), "parent")) == dumps(judge(Store(home), "parent", rules=RULES))
+
+
+UNITS = Recommendation(
+    "activation", current={"net.1": "ReLU"}, proposed={"net.1": "LeakyReLU"}, also=[]
+)
+
+
+@pytest.mark.parametrize(
+    ("applied", "outcome"),
+    [
+        ([{"parameter": "activation", "proposed": {"net.1": "LeakyReLU"}}], "helped"),
+        ([{"parameter": "activation", "proposed": {"net.4": "LeakyReLU"}}], None),
+        ([{"parameter": "activation"}, 3], None),
+        (None, None),
+    ],
+    ids=["as advised", "in another layer", "nonsense", "nothing"],
+)
+def test_advice_that_no_setting_shows_is_followed_where_a_script_says_that_it_applied_it(
+    applied: object, outcome: str | None, tmp_path: Path, clock: Clock
+) -> None:
+    home = a_home(clock, 0.5, lr=0.1)
+    body = {"world_size": 1, "start_step": 0, "settings": {"optimizers": [], "applied": applied}}
+    home.write_meta("heir", {"name": "heir", "parent": "parent", "started": 1.0})
+    home.add_schema("heir", TRAIN)
+    log = frames(range(1, 401), lambda step: 0.5)
+    home.append("heir", log, [Event("started", body=body, id="started")])
+    home.write_meta("heir", {"ended": ENDED})
+    daemon = Daemon(home, clock=clock, heartbeat=tmp_path / "beat", rules=[rule(advice=UNITS)])
+    for _ in range(12):
+        daemon.tick()
+    (finding,) = home.judgement("parent").findings
+    assert finding.outcome == outcome
+    if outcome is not None:
+        assert (finding.followed or {})["to"] == {"net.1": "LeakyReLU"}
+        assert "activation ReLU in `net.1` → LeakyReLU in `net.1`" in outcome_words(
+            finding.to_json()
+        )
+
+
+def test_a_run_tells_what_was_applied_of_the_advice_that_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTOSCOPE_PARENT", "mlp-01jd4tq2")
+    advice = {"parameter": "lr", "proposed": 0.1, "also": [{"parameter": "shuffle"}, "x"]}
+    monkeypatch.setenv("OTOSCOPE_APPLIED", json.dumps(advice))
+    run = train(tmp_path, 0.1, steps=3)
+    home = MemoryHome()
+    replay(tmp_path / run, home)
+    (started,) = [event for _, event in home.events(run) if event.kind == "started"]
+    assert started.body["settings"]["applied"] == [{"parameter": "lr", "proposed": 0.1}]
+    for nonsense in ("{", "[" * 20_000, "3", json.dumps({"parameter": 1}), "x" * 40_000):
+        told = {"OTOSCOPE_PARENT": "mlp-01jd4tq2", "OTOSCOPE_APPLIED": nonsense}
+        assert applied_of(told) == []

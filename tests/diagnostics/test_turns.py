@@ -169,3 +169,27 @@ def test_a_turn_goes_on_with_frames_that_were_read_and_not_judged(
     for _ in range(4):
         daemon.tick()
     assert steps_judged(home, "two") == 5000
+
+
+def test_a_backlog_that_another_daemon_holds_is_waited_for_and_not_asked_for_again_and_again(
+    tmp_path: Path, clock: Clock
+) -> None:
+    home = MemoryHome(clock)
+    held = [f"held-{i:02d}" for i in range(3 * TURN // LEAST)]
+    for run in held:
+        recorded(home, run, 40)
+        home.acquire(run, "another", 1_000_000)
+    daemon = Daemon(home, clock=clock, heartbeat=tmp_path / "beat", rules=[rule()])
+    daemon.tick()
+    assert daemon.has_more, "those that were not asked for yet may be free"
+    for _ in range(3):
+        daemon.tick()
+    assert not daemon.has_more
+    home.release(held[-1], "another")
+    for _ in range(4):  # a turn asks for a third of them
+        daemon.tick()
+    assert [run for run in held if steps_judged(home, run)] == [held[-1]]
+    recorded(home, "free", 40)
+    for _ in range(4):
+        daemon.tick()
+    assert steps_judged(home, "free") == 40

@@ -72,7 +72,7 @@ def test_the_three_lines_say_verdict_coverage_with_cost_and_where_to_look(health
     judged = judge(healthy.train(), RUN) if not healthy.frames else _judged(healthy)
     lines = verdict_lines(judged, where="otoscope report x", overhead={"share": 0.014})
     assert len(lines) == 3
-    assert lines[0].startswith("Healthy so far (step 300)")
+    assert lines[0].startswith("Healthy (step 300)")
     assert "learning rate" in lines[1]
     assert lines[1].endswith("Otoscope cost 1.4 % of the time.")
     assert lines[2] == "More: otoscope report x"
