@@ -87,9 +87,18 @@ def sound_step(context: Context) -> float:
     return context.rates["adaptive_update" if context.adaptive else "proposed_update"]
 
 
+def aimed_step(context: Context) -> float:
+    """Return the first step that a rate is lowered to: the longest that did no harm to any net.
+
+    The sound one is the middle of what trains. Where plain gradients were far too long, the middle is
+    often as much too slow for the run that is left.
+    """
+    return sound_step(context) * (1 if context.adaptive else context.rates["longest_sound"])
+
+
 def _by_first_step(context: Context, rate: float) -> Rate | None:
     size, at = first_step(context), context.facts.update_first_lr
-    aim = sound_step(context)
+    aim = aimed_step(context)
     if one_layer(context) or not (size > 0 and at > 0):
         return None
     if at * aim / size >= rate * context.rates["thumb"]:
@@ -271,6 +280,22 @@ def higher_rate(window: Window, context: Context) -> Recommendation:
         effect=f"steps {number(factor)} times longer",
         verify="the loss falls by more than 2 % in 200 steps; else it is judged again",
         risk="too long a step shows within 100 steps as a rising loss",
+    )
+
+
+def former_rate(window: Window, context: Context) -> Recommendation:
+    """Return the advice to go back to the largest rate of the attempt, at which the loss still fell."""
+    rate, before = current_rate(window, context), rounded(context.facts.lr_peak)
+    return Recommendation(
+        parameter="lr",
+        current=rate,
+        proposed=before,
+        basis="from your run",
+        formula=f"the rate up to step {window.since:,}, at which the loss still fell",
+        snippet=optimizer_snippet(context, before),
+        effect=f"steps {number(_times(before, rate))} times longer",
+        verify="milestones of a schedule are counted in what it is stepped by: steps, or epochs",
+        risk="a schedule that shall end here was meant so: then the run may end, too",
     )
 
 

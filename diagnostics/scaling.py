@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..store.schemas import Json
-from .advice import current_rate, first_step, highest_rate, sound_step
+from .advice import aimed_step, current_rate, first_step, highest_rate, sound_step
 from .medians import median_of
 from .rule import Context
 from .snippets import own_loop
@@ -98,7 +98,9 @@ def rate_for_scaled(window: Window, context: Context, size: float) -> float | No
         return rounded(min(grown, most)) if grown > rate else None
     if 0 < then < rates["raise_share"] * sound:
         return rounded(min(rate * rates["raise_share"] * sound / then, most))
-    return rounded(rate * sound / then) if then > rates["bold"] * sound else None
+    if not then > rates["bold"] * sound:
+        return None
+    return rounded(rate * max(aimed_step(context) / then, rates["lowest"]))
 
 
 def _weight_layers(context: Context) -> int:
@@ -117,3 +119,19 @@ def _shrink_of_residuals(window: Window, context: Context) -> float:
     return (
         max(math.sqrt(float(found.values[0])), 1.0) if len(found) and found.values[0] > 0 else 1.0
     )
+
+
+def entered(window: Window) -> float | None:
+    """Return the root mean square of what entered the first layer at the first step, if known."""
+    outputs = window.layers("initialization", "rms", count=1)
+    gains = window.layers("initialization", "forward_gain", count=1)
+    if not len(outputs) or outputs.layers != gains.layers:
+        return None
+    known = np.flatnonzero((gains.values[0] > 0) & np.isfinite(outputs.values[0]))
+    if not len(known):
+        return None
+    sizes = outputs.values[0][known]
+    before = sizes / np.sqrt(gains.values[0][known])
+    # each other layer is entered by what left one of them; the order of a model need not be that of a pass
+    alike = np.isclose(before[:, None], sizes[None, :], rtol=1e-3).any(axis=1)
+    return float(before[~alike][0] if (~alike).any() else before[0])

@@ -229,32 +229,61 @@ def _advice(
         f"the loss is back under {number(_back(context, seen.usual))} within "
         f"{number(numbers['patience'])} steps"
     )
-    clip = None if context.adaptive or longer else _clip(window, context, onset, verify)
-    return (
-        clip
-        or memory
-        or rate_times(
-            window,
-            context,
-            numbers["thumb"],
-            reason="; no checkpoint from before the spike is known to go back to",
-            effect="a bad stretch moves the weights by less",
-            verify=verify,
-            risk="slower between spikes; batches that are bad stay bad: look at those of steps "
-            f"{int(onset):,} to {int(seen.top_step):,}",
-        )
+    clip = None if context.adaptive or longer else _clip(window, context, onset, seen.usual, verify)
+    if clip or memory:
+        return clip or memory  # type: ignore[return-value]  # one of them is there
+    if not longer:
+        return _look_at_batches(seen, onset, verify)
+    return rate_times(
+        window,
+        context,
+        numbers["thumb"],
+        reason="; no checkpoint from before the spike is known to go back to",
+        effect="a bad stretch moves the weights by less",
+        verify=verify,
+        risk="slower between spikes; batches that are bad stay bad: look at those of steps "
+        f"{int(onset):,} to {int(seen.top_step):,}",
     )
 
 
-def _clip(window: Window, context: Context, onset: int, verify: str) -> Recommendation | None:
+def _look_at_batches(seen: _Spike, onset: int, verify: str) -> Recommendation:
+    """Return the advice to look at the batches: steps were no longer than usual, no rate mends them."""
+    steps = [int(step) for step in seen.steps[:IN_A_ROW]] or [onset]
+    return Recommendation(
+        parameter="inspect",
+        current=None,
+        proposed=steps,
+        basis="from your run",
+        formula="the first steps whose loss stands over what is usual",
+        snippet="per_sample = torch.nn.functional.cross_entropy(logits, y, reduction='none')\n"
+        "print(per_sample.topk(8))  # of the batches of these steps: wrong labels lead",
+        effect="without these batches the loss does not leap",
+        verify=verify,
+        risk="a lower rate would slow down all other steps as well: the leap was not of its making",
+    )
+
+
+def _clip(
+    window: Window, context: Context, onset: int, usual: float, verify: str
+) -> Recommendation | None:
+    """Return the advice to clip, None where too few norms are known to say at what."""
     numbers = context.thresholds
     squares = window.samples("train", "grad_sq").finite
     # norms of the start tell nothing of what is usual now
     near = (squares.steps < onset) & (squares.steps >= onset - 2 * numbers.window)
     norms = np.sqrt(squares.values[near])[-100:]
-    if len(norms) < numbers["few_norms"]:
+    formula = (
+        f"the norm that {percent(numbers['clip_quantile'])} of the {len(norms)} steps "
+        "measured before the onset stayed under"
+    )
+    if len(norms) >= numbers["few_norms"]:
+        value = rounded(float(np.quantile(norms, numbers["clip_quantile"])))
+    elif usual < numbers["learned"] * context.facts.loss_start and len(context.facts.first_norms):
+        # as the loss falls so does the norm: a clip at the first ones cuts no usual step any more
+        value = rounded(max(context.facts.first_norms))
+        formula = f"the largest of {count(len(context.facts.first_norms), 'norm')} at the start"
+    else:
         return None
-    value = rounded(float(np.quantile(norms, numbers["clip_quantile"])))
     if not tighter(context, value):
         return None
     return Recommendation(
@@ -262,8 +291,7 @@ def _clip(window: Window, context: Context, onset: int, verify: str) -> Recommen
         current=context.meta.gradient_clip_val,
         proposed=value,
         basis="from your run",
-        formula=f"the norm that {percent(numbers['clip_quantile'])} of the {len(norms)} steps "
-        "measured before the onset stayed under",
+        formula=formula,
         snippet=clip_snippet(context, value),
         effect="steps of a usual size stay as they are, those of bad batches are cut to that size",
         verify=verify,

@@ -4,8 +4,11 @@ What: the layer that moves most moves by less than 1e-5 of its weights a step, n
 attempt was ever longer than 1e-4, and the loss improved by less than a tenth in 200 steps; in two
 evaluations 50 steps apart. While the loss stands within 5 % of its start, steps under a thirtieth of
 those that runs begin with are too short as well (1.2e-4, with Adam 6e-4), unless its first loss was
-under that of guessing, or it goes on from a checkpoint. Outside warm-up, the final decay and fine-tuning. Where a layer gets no
-gradient at all, or where a clip cuts the steps short, the rate is not the cause.
+under that of guessing, or it goes on from a checkpoint. Outside warm-up, the final decay and fine-tuning.
+A rate that was lowered to a thousandth of its peak while the loss stood over four fifths of its start is
+no final decay: there earlier steps may have been longer, and how long they are now follows from the
+rate where it was not measured since. Where a layer gets no gradient at all, or where a clip cuts the
+steps short, the rate is not the cause.
 Why: at such steps the run needs a hundred times the steps that it would need at a sound rate.
 Source: measured on digits nets: steps of 0.02 to 0.6 % of the weights in runs that train, 2.7e-7 at a
 rate of 1e-5, where raising it by ten leaves it as stuck as before.
@@ -15,10 +18,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from ...store import Evidence
 from ...store.schemas import Json
-from ..advice import higher_rate, sound_step
-from ..facts import learned
+from ..advice import current_rate, former_rate, higher_rate, sound_step
+from ..facts import layer_ratios, learned
 from ..progress import Trend, course, largest_ratio, steady_losses
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import Window
@@ -50,7 +55,10 @@ def judge(window: Window, context: Context) -> Verdict:
     losses, why_not = steady_losses(window, context)
     if why_not:
         return unknown(why_not)
+    lowered = _lowered(window, context)
     ratio = largest_ratio(window)
+    if lowered and not math.isfinite(ratio):
+        ratio = _as_the_rate(window, context)
     if not math.isfinite(ratio):
         return unknown("how far a step moves the weights was not measured")
     limit = _limit(window, context)
@@ -58,9 +66,31 @@ def judge(window: Window, context: Context) -> Verdict:
         return fine(limit / ratio if ratio > 0 else 0.0)
     trend = course(losses.steps, losses.values, int(numbers["block"]))
     learns = trend.improvement >= numbers["improvement"]
-    if learns or context.facts.update_peak > max(limit, numbers["ratio_moved"]):
+    moved = context.facts.update_peak > max(limit, numbers["ratio_moved"])
+    if learns or (moved and not lowered):
         return fine(0.5)
-    return breach(limit / ratio, _case(window, context, trend, ratio, limit))
+    return breach(limit / ratio, _case(window, context, trend, ratio, limit, lowered))
+
+
+def _lowered(window: Window, context: Context) -> bool:
+    """Tell whether the rate was lowered to next to nothing long before the loss was low."""
+    numbers, peak = context.thresholds, context.facts.lr_peak
+    far = current_rate(window, context) < numbers["lowered"] * peak
+    return far and not learned(window, context.facts, numbers["left"])
+
+
+def _as_the_rate(window: Window, context: Context) -> float:
+    """Return how far the layer moves that moves most, from what it did at another rate; NaN unknown."""
+    steps, ratios = layer_ratios(window.history, context.start, window.since)
+    known = np.flatnonzero(np.isfinite(ratios).any(axis=1)) if len(ratios) else np.empty(0, int)
+    if not len(known):
+        return math.nan
+    last, name = known[-1], window.history.written("train", "lr")
+    then = window.history.column("train", name, int(steps[last]) - 1, int(steps[last])).finite
+    if not len(then) or not then.values[-1] > 0:
+        return math.nan
+    times = current_rate(window, context) / float(then.values[-1])
+    return float(np.nanmax(ratios[last])) * times
 
 
 def _limit(window: Window, context: Context) -> float:
@@ -74,7 +104,9 @@ def _limit(window: Window, context: Context) -> float:
     return max(numbers.fire, context.rates["timid"] * sound_step(context))
 
 
-def _case(window: Window, context: Context, trend: Trend, ratio: float, limit: float) -> Case:
+def _case(
+    window: Window, context: Context, trend: Trend, ratio: float, limit: float, lowered: bool
+) -> Case:
     numbers = context.thresholds
     change = -100 * trend.improvement
     because = (
@@ -101,8 +133,8 @@ def _case(window: Window, context: Context, trend: Trend, ratio: float, limit: f
         why="At such steps the run needs a hundred times the steps that it would need at a sound "
         "rate.",
         because=because,
-        recommendation=higher_rate(window, context),
+        recommendation=former_rate(window, context) if lowered else higher_rate(window, context),
         may_be_normal="Fine-tuning that shall hardly change the weights (set task to finetune); "
         "the last steps of a schedule.",
-        onset=context.start + 1,
+        onset=window.since + 1 if lowered else context.start + 1,
     )

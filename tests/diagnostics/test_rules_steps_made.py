@@ -161,7 +161,7 @@ def test_a_clip_that_was_not_measured_is_not_judged() -> None:
     made = Made("clipping_too_tight")
     made.add("train", train(flat(260), clip_factor=math.nan))
     assert made.judge() == []
-    assert "fewer than 8" in made.why("clipping_too_tight")
+    assert "fewer than 4" in made.why("clipping_too_tight")
 
 
 # ---- lr_too_low, plateau -----------------------------------------------------------------

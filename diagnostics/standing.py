@@ -1,0 +1,124 @@
+"""Standing: a loss that never left its start, and what tells that long steps hold it there.
+
+Many a sound run stands at the loss of guessing for a hundred steps and then learns: first steps of 1 to
+10 % of the weights are seen there as well. So a long step is no proof beside a loss that merely stands.
+The loss itself must tell: it lies above its start, or was thrown up from it, by more than the noise of
+batches; or the steps are so long that nothing of the initialization can be left; or half of all units
+are dead; or it goes on standing, and does not fall by as much as its noise would let one see.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..store import Evidence
+from .advice import sound_step
+from .facts import mostly_dead
+from .medians import median_of
+from .rule import Context
+from .windows import Window
+from .words import number
+
+HIGHEST = 3
+"""Losses whose mean tells that they were thrown up: one alone is a hard batch."""
+TO_DEVIATION = 1 / (0.6745 * math.sqrt(2))
+"""From the median of absolute differences of neighbours to a deviation, whatever the trend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What tells that steps are too long, beside their length; `early`: the loss itself, or the net."""
+
+    early: bool
+    because: tuple[Evidence, ...] = ()
+
+
+def spread_of(losses: np.ndarray) -> float:
+    """Return the deviation of single losses around their course."""
+    apart = np.abs(np.diff(losses))
+    return median_of(apart) * TO_DEVIATION if len(apart) else 0.0
+
+
+def error_of(spread: float, count: int) -> float:
+    """Return the standard error of the difference of two medians of so many losses."""
+    return spread * math.sqrt(math.pi / max(count, 1))
+
+
+def ground_of(context: Context, guess: float) -> float:
+    """Return the loss that a net begins with: its first one, or that of guessing where it is higher.
+
+    The first losses of a net may lie under that of guessing by luck. One that lies far over them is
+    that of another loss.
+    """
+    facts, numbers = context.facts, context.thresholds
+    most = facts.loss_start + (numbers["thrown"]) * facts.loss_scale
+    return max(facts.loss_start, guess) if guess < most else facts.loss_start
+
+
+def proof_of(
+    window: Window, context: Context, losses: np.ndarray, guess: float, length: list[Evidence]
+) -> Proof | None:
+    """Return what tells that it is long steps by which the loss stands, None where it may yet fall.
+
+    Args:
+        window: what the rule sees.
+        context: with the numbers of lr_too_high.
+        losses: the last ones, finite.
+        guess: the loss of guessing, NaN where it is not known.
+        length: the evidence that steps are long.
+    """
+    numbers, facts = context.thresholds, context.facts
+    ground, scale = ground_of(context, guess), facts.loss_scale
+    now, spread = median_of(losses), spread_of(losses)
+    error = error_of(spread, len(losses))
+    if now - ground > max(numbers["above"] * scale, numbers["errors"] * error):
+        return Proof(early=True)
+    thrown = _thrown(window, context, ground, spread)
+    if thrown is not None:
+        return Proof(True, (thrown,))
+    if _wild(context, length) or mostly_dead(window, window.step):
+        return Proof(early=True)
+    stood = window.step - context.start
+    times = max((e.value / e.threshold for e in length if e.value and e.threshold), default=0.0)
+    patience = numbers["patience"] * (1 if times >= numbers["clearly"] else 2)
+    if stood < patience or _falls(window, ground, now, error, len(losses), numbers["seen"]):
+        return None
+    return Proof(early=False)
+
+
+def _thrown(window: Window, context: Context, ground: float, spread: float) -> Evidence | None:
+    """Return the highest loss where several stand over the ground by more than batches differ."""
+    numbers, facts = context.thresholds, context.facts
+    all_of_them = window.history.column("train", "loss", context.start, window.step).finite
+    if len(all_of_them) < HIGHEST:
+        return None
+    highest = np.sort(all_of_them.values)[-HIGHEST:]
+    rise = float(highest.mean()) - ground
+    if not rise > max(numbers["thrown"] * facts.loss_scale, numbers["spreads"] * spread):
+        return None
+    top = int(np.argmax(all_of_them.values))
+    step, value = int(all_of_them.steps[top]), float(all_of_them.values[top])
+    text = f"loss {number(ground)} → {number(value)} at step {step:,}: the steps threw it up"
+    limit = ground + numbers["thrown"] * facts.loss_scale
+    return Evidence(text, "train", "loss", step, value, limit)
+
+
+def _wild(context: Context, length: list[Evidence]) -> bool:
+    """Tell whether some step was so long that nothing of the initialization is left."""
+    limit = context.thresholds["wild"] * sound_step(context)
+    return any(
+        e.column == "update_ratio" and e.value is not None and e.value > limit for e in length
+    )
+
+
+def _falls(
+    window: Window, ground: float, now: float, error: float, count: int, seen: float
+) -> bool:
+    """Tell whether the loss lies under its ground, or under itself a while ago, beyond its noise."""
+    before = window.samples("train", "loss", count=3 * count).finite.values[: -count or None]
+    earlier = median_of(before) if len(before) >= count else math.inf
+    least = seen * error
+    return now < ground - least or (math.isfinite(earlier) and now < earlier - least)
