@@ -91,6 +91,14 @@ def _rolled_back(body: Body, proposed: Mapping[str, Any]) -> Body:
     return {**body, "switch": {"step": step, "then": then}}
 
 
+def _norm(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what becomes of batch norms: another momentum, or GroupNorm in their place."""
+    momenta = [one["momentum"] for one in value.values() if isinstance(one, Mapping)]
+    if momenta:
+        return {"kind": "norm_momentum", "value": float(momenta[0])}
+    return {"kind": "group_norm"}
+
+
 def _more(body: Body, names: list[str]) -> Body:
     held = parts.named(body["optimizer"])[1].get("add") or []
     return _optimizer(body, add=[*held, *names])
@@ -116,7 +124,7 @@ SETTERS: dict[str, Callable[[Body, Any], Body]] = {
     "activation": lambda body, value: _start(body, {"kind": "activation", "layers": value}),
     "class_weights": lambda body, value: {**body, "class_weights": list(value)},
     "weight_decay": lambda body, value: _optimizer(body, weight_decay=float(value)),
-    "norm": lambda body, value: _start(body, {"kind": "group_norm"}),
+    "norm": lambda body, value: _start(body, _norm(value)),
     "dropout": lambda body, value: _start(body, {"kind": "dropout", "value": float(value)}),
     "rollback": _rolled_back,
     "stop": lambda body, value: {**body, "stop": int(value["best_step"])},

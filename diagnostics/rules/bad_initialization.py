@@ -108,10 +108,7 @@ def judge(window: Window, context: Context) -> Verdict:
     """Breach where the weights are too large for the first loss, or too small to learn from."""
     numbers, start = context.thresholds, _Start.of(window, context)
     if start is None:
-        return unknown(
-            f"the first step was not looked at, lies more than {KEPT_STEPS:,} steps back, or the run "
-            "goes on from a checkpoint"
-        )
+        return unknown(_why_not(window, context))
     if np.isfinite(start.forward).sum() < numbers["least_layers"]:
         return unknown("too few layers with weights were seen at the first step")
     strength = min(start.grows / numbers["compound"], start.ratio / numbers.fire)
@@ -124,6 +121,18 @@ def judge(window: Window, context: Context) -> Verdict:
     if faint > 1 and start.slope > numbers["slope"]:
         return _faded(window, context, start, faint)
     return fine(min(0.9, max(strength, 0.0)) if math.isfinite(strength) else 0.0)
+
+
+def _why_not(window: Window, context: Context) -> str:
+    """Return why nothing is known of how the weights were drawn."""
+    off = context.obstacles.why_off("initialization")
+    if off is not None:
+        return f"the first step was not looked at: {off}"
+    if context.start > 0:
+        return f"the run goes on from step {context.start:,}: it has no first step"
+    if window.step - context.start > KEPT_STEPS:
+        return f"the first step lies more than {KEPT_STEPS:,} steps back"
+    return "the first step was not looked at"
 
 
 def _came_down(window: Window, context: Context, start: _Start) -> bool:

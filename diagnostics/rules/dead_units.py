@@ -5,7 +5,8 @@ positive over at least 512 rows, in three samples in a row (three quarters, wher
 from the start: behind a mean over many places half of the units are, as nothing tells them apart); one sample is enough where nine in ten
 are dead and the loss has not fallen. Of those that were born dead some come back in the first 100
 steps, and a net may learn without them: until then, and where it learned, only nine in ten count.
-Layers of fewer than 16 units do not. Zero *activations* are not the signal: healthy nets reach 61 %.
+Layers of fewer than 16 units do not. Until 512 rows were seen: outputs far under zero, of weights whose
+gradient is exactly zero in two samples while later layers have one. Zero *activations* are not the signal: healthy nets reach 61 %.
 Why: no output, no gradient: that capacity is gone, and no further training brings it back.
 Source: measured on digits nets: healthy at most 27 % (59 % of the last of eight layers in the first
 30 steps), bias −2 gives 92 to 100 %, Adam at 0.1
@@ -25,6 +26,7 @@ from ..advice import current_rate, lower_rate
 from ..facts import learned, update_ratios
 from ..initialization import as_code, he_normal
 from ..rule import Case, Context, Verdict, breach, fine, unknown
+from ..silent import LOOKS, Silent, silent_layers
 from ..snippets import activation_snippet
 from ..windows import Window
 from ..words import count, listing, number, percent
@@ -32,6 +34,8 @@ from ..words import count, listing, number, percent
 FAMILY = "activations"
 FROM_START = True
 SEARCHED = 100
+BORN = 20
+"""Steps within which units that are dead were so from the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,10 @@ def judge(window: Window, context: Context) -> Verdict:
     """Breach where a layer has lost more than half of its units, or 40 points since the start."""
     numbers = context.thresholds
     found = _shares(window, numbers.window, numbers.span)
+    counted = found is not None and found.rows >= numbers["samples"]
+    silent = [] if counted else silent_layers(window, context, numbers.span, numbers["units"])
+    if silent:
+        return breach(1 / numbers.fire, _nothing_fires(window, context, silent), certain=True)
     if found is None:
         if window.last_step("activations") < 0:
             return unknown("the layers' outputs were not looked at yet")
@@ -84,6 +92,46 @@ def judge(window: Window, context: Context) -> Verdict:
         bad = (now > numbers.fire) & (found.units >= numbers["units"])
     case = _case(window, context, found, np.flatnonzero(bad), start)
     return breach(worst, case, certain=certain)
+
+
+def _nothing_fires(window: Window, context: Context, silent: list[Silent]) -> Case:
+    """Return the case of layers whose weights get a gradient of exactly zero."""
+    worst = min(silent, key=lambda found: found.mean / max(found.std, 1e-12))
+    names = [found.activation or found.layer for found in silent]
+    spike, born = _spike(window, context), worst.step - context.start <= BORN
+    several = f" in {count(len(silent), 'layer')}" if len(silent) > 1 else ""
+    drawn = he_normal(context)
+    return Case(
+        title=f"Dead units{several}: none of `{names[silent.index(worst)]}` fires",
+        why="No output, no gradient: nothing reaches these weights, nor those before them, and training "
+        "on does not bring them back.",
+        because=(
+            Evidence(
+                f"outputs of `{worst.layer}` lie at {number(worst.mean)}, within {number(worst.std)}: a "
+                "ReLU lets nothing of them through",
+                "activations",
+                f"mean/{worst.layer}",
+                worst.step,
+                worst.mean,
+                0.0,
+            ),
+            Evidence(
+                f"the gradient of its weights is exactly zero in {LOOKS} samples in a row",
+                "gradients",
+                f"grad_rms/{worst.layer}",
+                window.last_step("gradients"),
+                0.0,
+            ),
+        ),
+        recommendation=_drawn_anew(drawn, names)
+        if born and drawn
+        else _advice(window, context, names, None if born else spike),
+        may_be_normal="Hardly ever: a part of the net that is switched off on purpose.",
+        severity="critical",
+        layers=tuple(names),
+        not_measured=("share of dead units: fewer than 512 samples were seen so far",),
+        onset=context.start + 1 if born else None,
+    )
 
 
 def _shares(window: Window, samples: int, span: int) -> _Shares | None:

@@ -21,10 +21,10 @@ import numpy as np
 
 from ...store import Evidence, Recommendation
 from ...store.schemas import Json
-from ..facts import learned
+from ..facts import BLOCK, learned
 from ..medians import median_of
 from ..rule import Case, Context, Verdict, breach, fine, unknown
-from ..scaling import by_feature, rate_for_scaled, scaling_snippet
+from ..scaling import by_feature, entered, rate_for_scaled, scaling_snippet
 from ..snippets import optimizer_snippet
 from ..windows import Window
 from ..words import number, percent
@@ -43,7 +43,10 @@ def remember(window: Window, context: Context) -> dict[str, Json]:
         **context.memory,
     }  # fmt: skip
     if kept["entered"] is None:
-        kept["entered"] = _entered(window)
+        kept["entered"] = entered(window)
+        guess = window.samples("initialization", "expected_loss").finite.values
+        if len(guess) and guess[0] > 0:
+            kept["guess"] = float(guess[0])
     if window.last_step("inputs") <= kept["seen"]:
         return kept
     read = {
@@ -73,19 +76,6 @@ def remember(window: Window, context: Context) -> dict[str, Json]:
             if math.isfinite(row["top_class_share"]):
                 kept["top"] = row["top_class_share"]
     return kept
-
-
-def _entered(window: Window) -> float | None:
-    """Return the root mean square of what entered the first layer at the first step, if known."""
-    outputs = window.layers("initialization", "rms", count=1)
-    gains = window.layers("initialization", "forward_gain", count=1)
-    if not len(outputs) or outputs.layers != gains.layers:
-        return None
-    known = np.flatnonzero((gains.values[0] > 0) & np.isfinite(outputs.values[0]))
-    if not len(known):
-        return None
-    first = known[0]
-    return float(outputs.values[0][first] / math.sqrt(gains.values[0][first]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +138,26 @@ def _scale(context: Context) -> _Scale | None:
 def _matters(window: Window, context: Context, scale: _Scale) -> bool:
     """Tell whether the scale does harm: far off it does; else it is seen in the loss."""
     numbers = context.thresholds
-    if learned(window, context.facts, numbers["learned"]):
+    if _learned(window, context):
         return False
     if scale.excess >= numbers["far"]:
         return True
     return _flat(window, context)
+
+
+def _learned(window: Window, context: Context) -> bool:
+    """Tell whether the net learned all the same: its loss is a fraction of the first, and of guessing.
+
+    Inputs out of scale begin at thousands of times the loss of guessing: coming down from there is
+    nothing that was learned.
+    """
+    numbers, guess = context.thresholds, context.memory.get("guess")
+    if not learned(window, context.facts, numbers["learned"]):
+        return False
+    if not isinstance(guess, (int, float)) or context.facts.loss_start < numbers["lofty"] * guess:
+        return True
+    losses = window.samples("train", "loss", count=BLOCK).finite.values
+    return median_of(losses) <= guess
 
 
 def _flat(window: Window, context: Context) -> bool:

@@ -19,6 +19,7 @@ from ...store import Evidence, Recommendation
 from ...store.schemas import Json
 from ..advice import higher_rate, rate_times, timid
 from ..batching import larger_batch, noise_over_batch
+from ..guessing import knows_classes_alone, of_guessing, remembered
 from ..initialization import as_code, he_normal
 from ..progress import Trend, course, largest_ratio, steady_losses
 from ..rule import Case, Context, Verdict, breach, fine, unknown
@@ -27,6 +28,11 @@ from ..words import number
 
 FAMILY = "train"
 FROM_START = True
+
+
+def remember(window: Window, context: Context) -> dict[str, Json]:
+    """Keep what the loss of guessing is: of that is told whether anything was learned."""
+    return remembered(window, context)
 
 
 def judge(window: Window, context: Context) -> Verdict:
@@ -47,7 +53,8 @@ def judge(window: Window, context: Context) -> Verdict:
         return fine(least / trend.improvement)
     if abs(trend.z) >= numbers["z"] and not still:
         return fine(0.5)
-    near_start = trend.now > numbers["unlearned"] * start
+    near_start = trend.now > numbers["unlearned"] * of_guessing(context, context.memory)
+    near_start |= knows_classes_alone(trend.now, context.memory, numbers["of_entropy"])
     caused = context.standing("dead_units", "vanishing_gradients", "lr_too_low", "frozen_layer")
     if not (near_start or caused):
         return fine(0.5)

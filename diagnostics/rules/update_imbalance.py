@@ -1,12 +1,15 @@
 """Some layers move a thousand times less than others, relative to their weights.
 
 What: the largest over the smallest ratio of step to weights, among weights of at least two
-dimensions that get a gradient, over 1,000 in ten evaluations.
+dimensions that get a gradient, over 1,000 in ten evaluations; or groups of one optimizer whose learning
+rates differ by as much, which needs no sample of a layer.
 Why: one learning rate is too high for the first or far too low for the last of them.
 Source: measured: healthy nets 2 to 60; DIAGNOSES rule 22. You et al. 2017 (one rate a layer).
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,9 +19,9 @@ from ..medians import nan_median
 from ..rule import Case, Context, Later, Verdict, breach, fine, unknown
 from ..snippets import own_loop
 from ..windows import Window
-from ..words import number, percent
+from ..words import listing, number, percent
 
-FAMILY = "gradients"
+FAMILY = "train"
 LATEST = 50
 """Samples that are looked through for the last ones of which the steps were measured."""
 
@@ -26,6 +29,10 @@ LATEST = 50
 def judge(window: Window, context: Context) -> Verdict:
     """Breach where relative steps differ by more than three orders of magnitude."""
     numbers = context.thresholds
+    apart = _rates(window, context)
+    if apart is not None and apart.times > numbers.fire:
+        case = Later(lambda: _of_rates(window, context, apart), "derived")
+        return breach(apart.times / numbers.fire, case)
     after = max(window.since, window.step - numbers.span)
     sampled = window.layers(
         "gradients", "update_sq", span=window.step - after, group="weight"
@@ -54,6 +61,89 @@ def judge(window: Window, context: Context) -> Verdict:
         return fine(strength)
     case = Later(lambda: _case(window, context, layers, middle, spread), "rule of thumb")
     return breach(strength, case)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rates:
+    """Learning rates of the groups of one optimizer that train weights: the lowest and the highest.
+
+    `names` are groups as the columns of rates name them; `layers` those of the lowest, if known.
+    """
+
+    low: float
+    high: float
+    names: tuple[str, str]
+    layers: tuple[str, ...]
+
+    @property
+    def times(self) -> float:
+        """How many times as high the one is as the other."""
+        return self.high / self.low
+
+
+def _rates(window: Window, context: Context) -> _Rates | None:
+    """Return the rates that lie farthest apart; None where an optimizer has one group of weights."""
+    table = window.history.tables.get("train")
+    if table is None or window.step - context.start <= context.thresholds["settle"]:
+        return None
+    held: dict[str, list[str]] = {}
+    for row in context.meta.parameters:
+        if "group" in row and int(row.get("ndim") or 0) > 1:
+            held.setdefault(str(row["group"]), []).append(str(row["layer"]))
+    rates: dict[str, dict[str, float]] = {}
+    for column in table.schema.columns:
+        name = column.name.partition("/")[2]
+        if column.quantity != "lr" or (held and name not in held):
+            continue
+        values = window.samples("train", column.name, count=1).finite.values
+        if len(values) and values[-1] > 0:  # a rate of zero is meant
+            rates.setdefault(name.partition(".")[0], {})[name] = float(values[-1])
+    found = [
+        _Rates(low[1], high[1], (low[0], high[0]), tuple(dict.fromkeys(held.get(low[0], []))))
+        for groups in rates.values()
+        if len(groups) > 1
+        for low, high in [[pick(groups.items(), key=lambda item: item[1]) for pick in (min, max)]]
+    ]
+    return max(found, key=lambda one: one.times, default=None)
+
+
+def _of_rates(window: Window, context: Context, apart: _Rates) -> Case:
+    """Return the case of groups whose rates alone lie so far apart."""
+    factor = float(f"{apart.times:.3g}")
+    proposed = dict.fromkeys(apart.layers, factor)
+    of_layers = f", of {listing(apart.layers, 2)}," if apart.layers else ""
+    place = int(apart.names[0].partition(".")[2] or 0)
+    optimizer = "optimizer" if own_loop(context) else "self.optimizers()"
+    return Case(
+        title=f"The learning rate of a group of parameters is {number(apart.times)} times lower than "
+        "another one's",
+        why="One of them trains, and the other stays as it was drawn.",
+        because=(
+            Evidence(
+                f"group {apart.names[0]}{of_layers} has a learning rate of {number(apart.low)}, group "
+                f"{apart.names[1]} one of {number(apart.high)}",
+                "train",
+                f"lr/{apart.names[0]}",
+                window.step,
+                apart.low,
+                apart.high / context.thresholds.fire,
+            ),
+        ),
+        recommendation=Recommendation(
+            parameter="lr_multipliers" if proposed else "inspect",
+            current=dict.fromkeys(proposed, 1.0) if proposed else None,
+            proposed=proposed or [window.step],
+            basis="derived",
+            formula=f"{number(apart.high)} / {number(apart.low)}: the rate of the other group",
+            snippet=f"{optimizer}.param_groups[{place}]['lr'] = {apart.high:g}",
+            effect="both groups learn at the same rate",
+            verify="largest over smallest ratio under 100 in the next samples",
+            risk="layers that were pretrained are shaken by a rate that suits new ones",
+        ),
+        may_be_normal="Rates that fall with depth on purpose, as where a pretrained net is tuned.",
+        layers=apart.layers,
+        onset=context.start + 1,
+    )
 
 
 def _case(

@@ -3,7 +3,7 @@
 What: among weights of at least two dimensions, in the order of the model, the gradient rms falls
 steadily (rank correlation over 0.8) until the first layer's is less than a ten-thousandth of the
 last one's, and the first layer moves by less than a millionth of its weights; in 3 of 4
-samples, while the loss has not fallen by a fifth. Norms and biases have small gradients by nature
+samples (one, where it is a hundred times less than that), while the loss has not fallen by a fifth. Norms and biases have small gradients by nature
 and do not count.
 Why: the first layers stay as they were drawn, and the last ones learn on noise.
 Source: Glorot and Bengio 2010; measured: sigmoid × 8 gives a ratio of 2.5e-7, healthy nets 0.22
@@ -15,7 +15,8 @@ from __future__ import annotations
 import numpy as np
 
 from ...store import Evidence, Recommendation
-from ..facts import learned
+from ...store.schemas import Json
+from ..guessing import has_learned, remembered
 from ..initialization import as_code, he_normal, squashing
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import activation_snippet
@@ -24,6 +25,11 @@ from ..words import listing, number, percent
 
 FAMILY = "gradients"
 TINY = 1e-30
+
+
+def remember(window: Window, context: Context) -> dict[str, Json]:
+    """Keep what the loss of guessing is: of that is told whether anything was learned."""
+    return remembered(window, context)
 
 
 def judge(window: Window, context: Context) -> Verdict:
@@ -48,9 +54,10 @@ def judge(window: Window, context: Context) -> Verdict:
     monotone = rank_correlation(rms)
     if monotone < numbers["monotone"] or not moved < numbers["update_ratio"]:
         return fine(0.0)
-    if learned(window, context.facts, numbers["learned"]):
+    if has_learned(window, context, context.memory, numbers["learned"]):
         return fine(0.0)
-    return breach(strength, _case(window, context, layers, rms, moved))
+    case = _case(window, context, layers, rms, moved)
+    return breach(strength, case, certain=strength > numbers["alone"])
 
 
 def _first_update_ratio(window: Window, layer: str) -> float:

@@ -1,12 +1,16 @@
 """The end of the net does not fit its loss: softmax twice, BatchNorm beside the mark, a class never named.
 
 What: rows of the output are non-negative, sum to 1 and go into a loss that takes them for logits
-(cross-entropy of them, as logits, is the loss of the step), in two samples; or the loss in eval mode
+(cross-entropy of them, as logits, is the loss of the step), in two samples, or in one to its last digits
+where as probabilities they would have another; or the loss in eval mode
 is more than half over that in training mode, by a tenth of the first loss, in two samples (one, where
-it is three times as much) after 250 steps, in which moments of a slow momentum follow; or, after
+it is three times as much, or validation bears it out) after 250 steps, in which moments of a slow momentum
+follow; or their momentum is so small that by the end of the run half of what they began with is left,
+and validation does not say that it does no harm; or, after
 200 steps, the classes that are predicted have less than 0.3 of the entropy of the labels, one is
 never predicted, and the most frequent one is three times as frequent as the rarest: where classes are
-even, a net that names a few of them does not learn at all, and weights do not mend that.
+even, a net that names a few of them does not learn at all, and weights do not mend that. A loss that
+has stood for 200 steps at the entropy of such labels says the same, without another look at the head.
 Why: a softmax that is taken twice keeps the loss above a floor and shrinks every gradient; running
 moments that are far off make validation see another net; a class that is never named is not learned.
 Source: measured: digits stay above 1.461 = -log(e/(e + 9)), with a third of the gradient; one class in
@@ -21,22 +25,28 @@ import numpy as np
 
 from ...store import Evidence, Recommendation
 from ..eval_mode import another_in_eval_mode
+from ..progress import course, scheduled
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import own_loop
-from ..windows import Window
+from ..windows import Samples, Window
 from ..words import number, percent
+from .overfitting import chosen
 
 FAMILY = "train"
+LOSSES, BLOCK, DECAY = 200, 20, 0.5
+OTHERS = ("lr_too_high", "dead_units", "lr_too_low", "input_problem", "non_finite")
+"""Rules that tell why a net names one class alone: it does not learn at all."""
 TOO_FEW = "whether a softmax is taken twice: too few outputs were compared with their labels"
 
 
 def judge(window: Window, context: Context) -> Verdict:
     """Breach where outputs are probabilities twice, modes differ, or a class is never predicted."""
-    of_classes = _no_classes(window, context) is None
+    why_not = _no_classes(window, context)
+    off = context.obstacles.why_off("head") is not None
     parts = [
-        _twice(window, context) if of_classes else None,
-        another_in_eval_mode(window, context),
-        _one_class(window, context) if of_classes else None,
+        _twice(window, context) if why_not is None else unknown(why_not) if off else None,
+        another_in_eval_mode(window, context, _validated(window)),
+        _one_class(window, context) if why_not is None else None,
     ]
     verdicts = [verdict for verdict in parts if verdict is not None]
     for verdict in verdicts:
@@ -45,8 +55,15 @@ def judge(window: Window, context: Context) -> Verdict:
     judged = [verdict for verdict in verdicts if verdict.kind == "fine"]
     missing = "; ".join(verdict.why for verdict in verdicts if verdict.kind == "unknown")
     if not judged:
-        return unknown(missing or str(_no_classes(window, context)))
+        return unknown(missing or str(why_not))
     return fine(max(verdict.strength for verdict in judged), missing)
+
+
+def _validated(window: Window) -> Samples | None:
+    """Return the validation losses of the attempt, None where there are none."""
+    table = window.history.tables.get("validation")
+    loss = None if table is None else chosen([column.name for column in table.schema.columns])[0]
+    return None if loss is None else window.samples("validation", loss).finite
 
 
 def _no_classes(window: Window, context: Context) -> str | None:
@@ -73,7 +90,10 @@ def _twice(window: Window, context: Context) -> Verdict:
     known &= ~((off < numbers["apart"]) & (off_right < numbers["apart"]))
     if _is_binary(window, context):  # a single logit may lie between 0 and 1 until it has learned
         known &= rows.steps > context.start + numbers["settle"] / 4
-    if known.sum() < numbers.min_samples:
+    # a batch whose loss is that of logits to the last digits, and far from any other, tells alone
+    exact = known & (off < numbers["exact"]) & (off_right > numbers["clear_of"])
+    binary = _is_binary(window, context)
+    if known.sum() < (numbers.min_samples if binary or not exact.any() else 1):
         return unknown(TOO_FEW)
     like = (rows.values > numbers["rows"]) & (off < numbers["same"]) & (off_right > 3 * off)
     like = like[known]
@@ -85,13 +105,17 @@ def _twice(window: Window, context: Context) -> Verdict:
 
 def _one_class(window: Window, context: Context) -> Verdict:
     numbers = context.thresholds
-    if window.step - context.start <= numbers["settle"]:
-        return unknown(f"which classes are predicted counts from step {numbers['settle']:,.0f} on")
+    settled = context.start + numbers["settle"]
+    if window.step <= settled:
+        return unknown(f"which classes are predicted counts from step {settled:,.0f} on")
+    stuck = _names_one_class(window, context)
+    if stuck is not None:
+        return stuck
     read = {
         name: window.samples("head", name, count=numbers.window, span=numbers.span)
         for name in ("predicted_entropy", "label_entropy", "never_predicted", "rows")
     }
-    late = read["rows"].steps > context.start + numbers["settle"]
+    late = read["rows"].steps > settled
     table = np.stack([samples.values for samples in read.values()])[:, late]
     table = table[:, np.isfinite(table).all(axis=0)][:, -int(numbers["looks"]) :]
     if _is_binary(window, context) and window.last_step("head") >= 0:
@@ -108,10 +132,48 @@ def _one_class(window: Window, context: Context) -> Verdict:
     weights, _ = _weights(window)
     if weights and max(weights) < numbers["uneven"] * min(weights):
         return fine(0.9)  # of even classes none is missed but by a net that does not learn at all
-    if context.standing("lr_too_high", "dead_units", "lr_too_low", "input_problem", "non_finite"):
+    if context.standing(*OTHERS):
         return fine(0.9)
     step = int(read["rows"].steps[late][-1])
     return breach(strength, _unnamed(window, context, share, float(never[-1]), step))
+
+
+def _names_one_class(window: Window, context: Context) -> Verdict | None:
+    """Breach where the loss has stood at the entropy of uneven labels since the first looks.
+
+    That is the least that a net can have that gives every sample the same answer: with one class far
+    more frequent than another it names that one alone, whatever was or was not looked at since.
+    """
+    numbers = context.thresholds
+    losses = window.samples("train", "loss", count=LOSSES, span=2 * LOSSES).finite
+    if len(losses) < 0.9 * LOSSES or scheduled(window, context, LOSSES, 2 * LOSSES, DECAY):
+        return None
+    read = {
+        name: window.samples("head", name, count=numbers.window, span=window.step)
+        for name in ("predicted_entropy", "label_entropy", "never_predicted", "rows", "as_logits")
+    }
+    if len({len(samples) for samples in read.values()}) > 1:
+        return None  # some of them were not recorded
+    table = np.stack([samples.values for samples in read.values()])
+    table = table[:, np.isfinite(table).all(axis=0)]
+    weights, _ = _weights(window)
+    if not table.size or not weights or context.standing(*OTHERS):
+        return None
+    guessed, labels, never, rows, ratio = table[:, -1]
+    uneven = max(weights) >= numbers["uneven"] * min(weights)
+    uneven &= float(labels) < numbers["uneven_entropy"] * math.log(len(weights))
+    of_them = float(guessed / labels) if labels > 0 else 1.0
+    plain = abs(float(ratio) - 1) < numbers["plain"]
+    if not (plain and uneven and never >= 1 and rows >= numbers["seen"] and of_them < numbers.fire):
+        return None
+    trend = course(losses.steps, losses.values, BLOCK)
+    stands = context.standing("wrong_head") or trend.improvement <= numbers["stands"]
+    least = numbers["at_entropy"] * (numbers.clear if context.standing("wrong_head") else 1.0)
+    if not stands or trend.now < least * labels:
+        return None
+    step = int(read["rows"].steps[-1])
+    share = max(of_them, 1e-3)
+    return breach(numbers.fire / share, _unnamed(window, context, of_them, float(never), step))
 
 
 def _softmax(window: Window, context: Context, step: int) -> Case:

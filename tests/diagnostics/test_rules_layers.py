@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from otoscope.store import Event
 from torch import nn
 
 from .lab import mlp
@@ -125,7 +126,12 @@ def test_a_net_that_learns_in_spite_of_its_start_is_left_alone() -> None:
 def test_a_run_without_a_first_step_is_not_judged() -> None:
     made = Made("bad_initialization", {})
     assert made.finding is None
-    assert "checkpoint" in made.why
+    assert made.why == "the first step was not looked at"
+    late = Made("bad_initialization", began(forward_gain=16.0), steps=2400)
+    assert "more than 2,000 steps back" in late.why
+    why = "the run goes on from a checkpoint: it has no initialization"
+    off = Event("probe_off", step=1, body={"probe": "initialization", "why": why}, id="off")
+    assert why in Made("bad_initialization", {}, events=[off]).why
 
 
 # ---- symmetric_weights ---------------------------------------------------------------------------
@@ -292,7 +298,8 @@ def test_layers_that_move_a_thousand_times_less_get_a_rate_of_their_own(tmp_path
     judged = trained(tmp_path, model, SGD(groups, 0.1), steps=80)
     finding = named(judged, "update_imbalance")
     assert finding["severity"] == "info"
-    assert finding["recommendation"]["proposed"] == {"0": 100.0}
+    assert finding["recommendation"]["proposed"] == {"0": 1e5}
+    assert "`0`" in finding["because"][0]["text"]
 
 
 def test_layers_that_move_alike_or_not_at_all_are_no_imbalance() -> None:
