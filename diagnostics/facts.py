@@ -302,8 +302,10 @@ def _around(values: np.ndarray) -> np.ndarray:
     if len(values) < 5:
         return np.full(len(values), np.inf)
     edge = np.full(5, median_of(values))
-    windows = np.lib.stride_tricks.sliding_window_view(np.concatenate([edge, values, edge]), 5)
-    around = np.sort(windows, axis=1)[:, 2]  # a median of five, in a tenth of the time
+    padded = np.concatenate([edge, values, edge])
+    windows = padded[np.arange(len(padded) - 4)[:, None] + np.arange(5)]
+    windows.sort(axis=1)  # a median of five, in a tenth of the time
+    around = windows[:, 2]
     return np.maximum(around[: len(values)], around[6 : 6 + len(values)])
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ..store import Event, Finding
-from ..store.schemas import Json, dumps
+from ..store.schemas import Json, plain
 from .changes import StepSize
 from .engine import Engine
 from .facts import Facts
@@ -52,7 +51,7 @@ def state_of(fold: Fold) -> dict[str, Json]:
         },
         "late": log.late,
     }
-    return json.loads(dumps(body))
+    return plain(body)
 
 
 def restore(fold: Fold, state: Mapping[str, Json], findings: Iterable[Finding]) -> None:

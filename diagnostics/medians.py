@@ -46,8 +46,13 @@ def nan_median(values: np.ndarray, axis: int = 0) -> np.ndarray:
     >>> nan_median(np.array([[1.0, np.nan], [3.0, np.nan], [8.0, 5.0]])).tolist()
     [3.0, 5.0]
     """
-    ordered = np.sort(np.moveaxis(values, axis, 0), axis=0)  # NaN comes last
-    known = len(ordered) - np.isnan(ordered).sum(axis=0)
+    ordered = np.sort(values, axis=axis)  # NaN comes last
+    if axis:
+        ordered = np.moveaxis(ordered, axis, 0)
+    n = len(ordered)
+    if n and not np.isnan(ordered[-1]).any():
+        return (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
+    known = n - np.isnan(ordered).sum(axis=0)
     middle = np.maximum(np.stack([(known - 1) // 2, known // 2]), 0)
-    picked = np.take_along_axis(ordered, middle, axis=0) if len(ordered) else middle * np.nan
+    picked = np.take_along_axis(ordered, middle, axis=0) if n else middle * np.nan
     return np.where(known > 0, picked.mean(axis=0), np.nan)

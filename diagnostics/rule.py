@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from ..store import Evidence, Meta, Recommendation
@@ -130,6 +131,11 @@ class Context:
     def optimizer(self) -> Mapping[str, object]:
         """The first optimizer as Meta describes it; empty where the run told nothing."""
         return self.meta.optimizers[0] if self.meta.optimizers else {}
+
+    @cached_property
+    def weight_layers(self) -> int:
+        """How many layers of weights the model has."""
+        return [entry.get("kind") for entry in self.meta.parameters].count("weight")
 
     @property
     def optimizer_name(self) -> str:

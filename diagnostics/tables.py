@@ -8,23 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 
-from ..store import Schema
+from ..store import Column, Schema
 
 KEPT_STEPS = 2000
 """Steps behind the point that are kept: no rule may ask for a larger span."""
 
-LONGEST = 512
+LONGEST = 1024
 """Rows of the layers' columns that are kept as they are read; of more it would be as much memory again."""
 
 KEPT_READS = 64
 """Answers that are kept for the next rule that asks the same: those of a point or two."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Samples:
     """One column: `steps` int64[n] ascending, `values` float64[n]; NaN where not measured.
 
@@ -33,15 +32,21 @@ class Samples:
 
     steps: np.ndarray
     values: np.ndarray
+    _finite: list[Samples | None] = field(default_factory=list, compare=False, repr=False)
+    """None where all of them are: a reference to itself would outlive the point."""
 
     def __len__(self) -> int:
         return len(self.steps)
 
-    @cached_property
+    @property
     def finite(self) -> Samples:
         """The samples that are neither NaN nor infinite."""
-        keep = np.isfinite(self.values)
-        return self if keep.all() else Samples(self.steps[keep], self.values[keep])
+        if not self._finite:  # rules share samples: the first one that asks works it out
+            keep = np.isfinite(self.values)
+            whole = keep.all()
+            self._finite.append(None if whole else Samples(self.steps[keep], self.values[keep]))
+        found = self._finite[0]
+        return self if found is None else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +106,7 @@ class Table:
     _places: dict[tuple[str, str | None], tuple[np.ndarray | slice, tuple[str, ...]]] = field(
         default_factory=dict
     )
-    _named: dict[str, list[str]] = field(default_factory=dict)
+    _by_quantity: dict[str, list[tuple[int, Column]]] = field(default_factory=dict)
     _order: dict[str, int] = field(default_factory=dict)
     _blocks: dict[str | tuple[str, str | None], _Block] = field(default_factory=dict)
     _between: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
@@ -187,17 +192,21 @@ class Table:
             if name in self.schema.index:
                 rows[:, place] = self.rows[:, self.schema.index[name]]
         self.schema, self.rows = schema, rows
-        for known in (self._places, self._named, self._order, self._blocks):
+        for known in (self._places, self._by_quantity, self._order, self._blocks):
             known.clear()
         self._columns.clear()
         self._layers.clear()
 
+    def _of(self, quantity: str) -> list[tuple[int, Column]]:
+        """Return the columns of a quantity, with their places."""
+        if not self._by_quantity:
+            for place, column in enumerate(self.schema.columns):
+                self._by_quantity.setdefault(column.quantity, []).append((place, column))
+        return self._by_quantity.get(quantity, [])
+
     def named(self, quantity: str) -> list[str]:
         """Return the written names of a quantity's columns, the first one first."""
-        if not self._named:
-            for column in self.schema.columns:
-                self._named.setdefault(column.quantity, []).append(column.name)
-        return self._named.get(quantity, [])
+        return [column.name for _, column in self._of(quantity)]
 
     def of_layers(
         self, quantity: str, group: str | None
@@ -207,10 +216,8 @@ class Table:
         if key not in self._places:
             chosen = [
                 (place, column.layer)
-                for place, column in enumerate(self.schema.columns)
-                if column.quantity == quantity
-                and column.layer is not None
-                and group in (None, column.group)
+                for place, column in self._of(quantity)
+                if column.layer is not None and group in (None, column.group)
             ]
             places = _evenly([place for place, _ in chosen])
             self._places[key] = (places, tuple(layer for _, layer in chosen))

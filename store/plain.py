@@ -20,6 +20,13 @@ def plain(value: Json) -> Json:
     >>> plain({"a": float("nan"), "b": [np.float32(1.5), float("inf")]})
     {'a': None, 'b': [1.5, 'Infinity']}
     """
+    kind = type(value)
+    if kind is str or kind is int or kind is bool or value is None:  # nearly all that there is
+        return value
+    if kind is dict:
+        return {str(key): plain(item) for key, item in value.items()}
+    if kind is list or kind is tuple:
+        return [plain(item) for item in value]
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
