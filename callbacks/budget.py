@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 
-from .account import Account
+from .account import SPARE, Account
 from .claim import DEAR_STEPS, Claim, aligned
 from .shortfall import crowded, too_dear
 from .trigger import COOL_DOWN
@@ -50,8 +50,8 @@ class Budget(Account):
     ...     if budget.due(step):
     ...         budget.paid("norm", 0.001, step)
     ...     budget.stepped(0.010, 0.0)
-    >>> budget.claims["norm"].samples  # 1 ms every 5 steps of 10 ms is two percent
-    199
+    >>> budget.claims["norm"].samples  # 1 ms every 5 steps of 10 ms is two percent, 6 leave some to spare
+    166
     """
 
     def __init__(self, share: float, max_steps: int | None = None) -> None:
@@ -116,7 +116,7 @@ class Budget(Account):
         """Enter what a sample has cost, and set when the next is due; `again`: in the next step."""
         self.catch_up()
         claim = self.claims[name]
-        claim.paid(seconds)
+        claim.paid(SPARE * seconds)
         claim.hastened = False
         claim.hurried = max(0, claim.hurried - 1)
         wait = 1 if again else HURRIED_APART if claim.hurried else self.interval(name)

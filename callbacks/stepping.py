@@ -13,6 +13,7 @@ import torch
 
 from ..store import ConfigError, Sink
 from ..store.schemas import Json
+from .account import SPARE
 from .budget import Budget
 from .guard import Guard
 from .journal import Journal
@@ -383,7 +384,7 @@ class Stepping:
         """
         budget = self._budget
         budget.catch_up()
-        probes = {name: claim.seconds for name, claim in budget.claims.items()}
+        probes = {name: claim.seconds / SPARE for name, claim in budget.claims.items()}
         sender = min(self._sender_seconds, budget.fixed_seconds)
         probes |= {"throughput": budget.fixed_seconds - sender, "sender": sender}
         probes["start"] = budget.start_seconds
