@@ -151,11 +151,12 @@ class Facts:
         rates = window.samples("train", "lr", span=window.step - before).finite.values
         if len(rates):
             self.lr_peak = float(np.nanmax([self.lr_peak, rates.max()]))
-        norms = np.sqrt(history.column("train", "grad_sq", before, window.step).values)
-        norms = norms[np.isfinite(norms)]
-        if len(self.first_norms) < 20 and len(norms):
-            self.first_norms += norms[: 20 - len(self.first_norms)].tolist()
-            self.grad_start = median_of(self.first_norms)
+        if len(self.first_norms) < 20:
+            norms = np.sqrt(history.column("train", "grad_sq", before, window.step).values)
+            norms = norms[np.isfinite(norms)]
+            if len(norms):
+                self.first_norms += norms[: 20 - len(self.first_norms)].tolist()
+                self.grad_start = median_of(self.first_norms)
 
     def _learn_layers(self, history: History, before: int, window: Window, torn: float) -> None:
         step = window.step
@@ -251,7 +252,7 @@ def mostly_dead(window: Window, upto: int) -> bool:
     """Tell whether more than half of all units were dead at the last sample up to a step."""
     dead = window.layers("activations", "dead", count=100)
     units = window.layers("activations", "units", count=100)
-    known = np.flatnonzero((dead.steps <= upto) & np.isfinite(dead.values).any(axis=1))
+    known = np.flatnonzero((dead.steps <= upto) & dead.known)
     if not len(known) or dead.layers != units.layers:
         return False
     total = np.nansum(units.values[known[-1]])

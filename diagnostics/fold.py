@@ -298,8 +298,9 @@ class Fold:
             if schema.hash not in self._sums:
                 ways = {column.ranks for column in schema.columns}
                 self._sums[schema.hash] = not ways <= {"same", "each"}
-            expected = self.log.expected(group[0].attempt, group[0].step)
-            if self._sums[schema.hash] and len(group) < expected:
+            if self._sums[schema.hash] and len(group) < self.log.expected(
+                group[0].attempt, group[0].step
+            ):
                 return
         self.history.add(group, self.schemas)
 

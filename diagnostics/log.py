@@ -96,7 +96,10 @@ class Log:
 
     def attempt(self, number: int) -> Attempt:
         """Return an attempt's waiting frames."""
-        return self.attempts.setdefault(number, Attempt())
+        known = self.attempts.get(number)
+        if known is None:
+            known = self.attempts[number] = Attempt()
+        return known
 
     def watermark(self, number: int) -> int:
         """Return the step up to which every live rank has sent all, -1 where one sent nothing."""

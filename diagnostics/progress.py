@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .facts import layer_ratios
-from .medians import median_of
+from .medians import median_of, nan_median
 from .rule import Context
 from .windows import Samples, Window
 
@@ -34,7 +34,7 @@ def course(steps: np.ndarray, losses: np.ndarray, block: int) -> Trend:
     True
     """
     whole = len(losses) // block
-    medians = np.median(losses[-whole * block :].reshape(whole, block), axis=1)
+    medians = nan_median(losses[-whole * block :].reshape(whole, block), axis=1)
     half = whole // 2
     old, new = medians[:half], medians[-half:]
     change = median_of(old) - median_of(new)

@@ -44,7 +44,7 @@ def silent_layers(window: Window, context: Context, span: int, units: float) -> 
     updates = window.layers("gradients", "update_sq", span=span, group="weight")
     if not fires or gradients.layers != updates.layers:
         return []
-    known = np.isfinite(gradients.values).any(axis=1)
+    known = gradients.known
     seen = gradients.values[known][-LOOKS:]
     if len(seen) < LOOKS or not (seen == 0).all(axis=0).any():
         return []

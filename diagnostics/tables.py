@@ -59,9 +59,17 @@ class LayerSamples:
     steps: np.ndarray
     values: np.ndarray
     layers: tuple[str, ...]
+    _known: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.steps)
+
+    @property
+    def known(self) -> np.ndarray:
+        """Of each sample whether any layer has a finite value, bool[n]."""
+        if self._known is None:
+            return np.isfinite(self.values).any(axis=1)
+        return self._known
 
 
 @dataclass(slots=True)
@@ -73,22 +81,29 @@ class _Block:
 
     places: np.ndarray | slice
     values: np.ndarray
+    known: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=bool))
     first: int = 0
     upto: int = 0
 
-    def read(self, table: Table, low: int, high: int) -> np.ndarray:
-        """Return rows `low` to `high` of the columns, read-only, [rows, columns]."""
+    def read(self, table: Table, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows `low` to `high` of the columns, [rows, columns], and which hold a finite value.
+
+        Both are read-only.
+        """
         if not self.first <= low <= self.upto or high - self.first > len(self.values):
             room = 2 * max(high - low, 32)
             self.values = np.empty((room, self.values.shape[1]), order="F")
+            self.known = np.empty(room, dtype=bool)
             self.first = self.upto = low
         if high > self.upto:
             rows = table.rows[self.upto - table.gone : high - table.gone, self.places]
-            self.values[self.upto - self.first : high - self.first] = rows
+            new = slice(self.upto - self.first, high - self.first)
+            self.values[new], self.known[new] = rows, np.isfinite(rows).any(axis=1)
             self.upto = high
-        found = self.values[low - self.first : high - self.first]
-        found.flags.writeable = False
-        return found
+        asked = slice(low - self.first, high - self.first)
+        values, known = self.values[asked], self.known[asked]
+        values.flags.writeable = known.flags.writeable = False
+        return values, known
 
 
 @dataclass
@@ -156,7 +171,7 @@ class Table:
             if block is None:
                 place = self.schema.index[name]
                 block = self._blocks[name] = _Block(slice(place, place + 1), np.empty((0, 1)))
-            values = block.read(self, low + self.gone, high + self.gone)[:, 0]
+            values = block.read(self, low + self.gone, high + self.gone)[0][:, 0]
             kept = self._columns[key] = Samples(self._steps(low, high), values)
         return kept
 
@@ -169,15 +184,15 @@ class Table:
                 self._layers.clear()
             places, names = self.of_layers(quantity, group)
             if high - low > LONGEST:
-                values = self.rows[low:high, places].astype(np.float64, order="F")
+                values, known = self.rows[low:high, places].astype(np.float64, order="F"), None
                 values.flags.writeable = False
             else:
                 block = self._blocks.get((quantity, group))
                 if block is None:
                     block = _Block(places, np.empty((0, len(names))))
                     self._blocks[quantity, group] = block
-                values = block.read(self, low + self.gone, high + self.gone)
-            kept = self._layers[key] = LayerSamples(self._steps(low, high), values, names)
+                values, known = block.read(self, low + self.gone, high + self.gone)
+            kept = self._layers[key] = LayerSamples(self._steps(low, high), values, names, known)
         return kept
 
     def _steps(self, low: int, high: int) -> np.ndarray:

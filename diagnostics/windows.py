@@ -105,8 +105,8 @@ class History:
         table = self.tables.get(family)
         names = [] if table is None else table.named(quantity)
         found = [self.column(family, name, after, upto) for name in names]
-        if not found:
-            return NO_SAMPLES
+        if len(found) <= 1:
+            return found[0] if found else NO_SAMPLES
         return Samples(found[0].steps, np.fmax.reduce([samples.values for samples in found]))
 
     def first_column(self, family: str, quantity: str) -> str | None:

@@ -52,7 +52,10 @@ def judge(window: Window, context: Context) -> Verdict:
     numbers, base = context.thresholds, context.memory.get("base")
     if base is None:
         return unknown(f"no sample near step {numbers['settle']:,.0f} yet")
-    steps, sizes, layers = _sizes(window, numbers.span, LATEST)
+    few = max(numbers.window, numbers.min_samples)
+    steps, sizes, layers = _sizes(window, numbers.span, few)
+    if len(steps) < few:  # not all of the latest ones were measured
+        steps, sizes, layers = _sizes(window, numbers.span, LATEST)
     if len(steps) < numbers.min_samples or steps[-1] <= context.memory["step"]:
         return unknown(
             f"fewer than {numbers.min_samples} samples of the layers' outputs since then"
@@ -62,9 +65,9 @@ def judge(window: Window, context: Context) -> Verdict:
     half = "16" in context.meta.precision and "bf16" not in context.meta.precision
     limit = numbers["limit_half"] if half else numbers["limit"]
     hidden = np.arange(len(layers)) < len(layers) - 1
-    harms = hidden & (np.nan_to_num(now) > numbers["least"])
-    grown = np.where(harms, np.nan_to_num(now / began), 0.0) / numbers.fire
-    large = np.where(hidden & (np.nan_to_num(now / began) > 2), np.nan_to_num(now), 0.0) / limit
+    size, growth = np.nan_to_num(now), np.nan_to_num(now / began)
+    grown = np.where(hidden & (size > numbers["least"]), growth, 0.0) / numbers.fire
+    large = np.where(hidden & (growth > 2), size, 0.0) / limit
     strength = np.maximum(grown, large)
     worst = float(strength.max()) if len(strength) else 0.0
     if worst <= 1:
@@ -81,12 +84,14 @@ def _sizes(
     numels = window.layers("activations", "numel", span=span, count=count)
     if not len(squares):
         return np.empty(0), np.empty((0, 0)), ()
-    places = {layer: i for i, layer in enumerate(numels.layers)}
-    chosen = [i for i, layer in enumerate(squares.layers) if layer in places]
-    layers = tuple(squares.layers[i] for i in chosen)
-    counts = numels.values[:, [places[layer] for layer in layers]]
+    layers, sums, counts = squares.layers, squares.values, numels.values
+    if layers != numels.layers:
+        places = {layer: i for i, layer in enumerate(numels.layers)}
+        chosen = [i for i, layer in enumerate(layers) if layer in places]
+        layers, sums = tuple(layers[i] for i in chosen), sums[:, chosen]
+        counts = counts[:, [places[layer] for layer in layers]]
     with np.errstate(invalid="ignore", divide="ignore"):
-        sizes = np.sqrt(squares.values[:, chosen] / np.where(counts > 0, counts, np.nan))
+        sizes = np.sqrt(sums / np.where(counts > 0, counts, np.nan))
     known = np.isfinite(sizes).any(axis=1)
     return squares.steps[known], sizes[known], layers
 

@@ -141,7 +141,7 @@ def _shares(window: Window, samples: int, span: int) -> _Shares | None:
     seen = window.layers("activations", "samples", count=SEARCHED, span=span)
     if dead.layers != units.layers:
         return None
-    known = np.flatnonzero(np.isfinite(dead.values).any(axis=1))[-samples:]
+    known = np.flatnonzero(dead.known)[-samples:]
     if not len(known):
         return None
     whole = np.where(units.values[known] > 0, units.values[known], np.nan)

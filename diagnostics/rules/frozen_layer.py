@@ -45,7 +45,7 @@ def judge(window: Window, context: Context) -> Verdict:
     """Breach where weights that should train have not moved at all."""
     numbers = context.thresholds
     updates = window.layers("gradients", "update_sq", span=numbers.span, group="weight")
-    known = np.flatnonzero(np.isfinite(updates.values).any(axis=1)) if len(updates) else []
+    known = np.flatnonzero(updates.known) if len(updates) else []
     if len(known) < 2:
         return unknown("fewer than 2 samples of the layers' steps")
     rates = window.samples("train", "lr", span=numbers.span).finite.values

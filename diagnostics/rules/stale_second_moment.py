@@ -31,9 +31,8 @@ def judge(window: Window, context: Context) -> Verdict:
     if not context.adaptive:
         return unknown(f"{context.optimizer_name} has no second moment")
     found = window.layers("gradients", "adam_ratio", count=numbers.window, span=numbers.span)
-    known = np.isfinite(found.values).any(axis=1) if len(found) else np.zeros(0, bool)
     # before its tenth step the running mean is that of a handful of gradients
-    known &= found.steps > context.start + int(numbers["settled"])
+    known = found.known & (found.steps > context.start + int(numbers["settled"]))
     if known.sum() < numbers.min_samples:
         return unknown("the second moment was not measured often enough")
     # a layer without any gradient has no second moment: infinite, and not stale

@@ -51,7 +51,7 @@ def judge(window: Window, context: Context) -> Verdict:
     numbers = context.thresholds
     after = max(context.start, window.step - KEPT_STEPS)
     alike = window.history.layers("symmetry", "alike_rows", after, window.step)
-    known = np.flatnonzero(np.isfinite(alike.values).any(axis=1)) if len(alike) else []
+    known = np.flatnonzero(alike.known) if len(alike) else []
     if not len(known):
         return unknown("the rows of the weights were not compared yet")
     shares = alike.values[known[-1]]

@@ -33,32 +33,22 @@ def judge(window: Window, context: Context) -> Verdict:
     if apart is not None and apart.times > numbers.fire:
         case = Later(lambda: _of_rates(window, context, apart), "derived")
         return breach(apart.times / numbers.fire, case)
-    after = max(window.since, window.step - numbers.span)
-    sampled = window.layers(
-        "gradients", "update_sq", span=window.step - after, group="weight"
-    ).steps
-    if len(sampled) > LATEST:
-        after = int(sampled[-LATEST - 1])
-    steps, ratios = layer_ratios(window.history, after, window.step)
-    # weights that begin at zero are small beside any step, until they have grown
-    late = steps > context.start + numbers["settle"]
-    known = (
-        np.flatnonzero(np.isfinite(ratios).any(axis=1) & late) if len(steps) else np.empty(0, int)
-    )
-    known = known[-numbers.window :]
+    known = _measured(window, context, numbers.window)
+    if len(known) < numbers.window:  # not all of the last ones told of the steps
+        known = _measured(window, context, LATEST)[-numbers.window :]
     if len(known) < numbers.min_samples:
         return unknown(f"fewer than {numbers.min_samples} samples of the layers' steps")
-    table = np.where(ratios[known] > 0, ratios[known], np.nan)  # frozen and dead: other rules
+    table = np.where(known > 0, known, np.nan)  # frozen and dead: other rules
     moving = np.isfinite(table).sum(axis=0) >= numbers.min_samples
     if moving.sum() < 2:
         return fine()
     middle = nan_median(table[:, moving])
-    names = window.layers("gradients", "update_sq", count=1, group="weight").layers
-    layers = [name for name, is_one in zip(names, moving, strict=True) if is_one]
     spread = float(middle.max() / middle.min())
     strength = spread / numbers.fire
     if strength <= 1:
         return fine(strength)
+    names = window.layers("gradients", "update_sq", count=1, group="weight").layers
+    layers = [name for name, is_one in zip(names, moving, strict=True) if is_one]
     case = Later(lambda: _case(window, context, layers, middle, spread), "rule of thumb")
     return breach(strength, case)
 
@@ -79,6 +69,23 @@ class _Rates:
     def times(self) -> float:
         """How many times as high the one is as the other."""
         return self.high / self.low
+
+
+def _measured(window: Window, context: Context, latest: int) -> np.ndarray:
+    """Return how far each layer moved in those of the latest samples that tell, [samples, layers]."""
+    numbers = context.thresholds
+    after = max(window.since, window.step - numbers.span)
+    sampled = window.layers(
+        "gradients", "update_sq", count=latest + 1, span=window.step - after, group="weight"
+    ).steps
+    if len(sampled) > latest:
+        after = int(sampled[-latest - 1])
+    steps, ratios = layer_ratios(window.history, after, window.step)
+    if not len(steps):
+        return ratios
+    # weights that begin at zero are small beside any step, until they have grown
+    late = steps > context.start + numbers["settle"]
+    return ratios[np.isfinite(ratios).any(axis=1) & late]
 
 
 def _rates(window: Window, context: Context) -> _Rates | None:
