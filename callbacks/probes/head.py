@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ...store import Column
 from ..guard import HookGuard
 from ..measures.batches import batch_parts
+from ..measures.head import ROWS as COUNTED
 from ..measures.head import (
     class_counts,
     entropy,
@@ -36,8 +37,9 @@ QUANTITIES = (
     "rows",
     "in_eval",
 )
-WINDOW = 8
-"""Samples over which predicted classes are counted."""
+WINDOW, ENOUGH_ROWS = 8, 512
+"""Samples over which predicted classes are counted; fewer where these hold so many rows: of the first
+samples, whose weights were still as they were drawn, nothing shall be left for long."""
 FIRST_SAMPLES = 2
 """In so many steps in a row, from the third one; then rarely."""
 CLASSES = 64
@@ -53,7 +55,7 @@ class Head(Probe):
     cross-entropy that the outputs have as logits, over the loss that the step had: where it is 1, the
     loss takes them for logits, whatever they are; `as_probabilities`: the same of the negative logarithm
     of what they give the labels. `predicted_entropy`, `label_entropy`: of the classes
-    predicted, and of the labels, over the last eight samples, in nats; `never_predicted`: classes
+    predicted, and of the labels, over the last samples (eight, or 512 rows), in nats; `never_predicted`: classes
     among the labels that no row of them was given to; `rows` in them. `in_eval`: share of the batch norms
     that a step of the training had in eval mode, nan without any. `class_share_<c>`: share of each class
     in all labels seen, of at most 64.
@@ -78,7 +80,8 @@ class Head(Probe):
         self._output: Tensor | None = None
         self._error: Exception | None = None
         self._guarded = HookGuard(self._failed)
-        self._counts: deque[tuple[Tensor, Tensor]] = deque(maxlen=WINDOW)
+        self._counts: deque[tuple[Tensor, Tensor]] = deque()
+        self._rows: deque[int] = deque()
         self._all: Tensor | None = None
         self._classes = self._samples = 0
         self._new = False
@@ -160,8 +163,13 @@ class Head(Probe):
         if found.classes < 2:
             return [nothing] * (4 + self._classes)
         self._counts.append(class_counts(found))
+        self._rows.append(min(len(found.rows), COUNTED))
+        while len(self._rows) > WINDOW or sum(self._rows) - self._rows[0] >= ENOUGH_ROWS:
+            self._rows.popleft()
+        while len(self._counts) > len(self._rows):
+            self._counts.popleft()
         if self._all is None or len(self._all) != found.classes:
-            self._counts = deque([self._counts[-1]], maxlen=WINDOW)
+            self._counts, self._rows = deque([self._counts[-1]]), deque([self._rows[-1]])
             self._all = torch.zeros_like(self._counts[-1][1])
             self._classes = found.classes if found.classes <= CLASSES else 0
             self._new = True

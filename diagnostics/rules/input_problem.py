@@ -96,7 +96,7 @@ def judge(window: Window, context: Context) -> Verdict:
     if kept["bad"] is not None:
         return _not_finite(window, context)
     judged: list[float] = []
-    scale = _scale(context)
+    scale = _scale(window, context)
     if scale is not None:
         if scale.std <= numbers["constant"] * scale.largest and _flat(window, context):
             return breach(2.0, _constant(context, scale))
@@ -119,9 +119,11 @@ def judge(window: Window, context: Context) -> Verdict:
     return fine(max(judged))
 
 
-def _scale(context: Context) -> _Scale | None:
+def _scale(window: Window, context: Context) -> _Scale | None:
     first, numbers = context.memory["first"], context.thresholds
-    if len(first) < context.thresholds.min_samples:
+    # where the budget paid for one batch alone, its numbers are many
+    least = numbers.min_samples if window.step - context.start <= numbers["settle"] else 1
+    if len(first) < least:
         return None
     _, means, stds, lows, highs = np.array(first, dtype=float).T
     mean, std = median_of(means), median_of(stds)

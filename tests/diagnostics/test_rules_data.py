@@ -75,10 +75,12 @@ def test_token_ids_have_no_scale() -> None:
     assert "token ids" in made.why
 
 
-def test_too_few_batches_are_not_judged() -> None:
-    made = Made("input_problem", inputs({1: {**SCALE, "std": 90.0}, 2: {**SCALE, "std": 90.0}}))
+def test_too_few_batches_are_not_judged_while_more_may_come() -> None:
+    few = inputs({1: {**SCALE, "std": 90.0}, 2: {**SCALE, "std": 90.0}})
+    made = Made("input_problem", few, steps=90)
     assert made.finding is None
     assert "too few batches" in made.why
+    assert Made("input_problem", few, steps=120).sure.recommendation is not None
 
 
 def test_one_hot_rows_are_narrow_and_all_right() -> None:
