@@ -24,6 +24,8 @@ def obey(fold: Fold, event: Event) -> None:
     place, body = fold.place, event.body
     ours = event.attempt == place.attempt
     if event.kind == "lr" and ours:
+        if body.get("from") == body.get("to"):
+            return  # a schedule that has come to rest: steps are what they were
         restart(fold, event.step, "the learning rate changed its course")
         change = of_event(body, event.attempt, event.step)
         if change is not None and _follows(fold, change):

@@ -50,12 +50,16 @@ def error_of(spread: float, count: int) -> float:
 def ground_of(context: Context, guess: float) -> float:
     """Return the loss that a net begins with: its first one, or that of guessing where it is higher.
 
-    The first losses of a net may lie under that of guessing by luck. One that lies far over them is
-    that of another loss.
+    The first losses of a net may lie under that of guessing by luck.
     """
-    facts, numbers = context.facts, context.thresholds
-    most = facts.loss_start + (numbers["thrown"]) * facts.loss_scale
-    return max(facts.loss_start, guess) if guess < most else facts.loss_start
+    start = context.facts.loss_start
+    return max(start, guess) if _describes(context, guess) else start
+
+
+def _describes(context: Context, guess: float) -> bool:
+    """Tell whether a net begins near the loss of guessing: else that is one of another loss."""
+    facts = context.facts
+    return abs(guess - facts.loss_start) < context.thresholds["thrown"] * facts.loss_scale
 
 
 def proof_of(
@@ -84,7 +88,11 @@ def proof_of(
     stood = window.step - context.start
     times = max((e.value / e.threshold for e in length if e.value and e.threshold), default=0.0)
     patience = numbers["patience"] * (1 if times >= numbers["clearly"] else 2)
-    if stood < patience or _falls(window, ground, now, error, len(losses), numbers["seen"]):
+    least = numbers["seen"] * error
+    # one that only comes down to the loss of guessing has learned nothing by that
+    known = _describes(context, guess)
+    falls = _falls(window, now, least, len(losses)) and not known
+    if stood < patience or falls or now < (guess if known else ground) - least:
         return None
     return Proof(early=False)
 
@@ -114,11 +122,8 @@ def _wild(context: Context, length: list[Evidence]) -> bool:
     )
 
 
-def _falls(
-    window: Window, ground: float, now: float, error: float, count: int, seen: float
-) -> bool:
-    """Tell whether the loss lies under its ground, or under itself a while ago, beyond its noise."""
+def _falls(window: Window, now: float, least: float, count: int) -> bool:
+    """Tell whether the loss lies under itself a while ago, beyond its noise."""
     before = window.samples("train", "loss", count=3 * count).finite.values[: -count or None]
     earlier = median_of(before) if len(before) >= count else math.inf
-    least = seen * error
-    return now < ground - least or (math.isfinite(earlier) and now < earlier - least)
+    return math.isfinite(earlier) and now < earlier - least

@@ -78,7 +78,9 @@ def _guess(context: Context) -> float:
     return math.log(classes) if classes > 1 else math.nan
 
 
-def _beyond_noise(context: Context, losses: np.ndarray, now: float, best: float) -> bool:
+def _beyond_noise(
+    context: Context, losses: np.ndarray, now: float, best: float, errors: str
+) -> bool:
     """Tell whether a rise is more than the noise of batches lets medians differ by.
 
     The best of thousands of windows is a lucky one: of a few samples a batch, by a good deal. A loss
@@ -89,7 +91,7 @@ def _beyond_noise(context: Context, losses: np.ndarray, now: float, best: float)
         return True
     kept = context.memory.get("spread")
     spread = max(float(kept) if isinstance(kept, (int, float)) else 0.0, spread_of(losses))
-    return now - best > numbers["errors"] * error_of(spread, len(losses))
+    return now - best > numbers[errors] * error_of(spread, len(losses))
 
 
 def judge(window: Window, context: Context) -> Verdict:
@@ -112,13 +114,14 @@ def judge(window: Window, context: Context) -> Verdict:
     rise = (now - best) / scale if scale else 0.0
     ratio = now / best if best > 0 else 1 + rise
     climbed = ratio > numbers.fire and rise > numbers["rise_of_start"]
-    worse = _beyond_noise(context, finite.values, now, best)
+    worse = _beyond_noise(context, finite.values, now, best, "errors")
     climbed = climbed and worse
     if one_layer(context) and not climbed and now < _fallen(facts, numbers["torn_loss"]):
         return fine(0.5)  # its steps may be long, as its first weights mean nothing: the loss tells
     never_fell = _never_fell(context, now, best) and not _falls(finite.values, numbers["falling"])
     first = _first_too_long(context)
-    back = first is not None and worse and now > _fallen(facts, numbers["back"])
+    back = first is not None and now > _fallen(facts, numbers["back"])
+    back = back and _beyond_noise(context, finite.values, now, best, "seen")
     never_fell = never_fell or back
     torn = _torn(window, context, now)
     if torn is not None and not climbed:
