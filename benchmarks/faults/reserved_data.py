@@ -22,14 +22,14 @@ def _chance() -> torch.Generator:
 
 
 def turned() -> Batch:
-    """Return 2,400 grey digits of any tilt up to 35 degrees, a square of each covered; mean 0, deviation 1."""
+    """Return 3,000 grey digits of any tilt up to 25 degrees, a square of each covered; mean 0, deviation 1."""
     chance = _chance()
     x, y = _data.digits()
-    rows = torch.randint(len(x), (2400,), generator=chance)
-    tilt = (2 * torch.rand(len(rows), generator=chance) - 1) * math.radians(35)
+    rows = torch.randint(len(x), (3000,), generator=chance)
+    tilt = (2 * torch.rand(len(rows), generator=chance) - 1) * math.radians(25)
     turn = torch.stack((tilt.cos(), -tilt.sin(), tilt.sin(), tilt.cos()), 1).view(-1, 2, 2)
     where = functional.affine_grid(
-        torch.cat((1.2 * turn, torch.zeros(len(rows), 2, 1)), 2), [len(rows), 1, SIDE, SIDE],
+        torch.cat((1.05 * turn, torch.zeros(len(rows), 2, 1)), 2), [len(rows), 1, SIDE, SIDE],
         align_corners=False,
     )  # fmt: skip
     pictures = functional.grid_sample(x[rows].view(-1, 1, 8, 8), where, align_corners=False)
@@ -96,11 +96,11 @@ def spectra() -> Batch:
     wide = 0.008 + 0.02 * torch.rand(compounds, peaks, 1, generator=chance)
     high = 0.3 + torch.rand(compounds, peaks, 1, generator=chance)
     pure = (high / (1 + ((axis - place) / wide) ** 2)).sum(1)
-    share = 0.7 * torch.rand(many, compounds, generator=chance)
+    share = 0.75 * torch.rand(many, compounds, generator=chance)
     y = torch.randint(compounds, (many,), generator=chance)
     share[torch.arange(many), y] = 1.0
     ground = torch.rand(many, 1, generator=chance) + torch.randn(many, 1, generator=chance) * axis
-    x = share @ pure + ground + 0.1 * torch.randn(many, 128, generator=chance)
+    x = share @ pure + ground + 0.15 * torch.randn(many, 128, generator=chance)
     return ((x - x.mean()) / x.std())[:, None], y
 
 
