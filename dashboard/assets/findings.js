@@ -68,7 +68,7 @@
     const judged = model.judged.length;
     return [o.h("section", { class: "card" },
       o.h("h2", {}, judged ? "No finding" : model.words("Nothing could be judged yet", "Nothing could be judged")),
-      o.h("p", { class: "dim" }, judged ? `${o.many(judged, "check")} judged this run and none had anything to say. What it cannot see is told below.` : model.words("Checks begin when their first samples have come.", "It ended before the first samples that a check needs.")),
+      o.h("p", { class: "dim" }, judged ? `${o.many(judged, "check")} judged this run and none had anything to say. What it cannot see is told below.` : model.words("Checks begin when their first samples have come.", "It ended before the first samples that a check needs."))),
     o.judgedCard(model)];
   }
 

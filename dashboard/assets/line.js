@@ -19,7 +19,7 @@
       this.cursor = o.h("div", { class: "cursor", hidden: true });
       this.band = o.h("div", { class: "band", hidden: true });
       this.readout = o.h("div", { class: "readout", "aria-live": "polite" });
-      this.empty = o.h("p", { class: "empty-chart dim", hidden: true }, "");
+      this.empty = o.h("p", { class: "empty-chart dim", hidden: true });
       this.legend = o.h("div", { class: "legend dim" });
       this.plot = o.h("div", { class: "plot" }, this.canvas, this.band, this.cursor, this.empty);
       this.foot = o.h("div", { class: "row foot" }, this.readout, o.h("span", { class: "space" }),

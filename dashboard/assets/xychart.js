@@ -15,7 +15,7 @@
       this.height = options.height || 230;
       this.canvas = o.h("canvas", { tabindex: 0, role: "img", class: "chart", "aria-label": options.label });
       this.cursor = o.h("div", { class: "cursor", hidden: true });
-      this.empty = o.h("p", { class: "empty-chart dim", hidden: true }, "");
+      this.empty = o.h("p", { class: "empty-chart dim", hidden: true });
       this.legend = o.h("div", { class: "legend dim" });
       this.readout = o.h("div", { class: "readout", "aria-live": "polite" });
       this.foot = o.h("div", { class: "row foot" }, this.readout, o.h("span", { class: "space" }),
