@@ -18,7 +18,15 @@ import numpy as np
 
 from ...store import Evidence, Recommendation
 from ...store.schemas import Json
-from ..advice import current_rate, good_checkpoint, rate_times, shorter_memory
+from ..advice import (
+    aimed_step,
+    current_rate,
+    first_step,
+    good_checkpoint,
+    lower_rate,
+    rate_times,
+    shorter_memory,
+)
 from ..facts import update_ratios
 from ..medians import median_of, quantiles_of
 from ..rule import Case, Context, Verdict, breach, fine, unknown
@@ -229,6 +237,9 @@ def _advice(
         f"the loss is back under {number(_back(context, seen.usual))} within "
         f"{number(numbers['patience'])} steps"
     )
+    long_ago = first_step(context) > context.rates["bold"] * aimed_step(context)
+    if long_ago and not context.adaptive:
+        return lower_rate(window, context, rollback_before=onset)
     clip = None if context.adaptive or longer else _clip(window, context, onset, seen.usual, verify)
     if clip or memory:
         return clip or memory  # type: ignore[return-value]  # one of them is there

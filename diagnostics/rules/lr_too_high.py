@@ -136,6 +136,11 @@ def judge(window: Window, context: Context) -> Verdict:
     # what a stretch of bad batches threw up comes down for longer than they lasted
     slowly = median_of(finite.values[:LATEST]) if context.standing("loss_spike") else -math.inf
     recovering = latest < numbers["recovering"] * now or latest < numbers["coming_back"] * slowly
+    # what a raised rate blew up may come down for hundreds of steps, and what was learned is gone
+    blown = worse and latest > _fallen(facts, numbers["blown_up"])
+    recovering = recovering and not (
+        blown and raised(window, context, current_rate(window, context))
+    )
     length = _too_long(window, context, from_start=never_fell and not climbed, worse=worse)
     # single batches that throw the run back are mended by a clip, not by the rate
     thrown_back = (
@@ -158,9 +163,8 @@ def judge(window: Window, context: Context) -> Verdict:
 
 def _never_fell(context: Context, now: float, best: float) -> bool:
     """Tell whether no window was better than the start, or than guessing where that is known."""
-    numbers = context.thresholds
-    classes = context.meta.classes or 0
-    chance = numbers["chance"] * math.log(classes) if classes > 1 else math.inf
+    numbers, guess = context.thresholds, _guess(context)
+    chance = numbers["chance"] * guess if guess > 0 else math.inf
     return min(now, best) > min(_fallen(context.facts, numbers["never_fell"]), chance)
 
 
@@ -224,9 +228,13 @@ def _broken_off(window: Window, context: Context, losses: np.ndarray) -> Verdict
     """Judge where losses are no longer finite: a rate far too high breaks off at once."""
     facts = context.facts
     fell = facts.loss_best < _fallen(facts, context.thresholds["never_fell"])
-    if fell and not raised(window, context, current_rate(window, context)):
+    wild = first_step(context) > context.thresholds["wild"] * sound_step(context)
+    if fell and not (wild or raised(window, context, current_rate(window, context))):
         return unknown("the losses are no longer finite")
     length = _too_long(window, context, from_start=not fell, worse=True)
+    if wild and length is None:  # it learned for a while in spite of them
+        limit = context.thresholds["wild"] * sound_step(context)
+        length = [_first_evidence(context, first_step(context), limit)]
     if length is None:
         return unknown("the losses are no longer finite")
     last = float(losses[-1]) if len(losses) else math.inf
@@ -263,7 +271,8 @@ def _too_long(
         limit = numbers["raised"] * facts.lr_at_best
         seen.append(Evidence(text, "train", "lr", window.step, rate, limit))
     first = _first_too_long(context)
-    if from_start and first is not None:
+    far = first is not None and (first.value or 0) > numbers["surely"] * (first.threshold or 1)
+    if first is not None and (from_start or (worse and far)):
         seen.append(first)
     steps, ratios = update_ratios(window.history, window.since, window.step)
     behind = steps > (window.step - numbers.span)

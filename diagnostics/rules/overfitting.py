@@ -122,9 +122,8 @@ def judge(window: Window, context: Context) -> Verdict:
         return fine(strength if strength < 1 else 0.5)
     if not float(np.nanmedian(last[:, 2])) < best_train:
         return fine(0.5)  # training does not fall either: that is something else
-    if "top" in kept and kept["top_step"] > best_step + numbers["grace"] * (
-        window.step - best_step
-    ):
+    late = best_step + numbers["grace"] * (window.step - best_step)
+    if "top" in kept and kept["top_step"] > late and rise < numbers["beyond"] * abs(best):
         return fine(0.5)  # less sure of itself, and still getting better
     return breach(strength, _case(window, context, now, last))
 
