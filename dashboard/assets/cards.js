@@ -141,14 +141,19 @@
     ];
   };
 
-  /** A value of a setting in few characters. */
-  o.setting = (value) => (value === null || value === undefined ? "none" : o.brief(value));
+  /** A value that a setting had or has, in few words; of few layers that have a word each as a person says it. */
+  function held(value) {
+    if (value === null || value === undefined) return "none";
+    const parts = typeof value === "object" && !Array.isArray(value) ? Object.entries(value) : [];
+    const plain = parts.length > 0 && parts.length < 3 && parts.every(([, word]) => typeof word === "string");
+    return plain ? parts.map(([layer, word]) => `${word} in ${layer}`).join(", ") : o.brief(value);
+  }
 
   /** What became of a finding after a setting was changed. */
   o.outcome = function (finding) {
     const change = finding.followed, known = finding.gone_by_itself;
     if (!finding.outcome && !change) return null;
-    const what = change ? `: ${change.parameter} ${o.setting(change.from)} → ${o.setting(change.to)} ` : "";
+    const what = change ? `: ${change.parameter} ${held(change.from)} → ${held(change.to)} ` : "";
     const where = !change ? null : change.run ? ["in run ", o.h("a", { href: `${o.prefix()}run/${encodeURIComponent(change.run)}` }, change.run)] : `at step ${o.step(change.step)}`;
     const rate = known ? `A finding of this rule went away by itself in ${known.gone} of ${known.runs} untouched runs.` : "It is not known how often it goes away by itself.";
     return o.h("p", { class: "outcome" }, o.h("strong", { class: String(finding.outcome || "").replace(" ", "-") }, finding.outcome ? o.capital(finding.outcome) : "Being followed"),
@@ -178,7 +183,7 @@
     const { run, parameter, from, to } = all[0];
     const became = (told) => o.h("li", {}, o.h("a", { href: o.findingLink(told.run, told.finding) }, o.rich(told.title)), `: ${told.outcome || "being followed"}`);
     return o.h("div", { class: "answered" },
-      o.h("p", {}, "Answers ", o.h("a", { href: o.findingLink(run) }, run), ` with ${parameter} ${o.setting(from)} → ${o.setting(to)}. What became of what was found there:`),
+      o.h("p", {}, "Answers ", o.h("a", { href: o.findingLink(run) }, run), ` with ${parameter} ${held(from)} → ${held(to)}. What became of what was found there:`),
       o.h("ul", {}, all.map(became)));
   }
 

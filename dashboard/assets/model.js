@@ -141,7 +141,7 @@
       if (off) return `${o.capital(what)} cannot be measured in this run: ${off.body.why}.`;
       const on = this.run.probes || [];
       if (on.length && !on.includes(family)) {
-        return `${o.capital(what)} is not measured: the ${family} probe is not among those of this run (${on.join(", ")}).`;
+        return `${o.capital(what)} is not measured: the ${family} probe is not among those of this run (${on.join(", ")}); probes="all" adds it.`;
       }
       if (this.ended()) return `This run ended before a sample of ${what} was due. A longer run or a larger budget brings one.`;
       const budget = Number.isFinite(this.run.budget) ? ` of ${o.percent(this.run.budget)}` : "";

@@ -31,8 +31,11 @@
     }).flat());
   };
 
-  /** Why an obstacle is not known, and what would measure it. */
-  const unknown = (found, ended) => o.rich(o.capital((found && found.sentence) || (ended ? "never measured" : "not yet measured")));
+  /** Why an obstacle is not known, and what would measure it; a run may end just behind its last judgement. */
+  function unknown(found, ended) {
+    const why = (found && found.sentence) || "not yet measured";
+    return o.rich(o.capital(ended ? why.replace("not yet measured", "never measured").replace(" so far", "") : why));
+  }
 
   /** The other way to say a value: with the optimizer's scaling, or as a factor of steps. */
   function beside(key, found) {
@@ -55,7 +58,7 @@
       const alike = OBSTACLES.every(({ key }) => why(key) === why(OBSTACLES[0].key));
       return o.h("section", { class: "card obstacle unknown wide" }, o.h("h2", {}, "Non-linearity, conditioning, noise"),
         alike ? o.h("span", { class: "dim" }, unknown((obstacles || {})[OBSTACLES[0].key], true))
-          : o.h("ul", { class: "missing dim" }, OBSTACLES.map(({ key, name }) => o.h("li", {}, o.h("strong", {}, name), ": ", o.rich(why(key) || "never measured")))));
+          : o.h("ul", { class: "missing dim" }, OBSTACLES.map(({ key, name }) => o.h("li", {}, o.h("strong", {}, name), ": ", unknown((obstacles || {})[key], true)))));
     }
     return OBSTACLES.map(({ key, name, value, share }) => {
       const found = (obstacles || {})[key];

@@ -306,3 +306,29 @@ def test_a_run_that_answers_a_finding_is_a_link_and_the_verdict_begins_with_no_b
     link = page.locator(".outcome").get_by_role("link", name="later-1")
     expect(link).to_have_attribute("href", "/run/later-1")
     expect(page.locator(".verdict strong")).to_have_text("Healthy so far (step 300)")
+
+
+def test_one_change_that_answers_several_findings_is_told_once_and_what_ended_is_told_in_the_past(
+    home, look
+):
+    """The parent's findings name this run, as the daemon writes them; the demo's advice is an activation."""
+    first, second = too_high("parent-1"), over("parent-1", 0)
+    change = {"parameter": "activation", "step": 1, "attempt": 1, "run": "heir-1"}
+    ends = {"from": {"net.1": "ReLU"}, "to": {"net.1": "LeakyReLU"}}
+    first.followed = second.followed = {**change, **ends}
+    first.outcome = "helped"
+    MadeRun(home, "parent-1").train(300).judged(first, second).end("finished")
+    heir = MadeRun(home, "heir-1").train(300).judged().end("finished")
+    home.write_meta("heir-1", {"parent": "parent-1", "probes": ["gradients"]})
+    page = look(f"/run/{heir.run}").page
+
+    told = page.locator(".answered")
+    expect(told).to_have_count(1)
+    expect(told).to_contain_text("with activation ReLU in net.1 → LeakyReLU in net.1")
+    expect(told.locator("li")).to_have_count(2)
+    expect(told.locator("li").first).to_contain_text("helped")
+    expect(told.locator("li").last).to_contain_text("being followed")
+    expect(page.locator(".obstacle")).to_contain_text("Never measured")
+    expect(page.locator("#judged")).to_contain_text("cost 1.4 % of this run")
+    page.goto(page.url + "/noise")
+    expect(page.locator("#run-page")).to_contain_text('probes="all" adds it')

@@ -142,7 +142,7 @@ def test_a_finished_run_and_one_that_has_not_begun(home, look):
     fresh = look("/run/fresh-1").page
 
     expect(done.locator("#run-head .badge")).to_have_text("finished")
-    expect(done.locator("#obstacles")).to_contain_text("Not measured")
+    expect(done.locator("#obstacles")).to_contain_text("Never measured")
     expect(done.locator("#obstacles")).not_to_contain_text("yet")
     expect(fresh.locator("#run-head")).to_contain_text("no step yet")
     expect(fresh.locator("#verdict")).to_contain_text("Not judged yet")

@@ -105,7 +105,7 @@ def test_a_healthy_training_is_called_healthy_and_shows_no_finding(browser, serv
         watched = Watched(page, address)
         watched.open(f"/run/{store.runs()[0].id}")
 
-        expect(page.locator("#verdict")).to_contain_text("Healthy so far", timeout=20_000)
+        expect(page.locator("#verdict")).to_contain_text("Healthy (step 400)", timeout=20_000)
         expect(page.locator(".finding")).to_have_count(0)
         expect(page.locator(".strip").first).to_be_visible()
         watched.check()
