@@ -309,8 +309,7 @@ def one_layer(context: Context) -> bool:
 
     A linear model learns from weights near zero as well as from others, by steps of any share of them.
     """
-    kinds = [entry.get("kind") for entry in context.meta.parameters]
-    return kinds.count("weight") == 1
+    return context.weight_layers == 1
 
 
 def timid(context: Context) -> bool:
