@@ -2,7 +2,8 @@
 
 What: the median of the last three validation losses is over the lowest one by more than 5 %, by
 more than three standard errors of its own noise, and by more than 3 % of the first loss, while the
-training loss fell since then and no metric improved; in three validations in a row. A mere gap
+training loss fell since then and no metric improved in the later half of that time, or the loss has
+doubled all the same, which is information only; in three validations in a row. A mere gap
 between training and validation is none: healthy runs have one at nine checks in ten.
 Why: what is learned from here on holds for the training samples alone; the best weights lie behind.
 Source: Prechelt 1998 (early stopping); measured: 200 samples with a fifth of the labels wrong go from
@@ -199,6 +200,8 @@ def _costs(context: Context, now: float, best: float, last: np.ndarray) -> bool:
     kept, numbers = context.memory, context.thresholds
     scores = last[:, 3][np.isfinite(last[:, 3])]
     if len(scores) and "top" in kept:
+        if kept["top_step"] >= last[0, 0]:
+            return False  # its best is among them: a median of what rises lags behind
         return bool(np.median(scores) < kept["top"] - numbers["worse"] * abs(kept["top"]))
     return now - best > numbers["only_loss"] * abs(best)
 
