@@ -79,9 +79,10 @@ def _compared(window: Window, context: Context, validated: Samples | None) -> Ve
     strength = float(over.min())
     if strength <= 1:
         return fine(strength)
-    lost = float(other[-1]) >= numbers["lost"] * context.facts.loss_start
-    alone = strength >= numbers["alone"] or bool(context.standing("wrong_head"))
-    alone |= lost and _as_bad(validated, numbers["lost"] * context.facts.loss_start)
+    limit = numbers["lost"] * context.facts.loss_start
+    lost = float(other.min()) >= limit  # of small batches it leaps, and comes back
+    alone = lost and (strength >= numbers["alone"] or _as_bad(validated, limit))
+    alone |= bool(context.standing("wrong_head"))
     if len(one) < numbers.min_samples and not alone:
         return unknown("BatchNorm's loss in eval mode was compared once, and once is not enough")
     last = trained.steps[known]

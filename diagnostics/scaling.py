@@ -93,7 +93,7 @@ def rate_for_scaled(window: Window, context: Context, size: float) -> float | No
         # the curvature shrinks with the square of the scale: a rate that was stable may grow by it;
         # the size of a single layer's first weights means nothing
         grown = rate * size**2
-        if _weight_layers(context) > 1:
+        if context.weight_layers > 1:
             grown = min(grown, rate * sound / then) if then > 0 else grown
         return rounded(min(grown, most)) if grown > rate else None
     if 0 < then < rates["raise_share"] * sound:
@@ -101,11 +101,6 @@ def rate_for_scaled(window: Window, context: Context, size: float) -> float | No
     if not then > rates["bold"] * sound:
         return None
     return rounded(rate * max(aimed_step(context) / then, rates["lowest"]))
-
-
-def _weight_layers(context: Context) -> int:
-    kinds = [entry.get("kind") for entry in context.meta.parameters]
-    return kinds.count("weight")
 
 
 def _shrink_of_residuals(window: Window, context: Context) -> float:
@@ -135,3 +130,10 @@ def entered(window: Window) -> float | None:
     # each other layer is entered by what left one of them; the order of a model need not be that of a pass
     alike = np.isclose(before[:, None], sizes[None, :], rtol=1e-3).any(axis=1)
     return float(before[~alike][0] if (~alike).any() else before[0])
+
+
+def rows_of(window: Window, context: Context, batches: int) -> float:
+    """Return how many rows so many batches held together."""
+    rows = window.samples("train", "samples").finite.values
+    batch = median_of(rows) if len(rows) else float(context.meta.batch_size or 0)
+    return batch * batches

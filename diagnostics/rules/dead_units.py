@@ -4,7 +4,7 @@ What: more than half of a layer's units, or 40 points more than at the first sam
 positive over at least 512 rows, in three samples in a row (three quarters, where a third was dead
 from the start: behind a mean over many places half of the units are, as nothing tells them apart); one sample is enough where nine in ten
 are dead and the loss has not fallen. Of those that were born dead some come back in the first 100
-steps, and a net may learn without them: until then, and where it learned, only nine in ten count.
+steps, and a net may learn without them: until then, and where it learned, only nine in ten count; fewer are told as information while the loss goes on falling.
 Layers of fewer than 16 units do not. Until 512 rows were seen: outputs far under zero, of weights whose
 gradient is exactly zero in two samples while later layers have one. Zero *activations* are not the signal: healthy nets reach 61 %.
 Why: no output, no gradient: that capacity is gone, and no further training brings it back.
@@ -16,7 +16,7 @@ Source: measured on digits nets: healthy at most 27 % (59 % of the last of eight
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from ...store.schemas import Json
 from ..advice import current_rate, lower_rate
 from ..facts import learned, update_ratios
 from ..initialization import as_code, he_normal
+from ..progress import course
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..silent import LOOKS, Silent, silent_layers
 from ..snippets import activation_snippet
@@ -33,7 +34,7 @@ from ..words import count, listing, number, percent
 
 FAMILY = "activations"
 FROM_START = True
-SEARCHED = 100
+SEARCHED, LOSSES = 100, 200
 BORN = 20
 """Steps within which units that are dead were so from the start."""
 
@@ -78,7 +79,7 @@ def judge(window: Window, context: Context) -> Verdict:
     share = np.where(chance, now * numbers.fire / numbers["born"], now)
     if whole or window.step - context.start <= numbers["settle"]:
         share = np.where(now >= numbers["certain"], now, 0.0)
-        rise = np.where(now > numbers.fire, rise, 0.0)
+        rise = np.where(now >= numbers["certain"], rise, 0.0)
     strength = np.fmax(share / numbers.fire, rise / numbers["rise"])
     # a handful of units is dead by chance: in a squeeze layer half of them are
     strength = np.where(found.units >= numbers["units"], strength, 0.0)
@@ -91,7 +92,18 @@ def judge(window: Window, context: Context) -> Verdict:
     if certain:  # what is half dead beside it is mended with it
         bad = (now > numbers.fire) & (found.units >= numbers["units"])
     case = _case(window, context, found, np.flatnonzero(bad), start)
+    if not (now[bad] >= numbers["certain"]).any() and _goes_on(window, context):
+        case = replace(case, severity="info")
     return breach(worst, case, certain=certain)
+
+
+def _goes_on(window: Window, context: Context) -> bool:
+    """Tell whether the net learns with what it has left: its loss falls from window to window."""
+    losses = window.samples("train", "loss", count=LOSSES, span=2 * LOSSES).finite
+    if len(losses) < LOSSES // 2:
+        return False
+    trend = course(losses.steps, losses.values, LOSSES // 10)
+    return trend.improvement > context.thresholds["goes_on"]
 
 
 def _nothing_fires(window: Window, context: Context, silent: list[Silent]) -> Case:

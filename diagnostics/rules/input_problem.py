@@ -24,7 +24,7 @@ from ...store.schemas import Json
 from ..facts import BLOCK, learned
 from ..medians import median_of
 from ..rule import Case, Context, Verdict, breach, fine, unknown
-from ..scaling import by_feature, entered, rate_for_scaled, scaling_snippet
+from ..scaling import by_feature, entered, rate_for_scaled, rows_of, scaling_snippet
 from ..snippets import optimizer_snippet
 from ..windows import Window
 from ..words import number, percent
@@ -98,7 +98,12 @@ def judge(window: Window, context: Context) -> Verdict:
     judged: list[float] = []
     scale = _scale(window, context)
     if scale is not None:
-        if scale.std <= numbers["constant"] * scale.largest and _flat(window, context):
+        one = scale.std <= numbers["constant"] * scale.largest
+        if (
+            one
+            and _flat(window, context)
+            and rows_of(window, context, len(context.memory["first"])) >= numbers["enough"]
+        ):
             return breach(2.0, _constant(context, scale))
         if scale.excess > 1 and _matters(window, context, scale):
             return breach(scale.excess, _scaled(window, context, scale))

@@ -1,9 +1,10 @@
 """The loss stands still although there is much left to learn.
 
 What: over 200 steps, in blocks of 20 whose medians count, the loss improved by less than 1 % and
-by less than two standard errors, in four evaluations 50 steps apart. It must be near its start
-(over 80 %), or stuck for a reason that was seen: layers that never move,
-dead units, vanishing gradients, or a learning rate far too low. A flat loss at the floor, in the final
+by less than two standard errors, in four evaluations 50 steps apart. It must be near its start, or the loss of
+guessing (over 80 %), or at the entropy of the labels; or stuck for a reason that was seen: layers that never move,
+dead units, vanishing gradients, or a learning rate far too low. Without such a reason it has stood for a
+tenth of the run, where its length is known: many stand at first and learn then. A flat loss at the floor, in the final
 decay of the learning rate, or far below its start without such a reason is what convergence looks
 like, and is no finding.
 Why: every further step costs the same and brings nothing.
@@ -58,7 +59,18 @@ def judge(window: Window, context: Context) -> Verdict:
     caused = context.standing("dead_units", "vanishing_gradients", "lr_too_low", "frozen_layer")
     if not (near_start or caused):
         return fine(0.5)
+    if not (caused or still) and window.step - context.start < _patience(context):
+        return fine(0.5)
     return breach(1.0, _case(window, context, trend, ratio))
+
+
+def _patience(context: Context) -> float:
+    """Return the steps for which a run may stand at its start: a share of its length, where it is known.
+
+    Many a sound run stands at first and learns then; what that costs is told by what is left of it.
+    """
+    share, most = context.thresholds["patience"], context.thresholds["longest"]
+    return min(share * (context.meta.max_steps or 0), most)
 
 
 def _case(window: Window, context: Context, trend: Trend, ratio: float) -> Case:
