@@ -81,6 +81,8 @@ class _Block:
 
     places: np.ndarray | slice
     values: np.ndarray
+    layered: bool = False
+    """Whether somebody asks which rows hold a finite value: of layers, not of a single column."""
     known: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=bool))
     first: int = 0
     upto: int = 0
@@ -98,7 +100,9 @@ class _Block:
         if high > self.upto:
             rows = table.rows[self.upto - table.gone : high - table.gone, self.places]
             new = slice(self.upto - self.first, high - self.first)
-            self.values[new], self.known[new] = rows, np.isfinite(rows).any(axis=1)
+            self.values[new] = rows
+            if self.layered:
+                self.known[new] = np.isfinite(rows).any(axis=1)
             self.upto = high
         asked = slice(low - self.first, high - self.first)
         values, known = self.values[asked], self.known[asked]
@@ -110,7 +114,8 @@ class _Block:
 class Table:
     """The kept frames of one family, one row a step, in the columns of the latest schema.
 
-    `gone`: rows that were let go, so that a row's number stays the same while it is kept.
+    `gone`: rows that were let go, so that a row's number stays the same while it is kept; `latest`: the
+    last row's step.
     """
 
     schema: Schema
@@ -118,6 +123,7 @@ class Table:
     rows: np.ndarray = field(init=False)
     count: int = 0
     gone: int = 0
+    latest: int = -1
     _places: dict[tuple[str, str | None], tuple[np.ndarray | slice, tuple[str, ...]]] = field(
         default_factory=dict
     )
@@ -138,6 +144,7 @@ class Table:
         self.steps[self.count] = step
         self.rows[self.count] = values
         self.count += 1
+        self.latest = step
         self._between.clear()
 
     def _make_room(self, step: int) -> None:
@@ -189,7 +196,7 @@ class Table:
             else:
                 block = self._blocks.get((quantity, group))
                 if block is None:
-                    block = _Block(places, np.empty((0, len(names))))
+                    block = _Block(places, np.empty((0, len(names))), layered=True)
                     self._blocks[quantity, group] = block
                 values, known = block.read(self, low + self.gone, high + self.gone)
             kept = self._layers[key] = LayerSamples(self._steps(low, high), values, names, known)

@@ -208,6 +208,8 @@ class Window:
         table = self.history.tables.get(family)
         if table is None:
             return -1
+        if table.latest <= self.step:  # nearly always
+            return table.latest
         high = table.between(self.step, self.step)[1]
         return int(table.steps[high - 1]) if high else -1
 

@@ -23,6 +23,8 @@ def plain(value: Json) -> Json:
     kind = type(value)
     if kind is str or kind is int or kind is bool or value is None:  # nearly all that there is
         return value
+    if kind is float:
+        return value if math.isfinite(value) else _special(value)
     if kind is dict:
         return {str(key): plain(item) for key, item in value.items()}
     if kind is list or kind is tuple:
@@ -34,16 +36,18 @@ def plain(value: Json) -> Json:
     if isinstance(value, np.generic):
         return plain(value.item())
     if isinstance(value, float):
-        if math.isnan(value):
-            return None
-        if math.isinf(value):
-            return "Infinity" if value > 0 else "-Infinity"
-        return value
+        return value if math.isfinite(value) else _special(value)
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         return [plain(item) for item in value]
     if value is None or isinstance(value, (str, int, bool)):
         return value
     return str(value)
+
+
+def _special(value: float) -> str | None:
+    if math.isnan(value):
+        return None
+    return "Infinity" if value > 0 else "-Infinity"
 
 
 def dumps(value: Json) -> str:
