@@ -67,7 +67,7 @@ def summary(store: Store, run: str) -> dict[str, Json]:
         run,
         judgement.findings,
         state.get("judged", []),
-        state.get("not_judged", {}),
+        _in_order(state.get("not_judged", {})),
         judgement.obstacles,
         int(place.get("step", 0)),
         place.get("missed", []),
@@ -96,6 +96,15 @@ def report_of(fold: Fold) -> dict[str, Json]:
         vars(fold.settings),
         ended=fold.ended,
     )
+
+
+def _in_order(not_judged: Mapping[str, str]) -> dict[str, str]:
+    """Return why rules were not judged in the catalogue's order, which a store does not keep.
+
+    The first one is named in the verdict.
+    """
+    places = {rule.id: place for place, rule in enumerate(RULES)}
+    return dict(sorted(not_judged.items(), key=lambda item: places.get(item[0], len(places))))
 
 
 def _has_ended(state: Mapping[str, Json]) -> bool:

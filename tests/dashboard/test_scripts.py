@@ -195,7 +195,7 @@ def test_the_throughput_counts_the_breaks_between_steps(page):
         """times => {
           const columns = { samples: times.map(() => 32), loss: times.map(() => 1) };
           const train = { steps: times.map((_, i) => i + 1), times, column: (name) => columns[name] };
-          const model = { tables: { train }, run: {}, worst: {}, ended: () => false };
+          const model = { tables: { train }, run: {}, worst: {}, ended: () => false, words: (now) => now };
           const cards = otoscope.statCards(model).map((card) => card.innerText);
           return cards.find((text) => text.startsWith("Throughput"));
         }""",
