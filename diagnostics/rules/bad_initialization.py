@@ -43,6 +43,8 @@ SHIFTED = 4.0
 """A gain of so many times what a layer's deviation gives comes from a mean that is not zero."""
 EXPLAINED = 0.5
 """Share of what a layer's deviation lets through beyond which its gain is not the weights' doing."""
+HEAD = 0.1
+"""A last layer under this share of its deviation was drawn too small as well; many begin small by design."""
 UNIFORM = 1 / math.sqrt(3)
 """Deviation of U(-1, 1): the framework's default draws from U(-1/sqrt(n), 1/sqrt(n))."""
 
@@ -172,7 +174,7 @@ def _drawn(start: _Start, context: Context, *, grows: bool) -> dict[str, dict[st
         off = start.std[i] / target if target > 0 else math.nan
         # weights of one sign add up: their deviation is all right, and the layer's gain is not
         shifted = start.forward[i] > SHIFTED * max(off, 1.0) ** 2
-        if (off > 1.5 or shifted) if grows else (off < 0.67 and not last):
+        if (off > 1.5 or shifted) if grows else off < (HEAD if last else 0.67):
             kind = "kaiming_normal" if he else "xavier_normal"
             proposed[layer] = {"kind": kind, "std": float(f"{target:.3g}")}
     if grows and not proposed and start.layers[-1] in known:  # each is all right, their sum is not

@@ -290,9 +290,10 @@ def _clip(
     if len(norms) >= numbers["few_norms"]:
         value = rounded(float(np.quantile(norms, numbers["clip_quantile"])))
     elif usual < numbers["learned"] * context.facts.loss_start and len(context.facts.first_norms):
-        # as the loss falls so does the norm: a clip at the first ones cuts no usual step any more
-        value = rounded(max(context.facts.first_norms))
-        formula = f"the largest of {count(len(context.facts.first_norms), 'norm')} at the start"
+        # as the loss falls so does the norm: a clip at an early one cuts few of the usual steps
+        early = np.sqrt(squares.values[squares.steps < onset])
+        value = rounded(float(early[-1]) if len(early) else context.facts.first_norms[-1])
+        formula = "the last norm that was measured before the onset, when the loss was higher"
     else:
         return None
     if not tighter(context, value):

@@ -105,7 +105,7 @@ def wrong_labels(norm: float | None, **meta: object) -> Finding:
     return finding
 
 
-def test_a_stretch_of_bad_batches_is_clipped_at_the_norms_of_the_start() -> None:
+def test_a_stretch_of_bad_batches_is_clipped_at_the_last_norm_that_is_known() -> None:
     advice = wrong_labels(1.3).recommendation
     assert advice is not None
     assert (advice.parameter, advice.proposed) == ("gradient_clip_val", 1.3)
