@@ -52,6 +52,8 @@ def _idle(window: Window, context: Context) -> list[str]:
 
     Those that were trained before are frozen on purpose, as in fine-tuning.
     """
+    if context.meta.task == "finetune":
+        return []
     seen = window.samples("head", "in_eval", span=context.thresholds.span).finite.values
     if len(seen) < context.thresholds.min_samples or seen[-1] < 1 or seen[-2] < 1:
         return []

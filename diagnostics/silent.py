@@ -11,7 +11,8 @@ from .rule import Context
 from .windows import Window
 
 LOOKS = 2
-"""Samples in a row in which the gradient is zero; in the first step zeros drawn on purpose give it, too."""
+"""Samples in a row in which the gradient is zero; in the first step zeros drawn on purpose give it, too.
+One, where not even the last layer's weights get one: then all that enters it is zero."""
 UNDER = 2.0
 """Deviations by which a layer's outputs lie under zero: it is the one that a ReLU lets nothing out of."""
 
@@ -46,10 +47,10 @@ def silent_layers(window: Window, context: Context, span: int, units: float) -> 
         return []
     known = gradients.known
     seen = gradients.values[known][-LOOKS:]
-    if len(seen) < LOOKS or not (seen == 0).all(axis=0).any():
+    if not len(seen) or not (seen == 0).all(axis=0).any():
         return []
     nothing = (seen == 0).all(axis=0)
-    last = _last_that_hears(window, seen, updates.values[known][-LOOKS], gradients.steps[known])
+    last = _last_that_hears(window, seen, updates.values[known], gradients.steps[known])
     places = {layer: i for i, layer in enumerate(gradients.layers)}
     return [
         found
@@ -70,10 +71,12 @@ def _last_that_hears(
 
     Where not even the last layer's weights get one, all that enters it is zero: its bias is what hears.
     """
-    # layers of zeros, drawn so on purpose, pass nothing back until they have moved themselves
-    hears = np.flatnonzero((np.isfinite(seen) & (seen > 0)).all(axis=0) & (updates > 0))
-    if len(hears):
-        return int(hears[-1])
+    if len(seen) == LOOKS:
+        # layers of zeros, drawn so on purpose, pass nothing back until they have moved themselves
+        moved = updates[-LOOKS] > 0
+        hears = np.flatnonzero((np.isfinite(seen) & (seen > 0)).all(axis=0) & moved)
+        if len(hears):
+            return int(hears[-1])
     whole = window.samples("train", "grad_sq")
     norms = whole.values[np.isin(whole.steps, steps[-LOOKS:])]
     if seen.shape[1] < 2 or not (seen == 0).all() or not (norms[np.isfinite(norms)] > 0).any():

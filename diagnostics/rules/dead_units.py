@@ -6,7 +6,7 @@ from the start: behind a mean over many places half of the units are, as nothing
 are dead and the loss has not fallen. Of those that were born dead some come back in the first 100
 steps, and a net may learn without them: until then, and where it learned, only nine in ten count; fewer are told as information while the loss goes on falling.
 Layers of fewer than 16 units do not. Until 512 rows were seen: outputs far under zero, of weights whose
-gradient is exactly zero in two samples while later layers have one. Zero *activations* are not the signal: healthy nets reach 61 %.
+gradient is exactly zero in two samples while later layers, or the last bias alone, have one. Zero *activations* are not the signal: healthy nets reach 61 %.
 Why: no output, no gradient: that capacity is gone, and no further training brings it back.
 Source: measured on digits nets: healthy at most 27 % (59 % of the last of eight layers in the first
 30 steps), bias −2 gives 92 to 100 %, Adam at 0.1
@@ -27,7 +27,7 @@ from ..facts import learned, update_ratios
 from ..initialization import as_code, he_normal
 from ..progress import course
 from ..rule import Case, Context, Verdict, breach, fine, unknown
-from ..silent import LOOKS, Silent, silent_layers
+from ..silent import Silent, silent_layers
 from ..snippets import activation_snippet
 from ..windows import Window
 from ..words import count, listing, number, percent
@@ -128,7 +128,7 @@ def _nothing_fires(window: Window, context: Context, silent: list[Silent]) -> Ca
                 0.0,
             ),
             Evidence(
-                f"the gradient of its weights is exactly zero in {LOOKS} samples in a row",
+                "the gradient of its weights is exactly zero in each sample",
                 "gradients",
                 f"grad_rms/{worst.layer}",
                 window.last_step("gradients"),

@@ -98,12 +98,9 @@ def judge(window: Window, context: Context) -> Verdict:
     judged: list[float] = []
     scale = _scale(window, context)
     if scale is not None:
-        one = scale.std <= numbers["constant"] * scale.largest
-        if (
-            one
-            and _flat(window, context)
-            and rows_of(window, context, len(context.memory["first"])) >= numbers["enough"]
-        ):
+        rows = rows_of(window, context, len(kept["first"]))
+        one = scale.std <= numbers["constant"] * scale.largest and rows >= numbers["enough"]
+        if one and _flat(window, context):
             return breach(2.0, _constant(context, scale))
         if scale.excess > 1 and _matters(window, context, scale):
             return breach(scale.excess, _scaled(window, context, scale))
@@ -126,9 +123,7 @@ def judge(window: Window, context: Context) -> Verdict:
 
 def _scale(window: Window, context: Context) -> _Scale | None:
     first, numbers = context.memory["first"], context.thresholds
-    # where the budget paid for one batch alone, its numbers are many
-    least = numbers.min_samples if window.step - context.start <= numbers["settle"] else 1
-    if len(first) < least:
+    if not first:
         return None
     _, means, stds, lows, highs = np.array(first, dtype=float).T
     mean, std = median_of(means), median_of(stds)
@@ -139,6 +134,10 @@ def _scale(window: Window, context: Context) -> _Scale | None:
         excess = max(excess, numbers["narrow"] / max(std, 1e-12))
     entered, size = context.memory["entered"], math.hypot(mean, std)
     own = entered is not None and size > 0 and not 1 / 3 < entered / size < 3
+    # where the budget paid for one batch alone its numbers are many: then what is far off is seen in it
+    young = window.step - context.start <= numbers["settle"]
+    if young and len(first) < numbers.min_samples and excess < numbers["far"]:
+        return None
     return _Scale(mean, std, largest, 0.0 if own else excess)
 
 

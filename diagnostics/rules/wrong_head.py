@@ -34,6 +34,8 @@ from .overfitting import chosen
 
 FAMILY = "train"
 LOSSES, BLOCK, DECAY = 200, 20, 0.5
+MANY_CLASSES = 3
+"""Of two classes of which one is rare, as with clicks and frauds, no sample need be more likely the rare one."""
 OTHERS = ("lr_too_high", "dead_units", "lr_too_low", "input_problem", "non_finite")
 """Rules that tell why a net names one class alone: it does not learn at all."""
 TOO_FEW = "whether a softmax is taken twice: too few outputs were compared with their labels"
@@ -158,6 +160,8 @@ def _names_one_class(window: Window, context: Context) -> Verdict | None:
     table = table[:, np.isfinite(table).all(axis=0)]
     weights, _ = _weights(window)
     if not table.size or not weights or context.standing(*OTHERS):
+        return None
+    if len(weights) < MANY_CLASSES:
         return None
     guessed, labels, never, rows, ratio = table[:, -1]
     uneven = max(weights) >= numbers["uneven"] * min(weights)
