@@ -5,8 +5,8 @@ attempt was ever longer than 1e-4, and the loss improved by less than a tenth in
 evaluations 50 steps apart. While the loss stands within 5 % of its start, steps under a thirtieth of
 those that runs begin with are too short as well (1.2e-4, with Adam 6e-4), unless its first loss was
 under that of guessing, or it goes on from a checkpoint. Outside warm-up, the final decay and fine-tuning.
-A rate that was lowered to a thousandth of its peak while the loss stood over four fifths of its start is
-no final decay: there earlier steps may have been longer, and how long they are now follows from the
+A rate that was lowered to a thousandth of its peak while the loss stood over four fifths of its start, or
+in the first half of the run over three tenths, is no final decay: there earlier steps may have been longer, and how long they are now follows from the
 rate where it was not measured since. Where a layer gets no gradient at all, or where a clip cuts the
 steps short, the rate is not the cause.
 Why: at such steps the run needs a hundred times the steps that it would need at a sound rate.
@@ -75,8 +75,12 @@ def judge(window: Window, context: Context) -> Verdict:
 def _lowered(window: Window, context: Context) -> bool:
     """Tell whether the rate was lowered to next to nothing long before the loss was low."""
     numbers, peak = context.thresholds, context.facts.lr_peak
-    far = current_rate(window, context) < numbers["lowered"] * peak
-    return far and not learned(window, context.facts, numbers["left"])
+    if not current_rate(window, context) < numbers["lowered"] * peak:
+        return False
+    total = context.meta.max_steps
+    most_of_it = isinstance(total, int) and window.since < total / 2
+    least = numbers["left_early" if most_of_it else "left"]
+    return not learned(window, context.facts, least)
 
 
 def _as_the_rate(window: Window, context: Context) -> float:

@@ -12,10 +12,15 @@ from .made import ADAM, Made, falling, flat, train
 
 
 def jumped(
-    losses: np.ndarray, rates: np.ndarray, at: int, rule: str, update_sq: float = 0.02**2
+    losses: np.ndarray,
+    rates: np.ndarray,
+    at: int,
+    rule: str,
+    update_sq: float = 0.02**2,
+    total: int | None = None,
 ) -> list[Finding]:
     """Return what a rule says of a run whose rate jumps, as its event told, behind a first step."""
-    made = Made(rule, optimizers=[ADAM], classes=5)
+    made = Made(rule, optimizers=[ADAM], classes=5, max_steps=total)
     before, after = float(rates[0]), float(rates[-1])
     body = {"optimizer": 0, "group": 0, "from": before, "to": after, "phase": "decay"}
     rests = {**body, "from": after, "phase": "constant"}
@@ -32,10 +37,10 @@ def jumped(
     return made.judge()
 
 
-def lowered(times: float, at: float) -> list[Finding]:
+def lowered(times: float, at: float, total: int | None = None) -> list[Finding]:
     losses = np.concatenate([falling(60, 1.6, at, 0.01), flat(400, at, 0.01)])
     rates = np.where(np.arange(1, 461) <= 60, 2e-3, 2e-3 * times)
-    return jumped(losses, rates, 61, "lr_too_low")
+    return jumped(losses, rates, 61, "lr_too_low", total=total)
 
 
 def test_a_milestone_that_came_while_nothing_was_learned_is_told_with_the_rate_before_it() -> None:
@@ -50,6 +55,12 @@ def test_a_milestone_that_came_while_nothing_was_learned_is_told_with_the_rate_b
 def test_the_last_stage_of_a_schedule_is_no_milestone_that_came_too_soon() -> None:
     assert lowered(1e-5, 0.5) == []  # it has learned by then
     assert lowered(1e-2, 1.47) == []  # a hundredth is a usual stage
+
+
+def test_a_rate_that_is_gone_before_half_of_the_run_is_told_though_the_loss_had_halved() -> None:
+    assert [item.rule for item in lowered(1e-5, 0.8, total=460)] == ["lr_too_low"]
+    assert lowered(1e-5, 0.8, total=100) == []
+    assert lowered(1e-5, 0.2, total=460) == []  # little is left to learn
 
 
 def test_a_schedule_that_comes_to_rest_does_not_begin_the_windows_anew() -> None:
