@@ -111,6 +111,8 @@ def test_inputs_that_are_scaled_get_a_rate_that_they_can_be_trained_with() -> No
     assert value == pytest.approx(2e-5 * 0.5 * 0.004 / (2e-6 / 8), rel=0.05)
     sound = replace(told, facts=Facts(update_first=0.004, update_first_lr=2e-5))
     assert rate_for_scaled(EMPTY, sound, 2.0) is None
+    wild = context(Facts(update_first=1e4, update_first_lr=0.1), optimizers=[{**SGD, "lr": 0.1}])
+    assert rate_for_scaled(EMPTY, wild, 0.5) == pytest.approx(0.1 * 0.002), "the least of any rate"
 
 
 def test_outputs_between_zero_and_one_by_chance_are_no_sigmoid() -> None:
