@@ -76,7 +76,7 @@ def test_token_ids_have_no_scale() -> None:
 
 
 def test_too_few_batches_are_not_judged_while_more_may_come() -> None:
-    few = inputs({1: {**SCALE, "std": 90.0}, 2: {**SCALE, "std": 90.0}})
+    few = inputs({1: {**SCALE, "std": 9.0}, 2: {**SCALE, "std": 9.0}})
     made = Made("input_problem", few, steps=90)
     assert made.finding is None
     assert "too few batches" in made.why
