@@ -68,7 +68,7 @@ class LayerSamples:
     def known(self) -> np.ndarray:
         """Of each sample whether any layer has a finite value, bool[n]."""
         if self._known is None:
-            return np.isfinite(self.values).any(axis=1)
+            return np.asarray(np.isfinite(self.values).any(axis=1))
         return self._known
 
 
