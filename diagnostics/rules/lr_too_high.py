@@ -174,17 +174,20 @@ def _fallen(facts: Facts, share: float) -> float:
 
 
 def _torn(window: Window, context: Context, now: float) -> Evidence | None:
-    """Return the first step where it left nothing of the initialization, and the loss went up."""
+    """Return the first step where it left nothing of the initialization, and the loss went up.
+
+    It alone: what momentum would make of it, had the gradient stayed, is not what was stepped.
+    """
     numbers, facts = context.thresholds, context.facts
     losses = window.history.column(
         "train", "loss", facts.first_step, facts.first_step + int(numbers["torn_steps"])
     ).finite.values
-    size = first_step(context)
+    size = min(facts.update_first, first_step(context))
     if not size > numbers["torn"] or not len(losses) or now < _fallen(facts, numbers["learned"]):
         return None
     if losses.max() < _fallen(facts, numbers["torn_loss"]):
         return None
-    return _first_evidence(context, size, numbers["torn"])
+    return _first_evidence(context, size, numbers["torn"], grown=False)
 
 
 def _first_too_long(context: Context) -> Evidence | None:
@@ -197,16 +200,11 @@ def _first_too_long(context: Context) -> Evidence | None:
     return _first_evidence(context, size, limit) if size > limit else None
 
 
-def _first_evidence(context: Context, size: float, limit: float) -> Evidence:
-    text = (
-        f"the first step moved the weights by {percent(size)}; "
-        f"in runs that train it is about {percent(sound_step(context))}"
-    )
-    if context.optimizer.get("momentum"):
-        text = (
-            f"the first step, grown by momentum, moves the weights by {percent(size)}; "
-            f"in runs that train it is about {percent(sound_step(context))}"
-        )
+def _first_evidence(context: Context, size: float, limit: float, grown: bool = True) -> Evidence:
+    moved = "the first step moved the weights by"
+    if grown and context.optimizer.get("momentum"):
+        moved = "the first step, grown by momentum, moves the weights by"
+    text = f"{moved} {percent(size)}; in runs that train it is about {percent(sound_step(context))}"
     return Evidence(text, "gradients", "update_ratio", context.facts.first_step, size, limit)
 
 

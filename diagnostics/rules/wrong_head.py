@@ -132,7 +132,9 @@ def _one_class(window: Window, context: Context) -> Verdict:
     if strength <= 1:
         return fine(strength)
     weights, _ = _weights(window)
-    if weights and max(weights) < numbers["uneven"] * min(weights):
+    if not weights:  # a model of language names the frequent words alone until it has learned
+        return unknown("classes: how often each comes is recorded of at most 64")
+    if max(weights) < numbers["uneven"] * min(weights):
         return fine(0.9)  # of even classes none is missed but by a net that does not learn at all
     if context.standing(*OTHERS):
         return fine(0.9)

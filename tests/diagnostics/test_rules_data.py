@@ -257,6 +257,8 @@ def test_classes_that_are_never_predicted_get_weights() -> None:
     assert early.finding is None
     even = {"class_share_0": 0.55, "class_share_1": 0.45}
     assert Made("wrong_head", head(**COLLAPSED, **even), steps=600).finding is None
+    of_thousands = Made("wrong_head", head(**COLLAPSED), steps=600)  # no shares are recorded of them
+    assert of_thousands.finding is None
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,15 @@ def test_a_step_that_leaves_nothing_of_the_weights_is_told_early() -> None:
     assert [item.severity for item in found] == ["critical"]
 
 
+def test_what_momentum_would_make_of_a_first_step_tears_no_net_that_learns() -> None:
+    losses = flat(200, 2.303, 0.01) * np.geomspace(1, 0.3, 200)
+    losses[2:8] *= 1.4  # thrown up, and it comes down
+    grown = 0.07**2  # 70 % in the long run, had the gradient stayed
+    assert standing(losses, grown) == []
+    alone = 0.7**2
+    assert [item.rule for item in standing(losses, alone)] == ["lr_too_high"]
+
+
 def test_a_loss_that_comes_down_to_guessing_alone_has_learned_nothing() -> None:
     above = np.concatenate([flat(5, 2.36, 0.001), 2.34 - np.linspace(0, 0.04, 395)])
     rng = np.random.default_rng(0)
