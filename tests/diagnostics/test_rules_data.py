@@ -248,16 +248,20 @@ def head(**told: float) -> dict[str, Any]:
 COLLAPSED = {"predicted_entropy": 0.1, "label_entropy": 2.0, "never_predicted": 8.0, "rows": 512.0}
 
 
+SHARES = {"class_share_0": 0.9, "class_share_1": 0.1}
+
+
 def test_classes_that_are_never_predicted_get_weights() -> None:
-    shares = {"class_share_0": 0.9, "class_share_1": 0.1}
-    made = Made("wrong_head", head(**COLLAPSED, **shares), steps=600)
+    made = Made("wrong_head", head(**COLLAPSED, **SHARES), steps=600)
     assert made.advice.parameter == "class_weights"
     assert made.advice.proposed == [0.556, 5.0]
-    early = Made("wrong_head", head(**COLLAPSED), steps=190)
+    early = Made("wrong_head", head(**COLLAPSED, **SHARES), steps=190)
     assert early.finding is None
     even = {"class_share_0": 0.55, "class_share_1": 0.45}
     assert Made("wrong_head", head(**COLLAPSED, **even), steps=600).finding is None
-    of_thousands = Made("wrong_head", head(**COLLAPSED), steps=600)  # no shares are recorded of them
+    of_thousands = Made(
+        "wrong_head", head(**COLLAPSED), steps=600
+    )  # no shares are recorded of them
     assert of_thousands.finding is None
 
 
@@ -265,7 +269,7 @@ def test_classes_that_are_never_predicted_get_weights() -> None:
     "told", [{"never_predicted": 0.0}, {"predicted_entropy": 1.9}, {"rows": 20.0}]
 )
 def test_a_net_that_names_all_its_classes_is_all_right(told: dict[str, float]) -> None:
-    assert Made("wrong_head", head(**{**COLLAPSED, **told}), steps=600).finding is None
+    assert Made("wrong_head", head(**{**COLLAPSED, **SHARES, **told}), steps=600).finding is None
 
 
 @pytest.mark.parametrize(("evaluated", "fires"), [(2.5, True), (1.1, False), (0.5, False)])
