@@ -38,6 +38,11 @@ def page(result: Mapping[str, Any]) -> str:
     return "".join(parts).rstrip() + "\n"
 
 
+def _followed(card: Mapping[str, Any]) -> int:
+    """Return with how many seeds of a fault the advice was followed."""
+    return max((case["seeds"] for case in card.get("mending", [])), default=0)
+
+
 def _stale(old: int) -> str:
     """Say that an earlier state of the recorder made some of the recordings."""
     return f"Of the recordings {old} were made by an earlier recorder.\n\n" if old else ""
@@ -87,8 +92,8 @@ def _overview(cards: Mapping[str, Any]) -> str:
             lambda c: _of(c, "healthy", lambda h: _n(h["alarms_per_1000_steps"])),
         ),
         (
-            "advice: faults with a clear gap",
-            lambda c: _of(c, "efficacy", lambda e: str(e["cases"])),
+            "advice: faults with a clear gap, seeds of each",
+            lambda c: _of(c, "efficacy", lambda e: f"{e['cases']}, {_followed(c)}"),
         ),
         (
             "mended (80 % of the gap), median closed",
