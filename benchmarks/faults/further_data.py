@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from sklearn import datasets as made
@@ -28,6 +29,18 @@ def _drawn() -> tuple[Tensor, Tensor, torch.Generator]:
     for picture, (top, left), digit in zip(pictures, corners.tolist(), x[rows], strict=True):
         picture[top : top + 8, left : left + 8] = digit.view(8, 8)
     return pictures, y[rows], generator
+
+
+def letters_of(name: str) -> Tensor:
+    """Return the letters of a module of the standard library as numbers from 0 to 95."""
+    letters = (TEXT / name).read_text(encoding="utf-8")
+    return torch.tensor([min(max(ord(letter) - 31, 0), 95) for letter in letters])
+
+
+def corners(rows: int, columns: int, classes: int, **how: Any) -> Batch:
+    """Return a table whose classes lie about the corners of a cube, each column of mean 0 and deviation 1."""
+    x, y = made.make_classification(rows, columns, n_classes=classes, **how)
+    return _data.standard(x, y)
 
 
 def scenes() -> Batch:
@@ -61,8 +74,7 @@ def modules() -> Batch:
     """Return windows of bytes from modules of the standard library, and which module each is from."""
     rows = []
     for name in MODULES:
-        letters = (TEXT / name).read_text(encoding="utf-8")
-        codes = torch.tensor([min(max(ord(letter) - 31, 0), 95) for letter in letters])
+        codes = letters_of(name)
         rows.append(codes[: len(codes) // WINDOW * WINDOW].view(-1, WINDOW)[:1400])
     y = torch.cat([torch.full((len(some),), label) for label, some in enumerate(rows)])
     return torch.cat(rows), y
@@ -87,11 +99,10 @@ def quantiles() -> Batch:
 
 
 def clusters() -> Batch:
-    x, y = made.make_classification(
-        8000, 24, n_informative=12, n_redundant=4, n_classes=5, class_sep=1.8, flip_y=0.0,
-        random_state=0,
-    )  # fmt: skip
-    return _data.standard(x, y)
+    """Return 24 columns, of which 12 tell five classes apart."""
+    return corners(
+        8000, 24, 5, n_informative=12, n_redundant=4, class_sep=1.8, flip_y=0.0, random_state=0
+    )
 
 
 def impedance() -> Batch:

@@ -21,7 +21,7 @@ from .._nets import (
     residual,
     sequence_loss,
 )
-from . import datasets, further_nets, nets, reserved_nets, starting
+from . import datasets, further_nets, nets, reserved_nets, starting, third_nets
 
 Spoiler = Callable[[int, Batch], Batch]
 
@@ -40,6 +40,7 @@ NETS: dict[str, Callable[..., nn.Module]] = {
     "mixer": nets.Mixer,
     "logistic": nets.logistic,
     **further_nets.NETS,
+    **third_nets.NETS,
     **reserved_nets.NETS,
 }
 DATA = datasets.DATA

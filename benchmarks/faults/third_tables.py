@@ -1,4 +1,4 @@
-"""Nets over tables, places and sets that held-out cases alone train."""
+"""Nets over tables, places and sets of the third set that was held out, tuned on since."""
 
 from __future__ import annotations
 
