@@ -15,6 +15,8 @@ from .windows import Window
 
 COMPARABLE = (0.7, 2.0)
 """A first loss within these times that of guessing is a loss of its kind: no sum, no other's."""
+NEAR = 0.1
+"""A loss that came down to that of guessing, to this share of it, has learned nothing of the inputs."""
 SAME = 0.02
 """The loss is the cross-entropy of the outputs as logits, to this share."""
 EARLY, OFTEN = 250, 4
@@ -47,21 +49,27 @@ def remembered(window: Window, context: Context) -> dict[str, Json]:
 def of_guessing(context: Context, memory: Mapping[str, Json]) -> float:
     """Return the first loss, or that of guessing where it is lower and of the same kind.
 
-    Weights as they are drawn begin a little over guessing: what is won by dropping to it is nothing
-    that was learned of the inputs.
+    Weights as they are drawn begin over guessing: what is won by dropping to it is nothing that was
+    learned of the inputs. Of the cross-entropy of outputs and labels this holds however far above.
     """
     start, guess = context.facts.loss_start, memory.get("guess")
     if not isinstance(guess, (int, float)) or not start > 0:
         return start
     low, high = COMPARABLE
-    return min(start, guess) if low * guess < start < high * guess else start
+    its_kind = start > low * guess and (start < high * guess or "entropy" in memory)
+    return min(start, guess) if its_kind else start
 
 
 def has_learned(window: Window, context: Context, memory: Mapping[str, Json], share: float) -> bool:
     """Tell whether the loss (median of 50) fell under a share of the first one, or of guessing."""
     losses = window.samples("train", "loss", count=BLOCK).finite.values
+    if not len(losses):
+        return False
+    now, guess = median_of(losses), memory.get("guess")
+    if isinstance(guess, (int, float)) and abs(now - guess) < NEAR * abs(guess):
+        return False
     begin = of_guessing(context, memory)
-    return bool(len(losses) and median_of(losses) < begin - (1 - share) * abs(begin))
+    return now < begin - (1 - share) * abs(begin)
 
 
 def knows_classes_alone(now: float, memory: Mapping[str, Json], share: float) -> bool:
