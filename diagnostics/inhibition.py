@@ -69,6 +69,7 @@ CAUSES: dict[str, tuple[str, ...]] = {
         "loss_spike",
         "oscillating_loss",
         "wrong_head",
+        "overfitting",
     ),
     "lr_too_high": OF_LONG_STEPS,
     # with Adam a large gradient does harm only where the second moment lags behind it

@@ -1,21 +1,25 @@
 """The weights were drawn too large or too small: the signal grows or fades from layer to layer.
 
 What: at the first step. Too large: the layers together multiply the signal's energy by more than 10,
-one of them by more than 2, and the first loss is more than three times that of guessing. Too small:
+one of them by more than 2, and the first loss is more than three times that of guessing; or most of
+them were drawn with half as much again as what keeps the signal, and it is more than twice that. A net whose loss has come down
+all the same is named only where it learned the training samples by heart on such weights: validation
+stays over 0.4 of guessing, and the training loss under a quarter of that. Too small:
 the signal, or its gradient, shrinks in most layers and by more than a ten-thousandth in all, by the
 weights and not by the activations' slope, and the loss has not moved after 150 steps that were
 long enough. A net that learns all the same, inputs out of scale and weights from a checkpoint are
 no finding.
 Why: with a gain that is not 1 the signal grows or fades exponentially with depth; the loss begins
 far above guessing, or the first layers never hear of it.
-Source: Glorot and Bengio 2010, He et al. 2015; measured: deviation 0.5 at depth 6 begins at 119 times
+Source: Glorot and Bengio 2010, He et al. 2015; that large weights fit without learning features, and do
+worse on new samples: Chizat et al. 2019; measured: deviation 0.5 at depth 6 begins at 119 times
 the loss of guessing; healthy 0.97 to 1.13.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,6 +31,7 @@ from ..initialization import as_code, can_be_drawn
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import KEPT_STEPS, Window
 from ..words import listing, number
+from .overfitting import chosen
 
 FAMILY = "train"
 FROM_START = True
@@ -80,6 +85,15 @@ class _Start:
         """The whole net's gain in energy."""
         return math.exp(_logs(self.forward).sum())
 
+    def over(self, known: set[str]) -> float:
+        """Return how many times what keeps the signal the median layer was drawn with."""
+        drawn = np.array([layer in known for layer in self.layers])
+        keeps = self.he if self.rectifies else self.he / math.sqrt(2)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            times = (self.std / keeps)[drawn]
+        times = times[np.isfinite(times)]
+        return float(np.median(times)) if len(times) > 1 else math.nan
+
     @property
     def fades(self) -> float:
         """What is left of the energy, forth or back, over all but the last layer.
@@ -115,10 +129,19 @@ def judge(window: Window, context: Context) -> Verdict:
         return unknown("too few layers with weights were seen at the first step")
     strength = min(start.grows / numbers["compound"], start.ratio / numbers.fire)
     largest = float(np.nanmax(start.forward))
-    if strength > 1 and largest > numbers["gain"]:
-        if _came_down(window, context, start):
-            return fine(0.5)
+    over = start.over(can_be_drawn(context)) / numbers["over"]
+    if over > 1:
+        strength = max(strength, min(over, start.ratio / numbers["ratio"]))
+    came_down = _came_down(window, context, start)
+    if strength > 1 and (largest > numbers["gain"] or over > 1) and not came_down:
         return breach(strength, _case(context, start, grows=True), certain=True)
+    if over > 1 and start.ratio > numbers["ratio_of_heart"] and came_down:
+        heart = _by_heart(window, context)
+        if heart is not None:
+            case = _case(context, start, grows=True)
+            return breach(over, replace(case, because=(*case.because, heart)))
+    if strength > 1:
+        return fine(0.5)
     faint = numbers["faded"] / max(start.fades, 1e-80)
     if faint > 1 and start.slope > numbers["slope"]:
         return _faded(window, context, start, faint)
@@ -140,6 +163,32 @@ def _why_not(window: Window, context: Context) -> str:
 def _came_down(window: Window, context: Context, start: _Start) -> bool:
     """Tell whether the loss fell under half of that of guessing, in spite of its start."""
     return learned(window, context.facts, context.thresholds["learned"] / max(start.ratio, 1.0))
+
+
+def _by_heart(window: Window, context: Context) -> Evidence | None:
+    """Return what tells that the net knows its training samples, and next to nothing of others."""
+    numbers = context.thresholds
+    losses = window.samples("train", "loss", count=BLOCK).finite.values
+    guess = window.history.column(
+        "initialization", "expected_loss", max(context.start, window.step - KEPT_STEPS), window.step
+    ).finite.values
+    table = window.history.tables.get("validation")
+    name = None if table is None else chosen([column.name for column in table.schema.columns])[0]
+    if name is None or len(losses) < BLOCK or not len(guess):
+        return None
+    seen = window.samples("validation", name).finite.values
+    if len(seen) < numbers["validations"]:
+        return None
+    train, best = float(np.median(losses)), float(seen.min())
+    if not (best > numbers["unknown"] * guess[0] and train < numbers["known"] * best):
+        return None
+    text = (
+        f"training loss {number(train)}, validation never under {number(best)}: it knows its samples "
+        "by heart"
+    )
+    return Evidence(
+        text, "validation", name, window.step, best, numbers["unknown"] * float(guess[0])
+    )
 
 
 def _faded(window: Window, context: Context, start: _Start, strength: float) -> Verdict:

@@ -1,8 +1,8 @@
 """Gradients vanish on their way to the first layers.
 
 What: among weights of at least two dimensions, in the order of the model, the gradient rms falls
-steadily (rank correlation over 0.8) until the first layer's is less than a ten-thousandth of the
-last one's, and the first layer moves by less than a millionth of its weights; in 3 of 4
+steadily (rank correlation over 0.8; one layer may stand at another place than it is run) until the first
+layer's is less than a ten-thousandth of the last one's, and the first layer moves by less than a millionth of its weights; in 3 of 4
 samples (one, where it is a hundred times less than that), while the loss has not fallen by a fifth. Norms and biases have small gradients by nature
 and do not count.
 Why: the first layers stay as they were drawn, and the last ones learn on noise.
@@ -25,6 +25,8 @@ from ..words import listing, number, percent
 
 FAMILY = "gradients"
 TINY = 1e-30
+ORDERED = 0.95
+"""Rank correlation of layers that are in order, beside one that is not."""
 
 
 def remember(window: Window, context: Context) -> dict[str, Json]:
@@ -44,6 +46,7 @@ def judge(window: Window, context: Context) -> Verdict:
     if len(layers) < numbers["layers"]:
         return fine()  # with so few layers nothing can vanish on the way
     rms = np.sqrt(squares.values[-1][known] / numels.values[-1][known])
+    layers, rms = _in_order(layers, rms, int(numbers["layers"]))
     if rms[-1] <= TINY:
         return fine()  # nothing reaches the last layer either: not lost on the way
     ratio = float(max(rms[0], TINY) / rms[-1])
@@ -58,6 +61,20 @@ def judge(window: Window, context: Context) -> Verdict:
         return fine(0.0)
     case = _case(window, context, layers, rms, moved)
     return breach(strength, case, certain=strength > numbers["alone"])
+
+
+def _in_order(layers: list[str], rms: np.ndarray, least: int) -> tuple[list[str], np.ndarray]:
+    """Return the layers without the one that is out of order, where the others are in order without it.
+
+    Parameters of the model itself come first, and a head may be defined before what it stands on.
+    """
+    if len(layers) <= least or rank_correlation(rms) > ORDERED:
+        return layers, rms
+    orders = [rank_correlation(np.delete(rms, place)) for place in range(len(rms))]
+    out = int(np.argmax(orders))
+    if orders[out] <= ORDERED:
+        return layers, rms
+    return layers[:out] + layers[out + 1 :], np.delete(rms, out)
 
 
 def _first_update_ratio(window: Window, layer: str) -> float:
