@@ -50,6 +50,7 @@ EXPLAINED = 0.5
 """Share of what a layer's deviation lets through beyond which its gain is not the weights' doing."""
 HEAD = 0.1
 """A last layer under this share of its deviation was drawn too small as well; many begin small by design."""
+UNKNOWN = "whether weights are too large for the first loss: what guessing costs is not known"
 UNIFORM = 1 / math.sqrt(3)
 """Deviation of U(-1, 1): the framework's default draws from U(-1/sqrt(n), 1/sqrt(n))."""
 
@@ -127,15 +128,18 @@ def judge(window: Window, context: Context) -> Verdict:
         return unknown(_why_not(window, context))
     if np.isfinite(start.forward).sum() < numbers["least_layers"]:
         return unknown("too few layers with weights were seen at the first step")
-    strength = min(start.grows / numbers["compound"], start.ratio / numbers.fire)
-    largest = float(np.nanmax(start.forward))
+    # where all targets of a batch are one number guessing costs nothing: that is no measure either
+    known = math.isfinite(start.ratio)
+    ratio = start.ratio if known else 0.0
+    grows, largest = start.grows / numbers["compound"], float(np.nanmax(start.forward))
+    strength = min(grows, ratio / numbers.fire)
     over = start.over(can_be_drawn(context)) / numbers["over"]
     if over > 1:
-        strength = max(strength, min(over, start.ratio / numbers["ratio"]))
+        strength = max(strength, min(over, ratio / numbers["ratio"]))
     came_down = _came_down(window, context, start)
     if strength > 1 and (largest > numbers["gain"] or over > 1) and not came_down:
         return breach(strength, _case(context, start, grows=True), certain=True)
-    if over > 1 and start.ratio > numbers["ratio_of_heart"] and came_down:
+    if over > 1 and ratio > numbers["ratio_of_heart"] and came_down:
         heart = _by_heart(window, context)
         if heart is not None:
             case = _case(context, start, grows=True)
@@ -145,7 +149,8 @@ def judge(window: Window, context: Context) -> Verdict:
     faint = numbers["faded"] / max(start.fades, 1e-80)
     if faint > 1 and start.slope > numbers["slope"]:
         return _faded(window, context, start, faint)
-    return fine(min(0.9, max(strength, 0.0)) if math.isfinite(strength) else 0.0)
+    large = over > 1 or (grows > 1 and largest > numbers["gain"])
+    return fine(min(0.9, max(strength, 0.0)), UNKNOWN if large and not known else "")
 
 
 def _why_not(window: Window, context: Context) -> str:
