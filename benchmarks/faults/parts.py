@@ -21,7 +21,7 @@ from .._nets import (
     residual,
     sequence_loss,
 )
-from . import datasets, further_nets, nets, reserved_nets, starting, third_nets
+from . import datasets, further_nets, nets, reserved_nets, reserved_tables, starting, third_nets
 
 Spoiler = Callable[[int, Batch], Batch]
 
@@ -81,6 +81,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "probabilities": probabilities,
     "absolute": functional.l1_loss,
     "squared_one_hot": squared_one_hot,
+    **reserved_tables.LOSSES,
 }
 
 
