@@ -1,8 +1,9 @@
 """A layer's outputs grow and grow.
 
 What: the root mean square of a hidden layer's output is ten times what it was near step 100 and over
-10 (what grows from little to some is learning), or over 1,000 (6,000 where half precision overflows at
-65,504), in three evaluations; the last layer, whose outputs grow as it becomes sure, does not count.
+10 (what grows from little to some is learning), thirty times where only the start was looked at, or over
+1,000 (6,000 where half precision overflows at 65,504), in three evaluations (one, where it is four
+times as much); the last layer, whose outputs grow as it becomes sure, does not count.
 Why: growing outputs cost precision, saturate what comes behind them, and end in an overflow.
 Source: Dehghani et al. 2023 (attention logits of large transformers), Wortsman et al. 2023.
 """
@@ -36,7 +37,11 @@ def remember(window: Window, context: Context) -> dict[str, Json]:
     if "base" in kept or window.step - context.start < context.thresholds["settle"]:
         return kept
     steps, sizes, layers = _sizes(window, context.thresholds.span)
-    near = steps > context.start + context.thresholds["settle"] / 2
+    settle = context.start + context.thresholds["settle"]
+    near = steps > settle - context.thresholds["settle"] / 2
+    if not near.any() and window.step > settle + context.thresholds["settle"] / 2:
+        near = np.arange(len(steps)) == len(steps) - 1  # nothing was looked at since
+        kept["early"] = True
     if near.any():
         kept["base"] = {
             layer: float(f"{value:.3g}")
@@ -66,14 +71,16 @@ def judge(window: Window, context: Context) -> Verdict:
     limit = numbers["limit_half"] if half else numbers["limit"]
     hidden = np.arange(len(layers)) < len(layers) - 1
     size, growth = np.nan_to_num(now), np.nan_to_num(now / began)
-    grown = np.where(hidden & (size > numbers["least"]), growth, 0.0) / numbers.fire
+    times = numbers.fire * (numbers["early"] if context.memory.get("early") else 1.0)
+    grown = np.where(hidden & (size > numbers["least"]), growth, 0.0) / times
     large = np.where(hidden & (growth > 2), size, 0.0) / limit
     strength = np.maximum(grown, large)
     worst = float(strength.max()) if len(strength) else 0.0
     if worst <= 1:
         return fine(worst)
     order = np.argsort(-strength)[: int((strength > 1).sum())].tolist()
-    return breach(worst, _case(window, context, layers, order, now, began, bool((large > 1).any())))
+    case = _case(window, context, layers, order, now, began, bool((large > 1).any()))
+    return breach(worst, case, certain=worst > numbers["alone"])
 
 
 def _sizes(

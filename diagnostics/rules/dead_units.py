@@ -4,7 +4,8 @@ What: more than half of a layer's units, or 40 points more than at the first sam
 positive over at least 512 rows, in three samples in a row (three quarters, where a third was dead
 from the start: behind a mean over many places half of the units are, as nothing tells them apart); one sample is enough where nine in ten
 are dead and the loss has not fallen. Of those that were born dead some come back in the first 100
-steps, and a net may learn without them: until then, and where it learned, only nine in ten count; fewer are told as information while the loss goes on falling.
+steps, and a net may learn without them: until then, and where it learned, only nine in ten count; fewer are told as information while the loss goes on
+falling, unless half of all units are dead.
 Layers of fewer than 16 units do not. Until 512 rows were seen: outputs far under zero, of weights whose
 gradient is exactly zero in two samples while later layers, or the last bias alone, have one. Zero *activations* are not the signal: healthy nets reach 61 %.
 Why: no output, no gradient: that capacity is gone, and no further training brings it back.
@@ -23,7 +24,7 @@ import numpy as np
 from ...store import Evidence, Recommendation
 from ...store.schemas import Json
 from ..advice import current_rate, lower_rate
-from ..facts import learned, update_ratios
+from ..facts import learned, mostly_dead, update_ratios
 from ..initialization import as_code, he_normal
 from ..progress import course
 from ..rule import Case, Context, Verdict, breach, fine, unknown
@@ -92,7 +93,8 @@ def judge(window: Window, context: Context) -> Verdict:
     if certain:  # what is half dead beside it is mended with it
         bad = (now > numbers.fire) & (found.units >= numbers["units"])
     case = _case(window, context, found, np.flatnonzero(bad), start)
-    if not (now[bad] >= numbers["certain"]).any() and _goes_on(window, context):
+    part = not (now[bad] >= numbers["certain"]).any() and not mostly_dead(window, window.step)
+    if part and _goes_on(window, context):
         case = replace(case, severity="info")
     return breach(worst, case, certain=certain)
 
