@@ -138,6 +138,11 @@ class Engine:
         else:
             entry.state, entry.held = ("pending" if any(entry.recent) else "fine"), None
 
+    def wants(self, rule: str, case: Later) -> bool:
+        """Tell whether a case that was put off has to be made: the rule has no finding, or a worse one."""
+        finding = self._finding(self.entry(rule))
+        return finding is None or _is_better(finding, case.basis)
+
     def restart_windows(self, why: str) -> None:
         """Forget what is pending: the windows begin anew. What is firing stays, as stale."""
         for entry in self.entries.values():
@@ -203,14 +208,9 @@ class Engine:
         if case is None:
             raise ValueError("a breach needs a case that says what was seen")
         entry.breached = step
-        if isinstance(case, Later) and entry.finding is not None:
-            entry.onset = entry.onset if any(entry.recent) else step
-            entry.case, entry.severity = None, thresholds.severity
-            return
-        case = told(case)
         if not any(entry.recent):
             entry.onset = step if case.onset is None else case.onset
-        entry.case = case if entry.finding is None else None
+        entry.case = told(case) if entry.finding is None else None
         entry.severity = case.severity or thresholds.severity
 
     def _fire_unless_held(
@@ -272,8 +272,6 @@ class Engine:
         elsewhere = isinstance(case, Case) and case.scope != finding.scope
         if verdict.strength >= thresholds.clear and not elsewhere:
             entry.state, entry.calm, finding.last_step = "firing", 0, step
-            if isinstance(case, Later):
-                case = told(case) if _is_better(finding, case.basis) else None
             if case is not None:
                 _strengthen(finding, case)
             return
@@ -309,16 +307,15 @@ def _say(finding: Finding, case: Case) -> None:
     finding.severity = case.severity or finding.severity
 
 
-def _strengthen(finding: Finding, case: Case) -> None:
+def _strengthen(finding: Finding, case: Case | Later) -> None:
     """Let a finding that stands speak anew only where it knows better or it has got worse.
 
     Numbers measured after the damage are worth less than those of its onset (curvature of a
     collapsed net), so a recommendation is replaced only by one of a better basis.
     """
-    better = _is_better(finding, case.recommendation.basis)
     severity = case.severity or finding.severity
     worse = RANK[severity] < RANK[finding.severity]
-    if better:
+    if isinstance(case, Case) and _is_better(finding, case.recommendation.basis):
         _say(finding, case)
     if worse:
         finding.severity = severity

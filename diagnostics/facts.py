@@ -11,6 +11,7 @@ import numpy as np
 from ..store import Event
 from ..store.schemas import Json, plain
 from .medians import median_of, nan_median
+from .tables import Made, Table
 from .thresholds import Thresholds
 from .windows import History, Window
 
@@ -18,6 +19,8 @@ FIRST_LOSSES = 5
 BLOCK = 50
 KEPT_CHECKPOINTS = 20
 SANE = 1.5
+NO_RATIOS = (np.empty(0, dtype=np.int64), np.empty(0))
+NO_LAYER_RATIOS = (np.empty(0, dtype=np.int64), np.empty((0, 0)))
 BEGAN_AT_ZERO = 0.9999
 """A first step of such a share of the weights that it made is all that they are."""
 
@@ -143,14 +146,12 @@ class Facts:
             if not new.values[top] <= self.loss_peak:
                 self.loss_peak, self.loss_peak_step = float(new.values[top]), int(new.steps[top])
         block = window.samples("train", "loss", count=BLOCK).finite
-        if len(block) >= BLOCK // 2:
-            median = median_of(block.values)
-            if not median >= self.loss_best:
-                self.loss_best, self.loss_best_step = median, window.step
-                self.lr_at_best = self.lr_peak  # of the points before: it may just have jumped
+        if len(block) >= BLOCK // 2 and not block.median >= self.loss_best:
+            self.loss_best, self.loss_best_step = block.median, window.step
+            self.lr_at_best = self.lr_peak  # of the points before: it may just have jumped
         rates = window.samples("train", "lr", span=window.step - before).finite.values
-        if len(rates):
-            self.lr_peak = float(np.nanmax([self.lr_peak, rates.max()]))
+        if len(rates) and not float(rates.max()) <= self.lr_peak:
+            self.lr_peak = float(rates.max())
         if len(self.first_norms) < 20:
             norms = np.sqrt(history.column("train", "grad_sq", before, window.step).values)
             norms = norms[np.isfinite(norms)]
@@ -169,8 +170,10 @@ class Facts:
             if not ratio <= self.update_sound and self._sane(window, at, torn):
                 self.update_sound = ratio
         dead = history.layers("activations", "dead", before, step)
+        if not len(dead) or all(map(self.dead_start.__contains__, dead.layers)):
+            return
         units = history.layers("activations", "units", before, step)
-        if not len(dead) or dead.layers != units.layers:
+        if dead.layers != units.layers:
             return
         unknown = [i for i, layer in enumerate(dead.layers) if layer not in self.dead_start]
         if unknown:
@@ -198,6 +201,8 @@ class Facts:
 
     def _learn_curvature(self, history: History, before: int, window: Window, torn: float) -> None:
         values = history.column("curvature", "lambda_1", before, window.step)
+        if not len(values):
+            return
         ratio = history.written("curvature", "edge_ratio")  # of several optimizers the first's
         edges = history.column("curvature", ratio, before, window.step)
         spread = history.column("curvature", "lambda_spread", before, window.step)
@@ -232,20 +237,59 @@ class Facts:
 
 def update_ratios(history: History, after: int, upto: int) -> tuple[np.ndarray, np.ndarray]:
     """Return steps and the median over weight layers of ‖Δw‖/‖w‖, where it was measured."""
-    steps, ratios = layer_ratios(history, after, upto)
-    known = np.isfinite(ratios).any(axis=1)
-    return steps[known], nan_median(ratios[known], axis=1)
+    table = history.tables.get("gradients")
+    if table is None:
+        return NO_RATIOS
+    low, high = table.between(after, upto)
+    found = table.derived("median_ratio", _median_ratio, low, high)
+    if found is None:
+        return NO_RATIOS
+    steps, medians, known = table.steps_of(low, high), found[0][:, 0], found[0][:, 1] > 0
+    return (steps, medians) if known.all() else (steps[known], medians[known])
 
 
-def layer_ratios(history: History, after: int, upto: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return steps and ‖Δw‖/‖w‖, [samples, layers], of every weight layer; NaN where unknown."""
-    updates = history.layers("gradients", "update_sq", after, upto, "weight")
-    weights = history.layers("gradients", "weight_sq", after, upto, "weight")
-    if not len(updates) or updates.layers != weights.layers or not updates.layers:
-        return np.empty(0, dtype=np.int64), np.empty((0, 0))
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        ratios = np.sqrt(updates.values / np.where(weights.values > 0, weights.values, np.nan))
-    return updates.steps, ratios
+def layer_ratios(
+    history: History, after: int, upto: int, count: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return steps and ‖Δw‖/‖w‖, [samples, layers], of every weight layer; NaN where unknown.
+
+    Of at most the last `count` samples with after < step <= upto.
+    """
+    table = history.tables.get("gradients")
+    if table is None:
+        return NO_LAYER_RATIOS
+    low, high = table.between(after, upto)
+    low = low if count is None else max(low, high - count)
+    found = table.derived("layer_ratio", _layer_ratio, low, high) if high > low else None
+    return NO_LAYER_RATIOS if found is None else (table.steps_of(low, high), found[0])
+
+
+def _layer_ratio(table: Table) -> Made | None:
+    updated, names = table.of_layers("update_sq", "weight")
+    weighed, others = table.of_layers("weight_sq", "weight")
+    if names != others or not names:
+        return None
+
+    def make(table: Table, low: int, high: int) -> np.ndarray:
+        updates = table.rows[low:high, updated].astype(np.float64)
+        weights = table.rows[low:high, weighed].astype(np.float64)
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            return np.sqrt(updates / np.where(weights > 0, weights, np.nan))
+
+    return make, len(names)
+
+
+def _median_ratio(table: Table) -> Made | None:
+    """Make the median of each sample's ratios, and 1 where any of them is known."""
+    made = _layer_ratio(table)
+    if made is None:
+        return None
+
+    def make(table: Table, low: int, high: int) -> np.ndarray:
+        ratios = made[0](table, low, high)
+        return np.stack([nan_median(ratios, axis=1), np.isfinite(ratios).any(axis=1)], axis=1)
+
+    return make, 2
 
 
 def mostly_dead(window: Window, upto: int) -> bool:
@@ -267,7 +311,7 @@ def learned(window: Window, facts: Facts, share: float) -> bool:
     losses = window.samples("train", "loss", count=BLOCK).finite
     start = facts.loss_start
     least = start - (1 - share) * abs(start)
-    return bool(len(losses) and median_of(losses.values) < least)
+    return bool(len(losses) and losses.median < least)
 
 
 def spike_floor(facts: Facts, numbers: Thresholds) -> float:

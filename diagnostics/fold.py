@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -17,18 +18,20 @@ from .changes import Change, StepSize, between, with_settings
 from .coverage import coverage
 from .engine import Engine
 from .facts import Facts
-from .fold_state import restore, state_of
+from .fold_state import behind, restore, state_of
 from .heeding import change_step_size, obey
 from .log import GRID, Log
 from .obstacles import Obstacles
 from .outcomes import Outcomes
 from .place import Place
-from .rule import Context, Rule, Verdict, unknown
+from .rule import Context, Later, Rule, Verdict, told, unknown
 from .rules import RULES
 from .settings import ANSWERS, Settings
 from .stalls import heed_stalls
 from .thresholds import Thresholds, switched_off
-from .windows import KEPT_STEPS, History, Window
+from .windows import History, Window
+
+FAILED = unknown("its rule failed; the log of Otoscope says where")
 
 NOTHING: Mapping[str, Json] = MappingProxyType({})
 """What a rule remembers that does not."""
@@ -66,6 +69,7 @@ class Fold:
         self.history = History()
         self.log = Log(world_size=meta.world_size)
         self._thresholds: dict[str, Thresholds] = {}
+        self._numbers: tuple[str, list[Thresholds | None]] | None = None  # in a task profile
         self._contexts: dict[str, Context] = {}
         self._failed: set[str] = set()
         self._sums: dict[str, bool] = {}
@@ -96,22 +100,9 @@ class Fold:
 
     def rebuild(self, frames: Iterable[Frame]) -> None:
         """Fill the windows from raw frames at or behind the place; others are let go."""
-        past = Log(world_size=self.meta.world_size)
-        place = self.place
-        past.add_frames(
-            (
-                f
-                for f in frames
-                if f.attempt == place.attempt and place.step - KEPT_STEPS < f.step <= place.step
-            ),
-            done=(0, -1),
-        )
-        excluded = self.log.attempt(place.attempt).excluded
         self.history = History()
-        for group in past.take(place.attempt, place.step):
-            live = [f for f in group if f.step <= excluded.get(f.rank, f.step)]
-            if live:
-                self._learn(live)
+        for group in behind(self, frames):
+            self._learn(group)
 
     # ---- the log ---------------------------------------------------------------------------
 
@@ -158,10 +149,8 @@ class Fold:
 
     def judge_now(self, name: str, step: int) -> None:
         """Judge one rule between two points: a clock has decided something at a step."""
-        for rule in self.rules:
-            numbers = self.thresholds(rule.id)
-            off = rule.id in switched_off(self.settings.profile) or numbers.severity == "off"
-            if rule.id == name and not off:
+        for rule, numbers in zip(self.rules, self._in_force(), strict=True):
+            if rule.id == name and numbers is not None:
                 window = Window(self.history, self.place.step, self.place.since)
                 verdict = rule.judge(window, self._context(rule, numbers))
                 self.engine.advance(rule.id, verdict, numbers, self.place.attempt, step)
@@ -195,6 +184,7 @@ class Fold:
         """Read every rule's numbers anew: some were set."""
         self._thresholds.clear()
         self._contexts.clear()
+        self._numbers = None
 
     def marks(self) -> dict[int, int]:
         """Return the step up to which each rank that is waited for has sent all."""
@@ -275,13 +265,16 @@ class Fold:
         window = Window(self.history, point, self.place.since)
         self.facts.learn(self.history, before, window, self.thresholds("lr_too_high"))
         self.obstacles.learn(self.history, before, point)
-        for rule in self.rules:
+        for rule, numbers in zip(self.rules, self._in_force(), strict=True):
             if rule.remember is not None:
                 context = self._context(rule, self.thresholds(rule.id))
-                kept = self._guarded(rule, rule.remember, window, context, context.memory)
-                if kept != context.memory:  # dear where a rule remembers something of each layer
+                memory = context.memory
+                kept = self._guarded(rule, rule.remember, window, context, memory)
+                # to compare is dear where a rule remembers something of each layer
+                if kept is not memory and kept != memory:
                     self.memory[rule.id] = plain(kept)
-            self._apply(rule, window)
+            if numbers is not None:
+                self._apply(rule, window, numbers)
         self.outcomes.look(self.engine, point)
         self.settings.mark(self.engine.findings)
 
@@ -304,10 +297,18 @@ class Fold:
                 return
         self.history.add(group, self.schemas)
 
-    def _apply(self, rule: Rule, window: Window) -> None:
-        numbers, entry = self.thresholds(rule.id), self.engine.entry(rule.id)
-        if numbers.severity == "off" or rule.id in switched_off(self.settings.profile):
-            return
+    def _in_force(self) -> list[Thresholds | None]:
+        """Return each rule's numbers, None of a rule that is switched off; a point changes none of it."""
+        profile = self.settings.profile
+        if self._numbers is None or self._numbers[0] != profile:
+            off = switched_off(profile)
+            found = {rule.id: self.thresholds(rule.id) for rule in self.rules}
+            off |= {name for name, numbers in found.items() if numbers.severity == "off"}
+            self._numbers = profile, [None if r.id in off else found[r.id] for r in self.rules]
+        return self._numbers[1]
+
+    def _apply(self, rule: Rule, window: Window, numbers: Thresholds) -> None:
+        entry = self.engine.entry(rule.id)
         if entry.evaluated is not None and window.step - entry.evaluated < numbers.cadence:
             return
         sample = window.last_step(rule.family)
@@ -332,8 +333,13 @@ class Fold:
             )
         if window.last_step(rule.family) <= window.step - numbers.span:
             return unknown(f"no sample of {rule.family} in the last {numbers.span:,} steps")
-        failed = unknown("its rule failed; the log of Otoscope says where")
-        return self._guarded(rule, rule.judge, window, self._context(rule, numbers), failed)
+        context = self._context(rule, numbers)
+        verdict = self._guarded(rule, rule.judge, window, context, FAILED)
+        if isinstance(verdict.case, Later) and self.engine.wants(rule.id, verdict.case):
+            make = verdict.case.make
+            case = self._guarded(rule, lambda *_: told(make()), window, context, None)
+            return FAILED if case is None else replace(verdict, case=case)
+        return verdict
 
     def _guarded(
         self, rule: Rule, function: Any, window: Window, context: Context, otherwise: Any

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from ..store import Event, Finding
+from ..store import Event, Finding, Frame
 from ..store.schemas import Json, plain
 from .changes import StepSize
 from .engine import Engine
@@ -15,6 +15,7 @@ from .obstacles import Obstacles
 from .outcomes import Outcomes
 from .place import Place
 from .settings import Settings
+from .windows import KEPT_STEPS
 
 if TYPE_CHECKING:
     from .fold import Fold
@@ -84,3 +85,21 @@ def restore(fold: Fold, state: Mapping[str, Json], findings: Iterable[Finding]) 
         fold.log.attempt(number).settings = told  # `started` may wait beside what it told
     fold.settle()
     fold.forget_thresholds()
+
+
+def behind(fold: Fold, frames: Iterable[Frame]) -> Iterator[list[Frame]]:
+    """Yield those of the frames that windows reach at a fold's place, in the order of judging."""
+    place, past = fold.place, Log(world_size=fold.meta.world_size)
+    past.add_frames(
+        (
+            f
+            for f in frames
+            if f.attempt == place.attempt and place.step - KEPT_STEPS < f.step <= place.step
+        ),
+        done=(0, -1),
+    )
+    excluded = fold.log.attempt(place.attempt).excluded
+    for group in past.take(place.attempt, place.step):
+        live = [f for f in group if f.step <= excluded.get(f.rank, f.step)]
+        if live:
+            yield live

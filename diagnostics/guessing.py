@@ -11,7 +11,7 @@ from ..store.schemas import Json
 from .facts import BLOCK
 from .medians import median_of
 from .rule import Context
-from .windows import Window
+from .windows import Samples, Window
 
 COMPARABLE = (0.7, 2.0)
 """A first loss within these times that of guessing is a loss of its kind: no sum, no other's."""
@@ -38,12 +38,21 @@ def remembered(window: Window, context: Context) -> dict[str, Json]:
         if len(found) and found[0] > 0:
             kept["guess"] = float(found[0])
     if window.last_step("head") >= 0:
-        entropies = window.samples("head", "label_entropy").values
-        ratios = window.samples("head", "as_logits").values
-        known = np.isfinite(entropies) & np.isfinite(ratios)
-        if known.any() and (np.abs(ratios[known] - 1) < SAME).all():
-            kept["entropy"] = float(f"{entropies[known][-1]:.4g}")
+        entropies = window.samples("head", "label_entropy")
+        ratios = window.samples("head", "as_logits")
+        entropy = window.history.once(
+            "entropy of labels", (entropies, ratios), lambda: _entropy(entropies, ratios)
+        )
+        if entropy is not None:
+            kept["entropy"] = entropy
     return kept
+
+
+def _entropy(entropies: Samples, ratios: Samples) -> float | None:
+    known = np.isfinite(entropies.values) & np.isfinite(ratios.values)
+    if known.any() and (np.abs(ratios.values[known] - 1) < SAME).all():
+        return float(f"{entropies.values[known][-1]:.4g}")
+    return None
 
 
 def of_guessing(context: Context, memory: Mapping[str, Json]) -> float:

@@ -81,6 +81,6 @@ def largest_ratio(window: Window) -> float:
     The median over layers is small, too, where gradients vanish or units are dead: no learning
     rate helps there.
     """
-    _, ratios = layer_ratios(window.history, window.since, window.step)
-    known = ratios[-10:][np.isfinite(ratios[-10:]).any(axis=1)]
+    _, ratios = layer_ratios(window.history, window.since, window.step, 10)
+    known = ratios[np.isfinite(ratios).any(axis=1)]
     return float(np.median(np.nanmax(known, axis=1))) if len(known) else math.nan

@@ -42,12 +42,15 @@ class Case:
 class Later:
     """A case about the whole run that is made only where it is needed: one of 200 layers is dear.
 
-    A finding that stands takes nothing from the cases of later points, unless one has advice of a
-    better `basis`, which is said here; such a case has no severity and no onset of its own.
+    A finding that stands takes nothing from the cases of later points but a graver severity, unless one
+    has advice of a better basis. `severity` and `onset` are those of the case; `basis` is the best that
+    its advice may have.
     """
 
     make: Callable[[], Case]
     basis: str
+    severity: Severity | None = None
+    onset: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

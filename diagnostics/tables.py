@@ -6,12 +6,13 @@ copied anew at every point. Rows that were handed out are never written again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..store import Column, Schema
+from .medians import median_of
 
 KEPT_STEPS = 2000
 """Steps behind the point that are kept: no rule may ask for a larger span."""
@@ -19,21 +20,26 @@ KEPT_STEPS = 2000
 LONGEST = 1024
 """Rows of the layers' columns that are kept as they are read; of more it would be as much memory again."""
 
+NARROW = 4
+"""Numbers that are made of a row and kept of any window, however long."""
+
 KEPT_READS = 64
 """Answers that are kept for the next rule that asks the same: those of a point or two."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Samples:
     """One column: `steps` int64[n] ascending, `values` float64[n]; NaN where not measured.
 
-    Both arrays are read-only: rules share them.
+    Both arrays are read-only: rules share them, and what the first one asks of them is kept.
     """
 
     steps: np.ndarray
     values: np.ndarray
-    _finite: list[Samples | None] = field(default_factory=list, compare=False, repr=False)
-    """None where all of them are: a reference to itself would outlive the point."""
+    _whole: bool = False
+    """Whether all of them are known to be finite."""
+    _finite: Samples | None = field(default=None, repr=False)
+    _median: float | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -41,12 +47,22 @@ class Samples:
     @property
     def finite(self) -> Samples:
         """The samples that are neither NaN nor infinite."""
-        if not self._finite:  # rules share samples: the first one that asks works it out
+        if self._whole:
+            return self
+        if self._finite is None:
             keep = np.isfinite(self.values)
-            whole = keep.all()
-            self._finite.append(None if whole else Samples(self.steps[keep], self.values[keep]))
-        found = self._finite[0]
-        return self if found is None else found
+            if keep.all():
+                self._whole = True  # a reference to itself would outlive the point
+                return self
+            self._finite = Samples(self.steps[keep], self.values[keep], True)
+        return self._finite
+
+    @property
+    def median(self) -> float:
+        """The median of the values; NaN of none, or where one of them is."""
+        if self._median is None:
+            self._median = median_of(self.values)
+        return self._median
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,41 +89,90 @@ class LayerSamples:
 
 
 @dataclass(slots=True)
-class _Block:
-    """Columns of a table as float64, in column order, to which rows are added once they are asked for.
+class _Line:
+    """A column of a table as float64, to which rows are added once they are asked for.
 
-    `first`, `upto`: the rows that it holds, counted from the table's very first.
+    `first`, `upto`: the rows that it holds, counted from the table's very first; `gap`: the last of
+    them whose value is not finite.
     """
 
-    places: np.ndarray | slice
-    values: np.ndarray
-    layered: bool = False
-    """Whether somebody asks which rows hold a finite value: of layers, not of a single column."""
-    known: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=bool))
+    place: int
+    values: np.ndarray = field(default_factory=lambda: np.empty(0))
     first: int = 0
     upto: int = 0
+    gap: int = -1
+    _locked: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+    def read(self, table: Table, low: int, high: int) -> tuple[np.ndarray, bool]:
+        """Return rows `low` to `high`, read-only, and whether all of them are known to be finite."""
+        first, upto = self.first, self.upto
+        if high <= low:
+            return self._locked[:0], True
+        if not first <= low <= upto or high - first > len(self.values):
+            self.values = np.empty(2 * max(high - low, 32))
+            self._locked = locked(self.values)
+            self.first = self.upto = first = upto = low
+        if high > upto:
+            rows = table.rows[upto - table.gone : high - table.gone, self.place]
+            self.values[upto - first : high - first] = rows
+            finite = np.isfinite(rows)
+            if not finite.all():
+                self.gap = upto + int(np.flatnonzero(~finite)[-1])
+            self.upto = high
+        return self._locked[low - first : high - first], self.gap < low
+
+
+Make = Callable[["Table", int, int], np.ndarray]
+Made = tuple[Make, int]
+
+
+@dataclass(slots=True)
+class _Block:
+    """What is made of each row of a table, float64[rows, width], in column order; rows are added once
+    they are asked for.
+
+    `make`: makes it of rows `low` to `high`, of each row by itself. `first`, `upto`: as of a line.
+    """
+
+    make: Make
+    width: int
+    values: np.ndarray = field(init=False)
+    known: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=bool))
+    """Of each row whether it holds any finite value."""
+    first: int = 0
+    upto: int = 0
+    _locked: np.ndarray = field(init=False)
+    _told: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._begin(0, 0)
+
+    def _begin(self, low: int, room: int) -> None:
+        self.values, self.known = np.empty((room, self.width), order="F"), np.empty(room, bool)
+        self._locked, self._told = locked(self.values), locked(self.known)
+        self.first = self.upto = low
 
     def read(self, table: Table, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return rows `low` to `high` of the columns, [rows, columns], and which hold a finite value.
-
-        Both are read-only.
-        """
+        """Return what is made of rows `low` to `high`, and which of it holds a finite value, read-only."""
+        if high <= low:
+            return self._locked[:0], self._told[:0]
         if not self.first <= low <= self.upto or high - self.first > len(self.values):
-            room = 2 * max(high - low, 32)
-            self.values = np.empty((room, self.values.shape[1]), order="F")
-            self.known = np.empty(room, dtype=bool)
-            self.first = self.upto = low
+            self._begin(low, 2 * max(high - low, 32))
         if high > self.upto:
-            rows = table.rows[self.upto - table.gone : high - table.gone, self.places]
+            rows = self.make(table, self.upto - table.gone, high - table.gone)
             new = slice(self.upto - self.first, high - self.first)
             self.values[new] = rows
-            if self.layered:
-                self.known[new] = np.isfinite(rows).any(axis=1)
+            self.known[new] = np.isfinite(rows).any(axis=1)
             self.upto = high
         asked = slice(low - self.first, high - self.first)
-        values, known = self.values[asked], self.known[asked]
-        values.flags.writeable = known.flags.writeable = False
-        return values, known
+        return self._locked[asked], self._told[asked]
+
+
+def locked(values: np.ndarray) -> np.ndarray:
+    """Return a view that cannot be written, nor what is cut from it; the array itself still can."""
+    view = values.view()
+    view.flags.writeable = False
+    return view
 
 
 @dataclass
@@ -129,7 +194,10 @@ class Table:
     )
     _by_quantity: dict[str, list[tuple[int, Column]]] = field(default_factory=dict)
     _order: dict[str, int] = field(default_factory=dict)
-    _blocks: dict[str | tuple[str, str | None], _Block] = field(default_factory=dict)
+    _names: dict[str, str | None] = field(default_factory=dict)
+    _lines: dict[str, _Line] = field(default_factory=dict)
+    _blocks: dict[str | tuple[str, str | None], _Block | None] = field(default_factory=dict)
+    _locked: np.ndarray = field(init=False)
     _between: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
     _columns: dict[tuple[str, int, int], Samples] = field(default_factory=dict)
     _layers: dict[tuple[str, str | None, int, int], LayerSamples] = field(default_factory=dict)
@@ -137,6 +205,7 @@ class Table:
     def __post_init__(self) -> None:
         self.steps = np.empty(64, dtype=np.int64)
         self.rows = np.empty((64, len(self.schema.columns)), dtype=np.float32)
+        self._locked = locked(self.steps)
 
     def append(self, step: int, values: np.ndarray) -> None:
         if self.count == len(self.steps):
@@ -155,6 +224,7 @@ class Table:
         rows = np.empty((size, self.rows.shape[1]), dtype=np.float32)
         steps[:kept], rows[:kept] = self.steps[first : self.count], self.rows[first : self.count]
         self.steps, self.rows, self.count = steps, rows, kept
+        self._locked = locked(steps)
         self.gone += first
 
     def between(self, after: int, upto: int) -> tuple[int, int]:
@@ -174,12 +244,11 @@ class Table:
         if kept is None:
             if len(self._columns) >= KEPT_READS:
                 self._columns.clear()
-            block = self._blocks.get(name)
-            if block is None:
-                place = self.schema.index[name]
-                block = self._blocks[name] = _Block(slice(place, place + 1), np.empty((0, 1)))
-            values = block.read(self, low + self.gone, high + self.gone)[0][:, 0]
-            kept = self._columns[key] = Samples(self._steps(low, high), values)
+            line = self._lines.get(name)
+            if line is None:
+                line = self._lines[name] = _Line(self.schema.index[name])
+            values, whole = line.read(self, key[1], key[2])
+            kept = self._columns[key] = Samples(self.steps_of(low, high), values, whole)
         return kept
 
     def layers(self, quantity: str, group: str | None, low: int, high: int) -> LayerSamples:
@@ -196,16 +265,34 @@ class Table:
             else:
                 block = self._blocks.get((quantity, group))
                 if block is None:
-                    block = _Block(places, np.empty((0, len(names))), layered=True)
+                    block = _Block(lambda table, a, b: table.rows[a:b, places], len(names))
                     self._blocks[quantity, group] = block
                 values, known = block.read(self, low + self.gone, high + self.gone)
-            kept = self._layers[key] = LayerSamples(self._steps(low, high), values, names, known)
+            kept = self._layers[key] = LayerSamples(self.steps_of(low, high), values, names, known)
         return kept
 
-    def _steps(self, low: int, high: int) -> np.ndarray:
-        steps = self.steps[low:high]
-        steps.flags.writeable = False
-        return steps
+    def derived(
+        self, name: str, begin: Callable[[Table], Made | None], low: int, high: int
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return what is made of rows `low` to `high`, and which of it holds a finite value.
+
+        `begin`: returns how it is made of each row by itself, and how many numbers that are; None
+        where it cannot be under the schema at hand. It is asked once a schema.
+        """
+        if name not in self._blocks:
+            made = begin(self)
+            self._blocks[name] = None if made is None else _Block(*made)
+        block = self._blocks[name]
+        if block is None:
+            return None
+        if high - low > LONGEST and block.width > NARROW:
+            values = block.make(self, low, high)
+            return values, np.isfinite(values).any(axis=1)
+        return block.read(self, low + self.gone, high + self.gone)
+
+    def steps_of(self, low: int, high: int) -> np.ndarray:
+        """Return the steps of rows `low` to `high`, read-only."""
+        return self._locked[low:high]
 
     def follow(self, schema: Schema) -> None:
         """Go on with another schema; what it does not have of the old one is let go."""
@@ -214,8 +301,10 @@ class Table:
             if name in self.schema.index:
                 rows[:, place] = self.rows[:, self.schema.index[name]]
         self.schema, self.rows = schema, rows
-        for known in (self._places, self._by_quantity, self._order, self._blocks):
+        for known in (self._places, self._by_quantity, self._order, self._names):
             known.clear()
+        self._lines.clear()
+        self._blocks.clear()
         self._columns.clear()
         self._layers.clear()
 
@@ -229,6 +318,14 @@ class Table:
     def named(self, quantity: str) -> list[str]:
         """Return the written names of a quantity's columns, the first one first."""
         return [column.name for _, column in self._of(quantity)]
+
+    def written(self, column: str) -> str | None:
+        """Return a written name as it is, and of a quantity alone its first column's, None of neither."""
+        if column not in self._names:
+            names = self.named(column)
+            known = column in self.schema.index
+            self._names[column] = column if known else names[0] if names else None
+        return self._names[column]
 
     def of_layers(
         self, quantity: str, group: str | None

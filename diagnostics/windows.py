@@ -93,9 +93,7 @@ class History:
     def written(self, family: str, column: str) -> str:
         """Return a written name as it is, and for a quantity alone that of its first column."""
         table = self.tables.get(family)
-        if table is not None and column in table.schema.index:
-            return column
-        return self.first_column(family, column) or column
+        return column if table is None else table.written(column) or column
 
     def largest(self, family: str, quantity: str, after: int, upto: int) -> Samples:
         """Return the samples of a quantity with after < step <= upto, of several columns the largest.
@@ -161,8 +159,12 @@ class Window:
             count: the most samples; None takes all within the span.
             span: the most steps back; None takes KEPT_STEPS.
         """
-        name = self.history.written(family, column)
-        return self.history.column(family, name, self._after(span), self.step, count)
+        table = self.history.tables.get(family)
+        name = None if table is None else table.written(column)
+        if table is None or name is None:
+            return NO_SAMPLES
+        low, high = table.between(self._after(span), self.step)
+        return table.column(name, low if count is None else max(low, high - count), high)
 
     def layers(
         self,

@@ -123,6 +123,7 @@ class NoiseScaleEstimator:
         self.decay = float(decay)
         self._samples = 0
         self._sums = np.zeros(10)
+        self._found: NoiseEstimate | None = None
 
     @property
     def samples(self) -> int:
@@ -160,11 +161,14 @@ class NoiseScaleEstimator:
         self._samples += 1
         moments = _moments(*(np.array([x]) for x in (gradient, trace, weight)))[:, 0]
         self._sums = self._sums * decay**POWERS + moments
+        self._found = None
 
     def estimate(self) -> NoiseEstimate:
         """Return what the samples say by now."""
-        found = _estimates(self._sums[:, None], np.array([self._samples]))
-        return NoiseEstimate(*found[:, 0].tolist())
+        if self._found is None:  # asked several times between two samples
+            found = _estimates(self._sums[:, None], np.array([self._samples]))
+            self._found = NoiseEstimate(*found[:, 0].tolist())
+        return self._found
 
     def at_least(self) -> float:
         """Return the lower end of the 95 % interval, also where there is no upper one.
@@ -178,8 +182,8 @@ class NoiseScaleEstimator:
         >>> estimator.estimate().scale, round(estimator.at_least())
         (nan, 157)
         """
-        low = _estimates(self._sums[:, None], np.array([self._samples]))[1, 0]
-        return float(low) if math.isfinite(low) else _lower_end(self._sums, self._samples)
+        low = self.estimate().low
+        return low if math.isfinite(low) else _lower_end(self._sums, self._samples)
 
 
 POWERS = np.array([1, 1, 1, 2, 2, 2, 2, 2, 2, 4])

@@ -58,7 +58,7 @@ def judge(window: Window, context: Context) -> Verdict:
         )
     seen = None
     if len(squares) >= numbers.min_samples:
-        seen = _look(np.sqrt(squares.values), squares.steps, context)
+        seen = _look(squares, context)
     if seen is None or not len(seen.steps):
         seen = _lone_losses(losses, squares, context) or seen
     if seen is None:
@@ -91,10 +91,12 @@ def _thrown_back(losses: Samples, context: Context) -> bool:
     return facts.bursts_step > facts.loss_best_step and left
 
 
-def _look(norms: np.ndarray, steps: np.ndarray, context: Context) -> _Seen:
-    numbers = context.thresholds
-    fresh = steps > steps[-1] - numbers["burst_window"]
-    recent = min(int(fresh.sum()), len(norms) // 2)
+def _look(squares: Samples, context: Context) -> _Seen:
+    numbers, steps = context.thresholds, squares.steps
+    fresh = len(steps) - int(steps.searchsorted(steps[-1] - numbers["burst_window"], "right"))
+    recent = min(fresh, len(steps) // 2)
+    looked = recent + max(int(numbers["before"]), numbers.window)
+    steps, norms = steps[-looked:], np.sqrt(squares.values[-looked:])
     before = norms[:-recent][-int(numbers["before"]) :]
     median = median_of(before)
     floor = numbers["of_start"] * context.facts.grad_start

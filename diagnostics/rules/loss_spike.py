@@ -132,14 +132,17 @@ def _look(losses: Samples, context: Context) -> _Spike | None:
 
 
 def _limit(before: np.ndarray, context: Context) -> tuple[float, float]:
-    _, limit = _once(before, context)
-    return _once(np.minimum(before, limit), context)  # earlier spikes cut down to that limit
+    ordered = np.sort(before)
+    median, limit = _once(ordered, context)
+    if ordered[-1] <= limit:
+        return median, limit
+    return _once(np.minimum(ordered, limit), context)  # earlier spikes cut down to that limit
 
 
-def _once(before: np.ndarray, context: Context) -> tuple[float, float]:
+def _once(ordered: np.ndarray, context: Context) -> tuple[float, float]:
     numbers = context.thresholds
-    median = median_of(before)
-    low, high, p95 = quantiles_of(before, 0.25, 0.75, 0.95)
+    median = median_of(ordered)
+    low, high, p95 = quantiles_of(ordered, 0.25, 0.75, 0.95)
     spread = max(float(high - low) / NORMAL, numbers["least_spread"] * abs(median))
     limit = max(
         median + numbers["spreads"] * spread,

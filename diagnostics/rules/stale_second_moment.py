@@ -38,7 +38,7 @@ def judge(window: Window, context: Context) -> Verdict:
     # a layer without any gradient has no second moment: infinite, and not stale
     values = np.where(np.isfinite(found.values[known]), found.values[known], np.nan)
     seen = LayerSamples(found.steps[known], values, found.layers)
-    worst = np.nanmax(seen.values, axis=1)
+    worst = np.fmax.reduce(seen.values, axis=1)
     high = worst > numbers.fire
     enough = int(high.sum()) >= numbers["several"] and not _loss_falls(window, seen.steps[high])
     alone = bool((worst > numbers["alone"]).any()) and _loss_is_up(window, context, seen, worst)

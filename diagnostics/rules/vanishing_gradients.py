@@ -42,10 +42,13 @@ def judge(window: Window, context: Context) -> Verdict:
     if not len(squares) or squares.layers != numels.layers:
         return unknown("no gradients per layer were sampled")
     known = np.isfinite(squares.values[-1]) & (numels.values[-1] > 0)
-    layers = [layer for layer, keep in zip(squares.layers, known, strict=True) if keep]
-    if len(layers) < numbers["layers"]:
+    if known.sum() < numbers["layers"]:
         return fine()  # with so few layers nothing can vanish on the way
     rms = np.sqrt(squares.values[-1][known] / numels.values[-1][known])
+    # most nets need no more, and without one layer these alone can be the first and the last
+    if min(rms[:2]) >= numbers.fire * max(rms[-2:]) and rms[-1] > TINY:
+        return fine(numbers.fire / float(max(rms[0], TINY) / rms[-1]))
+    layers = [layer for layer, keep in zip(squares.layers, known, strict=True) if keep]
     layers, rms = _in_order(layers, rms, int(numbers["layers"]))
     if rms[-1] <= TINY:
         return fine()  # nothing reaches the last layer either: not lost on the way

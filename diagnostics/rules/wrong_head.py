@@ -20,6 +20,7 @@ twenty is never predicted and its recall 0.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -64,7 +65,12 @@ def judge(window: Window, context: Context) -> Verdict:
 def _validated(window: Window) -> Samples | None:
     """Return the validation losses of the attempt, None where there are none."""
     table = window.history.tables.get("validation")
-    loss = None if table is None else chosen([column.name for column in table.schema.columns])[0]
+    if table is None:
+        return None
+    columns = table.schema.columns
+    loss = window.history.once(
+        "wrong_head.loss", (columns,), lambda: chosen([column.name for column in columns])[0]
+    )
     return None if loss is None else window.samples("validation", loss).finite
 
 
@@ -84,25 +90,42 @@ def _twice(window: Window, context: Context) -> Verdict:
     rows = window.samples("head", "probability_rows", count=numbers.window, span=numbers.span)
     ratio = window.samples("head", "as_logits", count=numbers.window, span=numbers.span)
     other = window.samples("head", "as_probabilities", count=numbers.window, span=numbers.span)
-    known = np.isfinite(rows.values) & np.isfinite(ratio.values)
     if len(other) != len(rows):
         return unknown(TOO_FEW)
+    binary = _is_binary(window, context)
+    found = window.history.once(
+        f"wrong_head.twice.{binary}",
+        (rows, ratio, other, context),
+        lambda: _as_if_twice(rows, ratio, other, context, binary),
+    )
+    if found is None:
+        return unknown(TOO_FEW)
+    share, step = found
+    if share < 1:
+        return fine(0.9 * share)
+    return breach(2.0, _softmax(window, context, step), certain=True)
+
+
+def _as_if_twice(
+    rows: Samples, ratio: Samples, other: Samples, context: Context, binary: bool
+) -> tuple[float, int] | None:
+    """Return the share of samples that look as where a softmax is taken twice, and the last one's step.
+
+    None where too few tell anything of it.
+    """
+    numbers = context.thresholds
+    known = np.isfinite(rows.values) & np.isfinite(ratio.values)
     off, off_right = np.abs(ratio.values - 1), np.abs(other.values - 1)
     # before anything is learned both losses are that of guessing
     known &= ~((off < numbers["apart"]) & (off_right < numbers["apart"]))
-    if _is_binary(window, context):  # a single logit may lie between 0 and 1 until it has learned
+    if binary:  # a single logit may lie between 0 and 1 until it has learned
         known &= rows.steps > context.start + numbers["settle"] / 4
     # a batch whose loss is that of logits to the last digits, and far from any other, tells alone
     exact = known & (off < numbers["exact"]) & (off_right > numbers["clear_of"])
-    binary = _is_binary(window, context)
     if known.sum() < (numbers.min_samples if binary or not exact.any() else 1):
-        return unknown(TOO_FEW)
+        return None
     like = (rows.values > numbers["rows"]) & (off < numbers["same"]) & (off_right > 3 * off)
-    like = like[known]
-    share = float(like.mean())
-    if share < 1:
-        return fine(0.9 * share)
-    return breach(2.0, _softmax(window, context, int(rows.steps[known][-1])), certain=True)
+    return float(like[known].mean()), int(rows.steps[known][-1])
 
 
 def _one_class(window: Window, context: Context) -> Verdict:
@@ -149,37 +172,44 @@ def _names_one_class(window: Window, context: Context) -> Verdict | None:
     more frequent than another it names that one alone, whatever was or was not looked at since.
     """
     numbers = context.thresholds
-    losses = window.samples("train", "loss", count=LOSSES, span=2 * LOSSES).finite
-    if len(losses) < 0.9 * LOSSES or scheduled(window, context, LOSSES, 2 * LOSSES, DECAY):
+    read = [
+        window.samples("head", name, count=numbers.window, span=window.step)
+        for name in ("rows", "predicted_entropy", "label_entropy", "never_predicted", "as_logits")
+    ]
+    last = window.history.once("wrong_head.last", read, lambda: _last_whole(read))
+    if last is None:
         return None
-    read = {
-        name: window.samples("head", name, count=numbers.window, span=window.step)
-        for name in ("predicted_entropy", "label_entropy", "never_predicted", "rows", "as_logits")
-    }
-    if len({len(samples) for samples in read.values()}) > 1:
-        return None  # some of them were not recorded
-    table = np.stack([samples.values for samples in read.values()])
-    table = table[:, np.isfinite(table).all(axis=0)]
-    weights, _ = _weights(window)
-    if not table.size or not weights or context.standing(*OTHERS):
-        return None
-    if len(weights) < MANY_CLASSES:
-        return None
-    guessed, labels, never, rows, ratio = table[:, -1]
-    uneven = max(weights) >= numbers["uneven"] * min(weights)
-    uneven &= float(labels) < numbers["uneven_entropy"] * math.log(len(weights))
+    rows, guessed, labels, never, ratio = last
     of_them = float(guessed / labels) if labels > 0 else 1.0
     plain = abs(float(ratio) - 1) < numbers["plain"]
-    if not (plain and uneven and never >= 1 and rows >= numbers["seen"] and of_them < numbers.fire):
+    if not (plain and never >= 1 and rows >= numbers["seen"] and of_them < numbers.fire):
+        return None
+    weights, _ = _weights(window)
+    if len(weights) < MANY_CLASSES or context.standing(*OTHERS):
+        return None
+    uneven = max(weights) >= numbers["uneven"] * min(weights)
+    if not (uneven and float(labels) < numbers["uneven_entropy"] * math.log(len(weights))):
+        return None
+    losses = window.samples("train", "loss", count=LOSSES, span=2 * LOSSES).finite
+    if len(losses) < 0.9 * LOSSES or scheduled(window, context, LOSSES, 2 * LOSSES, DECAY):
         return None
     trend = course(losses.steps, losses.values, BLOCK)
     stands = context.standing("wrong_head") or trend.improvement <= numbers["stands"]
     least = numbers["at_entropy"] * (numbers.clear if context.standing("wrong_head") else 1.0)
     if not stands or trend.now < least * labels:
         return None
-    step = int(read["rows"].steps[-1])
+    step = int(read[0].steps[-1])
     share = max(of_them, 1e-3)
     return breach(numbers.fire / share, _unnamed(window, context, of_them, float(never), step))
+
+
+def _last_whole(read: Sequence[Samples]) -> np.ndarray | None:
+    """Return the values of the last sample that has all of them, None where there is none."""
+    if len({len(samples) for samples in read}) > 1:
+        return None  # some of them were not recorded
+    table = np.stack([samples.values for samples in read])
+    table = table[:, np.isfinite(table).all(axis=0)]
+    return table[:, -1] if table.size else None
 
 
 def _softmax(window: Window, context: Context, step: int) -> Case:
@@ -249,7 +279,12 @@ def _is_binary(window: Window, context: Context) -> bool:
 
 def _classes(window: Window) -> int:
     table = window.history.tables.get("head")
-    return 0 if table is None else sum("class_share" in c.name for c in table.schema.columns)
+    if table is None:
+        return 0
+    columns = table.schema.columns
+    return window.history.once(
+        "wrong_head.classes", (columns,), lambda: sum("class_share" in c.name for c in columns)
+    )
 
 
 def _unnamed(window: Window, context: Context, share: float, never: float, step: int) -> Case:
