@@ -8,8 +8,10 @@ it is three times as much, or validation bears it out) after 250 steps, in which
 follow; or their momentum is so small that by the end of the run half of what they began with is left,
 and validation does not say that it does no harm; or, after
 200 steps, the classes that are predicted have less than 0.3 of the entropy of the labels, one is
-never predicted, and the most frequent one is three times as frequent as the rarest: where classes are
-even, a net that names a few of them does not learn at all, and weights do not mend that. A loss that
+never predicted, and the most frequent one is three times as frequent as the rarest, while the loss is
+not under half of that entropy: where classes are
+even, a net that names a few of them does not learn at all, and weights do not mend that. Of two classes
+it is information, unless the validation loss is three times the training loss. A loss that
 has stood for 200 steps at the entropy of such labels says the same, without another look at the head.
 Why: a softmax that is taken twice keeps the loss above a floor and shrinks every gradient; running
 moments that are far off make validation see another net; a class that is never named is not learned.
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -39,6 +42,8 @@ MANY_CLASSES = 3
 """Of two classes of which one is rare, as with clicks and frauds, no sample need be more likely the rare one."""
 OTHERS = ("lr_too_high", "dead_units", "lr_too_low", "input_problem", "non_finite")
 """Rules that tell why a net names one class alone: it does not learn at all."""
+SUFFERS = 3.0
+"""Times the training loss from which a validation loss tells that naming one class alone does harm."""
 TOO_FEW = "whether a softmax is taken twice: too few outputs were compared with their labels"
 
 
@@ -161,8 +166,25 @@ def _one_class(window: Window, context: Context) -> Verdict:
         return fine(0.9)  # of even classes none is missed but by a net that does not learn at all
     if context.standing(*OTHERS):
         return fine(0.9)
+    losses = window.samples("train", "loss", count=LOSSES // 4).finite.values
+    ratio = window.samples("head", "as_logits", count=1).finite.values
+    now = float(np.median(losses)) if len(losses) else math.nan
+    plain = len(ratio) and abs(float(ratio[-1]) - 1) < numbers["plain"]
+    if plain and now < numbers["far_under"] * labels[-1]:
+        return fine(0.9)  # it tells samples apart already, and the rare classes come last
     step = int(read["rows"].steps[late][-1])
-    return breach(strength, _unnamed(window, context, share, float(never[-1]), step))
+    case = _unnamed(window, context, share, float(never[-1]), step)
+    if len(weights) < MANY_CLASSES and not _validation_suffers(window, now):
+        case = replace(case, severity="info")
+    return breach(strength, case)
+
+
+def _validation_suffers(window: Window, now: float) -> bool:
+    """Tell whether what is validated on is lost for it: there the rare class is not that rare."""
+    validated = _validated(window)
+    if validated is None or len(validated) < 2:
+        return False
+    return float(validated.values[-2:].min()) > SUFFERS * abs(now)
 
 
 def _names_one_class(window: Window, context: Context) -> Verdict | None:
