@@ -71,6 +71,7 @@ class Fold:
         self._thresholds: dict[str, Thresholds] = {}
         self._numbers: tuple[str, list[Thresholds | None]] | None = None  # in a task profile
         self._contexts: dict[str, Context] = {}
+        self._known: dict[str, Any] = {}
         self._failed: set[str] = set()
         self._sums: dict[str, bool] = {}
         """Of each schema, whether some column is a sum over the ranks."""
@@ -232,7 +233,7 @@ class Fold:
     def settle(self) -> None:
         """Take the attempt's own settings over those that the run's meta holds, its latest ones."""
         settings = self.log.attempt(self.place.attempt).settings
-        self.settled = with_settings(self.meta, settings)
+        self.settled, self._known = with_settings(self.meta, settings), {}
 
     def _heed_requests(self) -> None:
         """Let what people asked for count that is due behind the place; stamp what came late."""
@@ -335,10 +336,10 @@ class Fold:
             return unknown(f"no sample of {rule.family} in the last {numbers.span:,} steps")
         context = self._context(rule, numbers)
         verdict = self._guarded(rule, rule.judge, window, context, FAILED)
-        if isinstance(verdict.case, Later) and self.engine.wants(rule.id, verdict.case):
-            make = verdict.case.make
-            case = self._guarded(rule, lambda *_: told(make()), window, context, None)
-            return FAILED if case is None else replace(verdict, case=case)
+        case = verdict.case
+        if isinstance(case, Later) and self.engine.wants(rule.id, case):
+            made = self._guarded(rule, lambda *_: told(case), window, context, None)
+            return FAILED if made is None else replace(verdict, case=made)
         return verdict
 
     def _guarded(
@@ -367,6 +368,7 @@ class Fold:
                 states=self.engine.states(),
                 memory=memory,
                 obstacles=self.obstacles,
+                known=self._known,
             )
         return kept
 

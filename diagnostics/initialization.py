@@ -13,7 +13,8 @@ def he_normal(context: Context) -> dict[str, dict[str, Json]]:
     """Return `weight_init` of every layer but the last: He's deviation, biases of zero.
 
     The fan-in is the count of weights over that of biases; layers without a bias, and those with
-    several weights (recurrent ones), are left as they are. Source: He et al. 2015.
+    several weights (recurrent ones) or of another name (attention), are left as they are. Source: He et
+    al. 2015.
     """
     weights: dict[str, list[int]] = {}
     biases: dict[str, list[int]] = {}
@@ -24,21 +25,27 @@ def he_normal(context: Context) -> dict[str, dict[str, Json]]:
         elif entry.get("kind") == "bias" and int(entry.get("ndim") or 0) == 1:
             biases.setdefault(layer, []).append(numel)
     proposed: dict[str, dict[str, Json]] = {}
+    known = can_be_drawn(context)
     for layer in list(weights)[:-1]:
         outputs = biases.get(layer, [])
-        if len(weights[layer]) == len(outputs) == 1 and outputs[0] > 0:
+        if layer in known and len(weights[layer]) == len(outputs) == 1 and outputs[0] > 0:
             std = math.sqrt(2 * outputs[0] / weights[layer][0])
             proposed[layer] = {"kind": "kaiming_normal", "std": float(f"{std:.3g}")}
     return proposed
 
 
 def can_be_drawn(context: Context) -> set[str]:
-    """Return the layers whose weights go by the name `weight`, as those of no recurrent one do."""
-    return {
-        str(entry.get("layer"))
-        for entry in context.meta.parameters
-        if entry.get("name") == f"{entry.get('layer')}.weight"
-    }
+    """Return the layers whose weights go by the name `weight`, as those of no recurrent one do.
+
+    Nor those of attention, `in_proj_weight`.
+    """
+    rows = context.meta.parameters
+    return context.once(
+        "can be drawn",
+        lambda: {
+            str(row.get("layer")) for row in rows if row.get("name") == f"{row.get('layer')}.weight"
+        },
+    )
 
 
 def as_code(proposed: dict[str, dict[str, Json]], context: Context | None = None) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, Literal
 
 from ..store import Evidence, Meta, Recommendation
@@ -129,16 +128,25 @@ class Context:
     states: Mapping[str, str] = field(default_factory=dict)
     memory: Mapping[str, Json] = field(default_factory=dict)
     obstacles: Obstacles = field(default_factory=Obstacles)
+    known: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What rules made of `meta` alone; see `once`."""
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return what is made of `meta`, and of nothing else: once, for all rules, while it is the same."""
+        if name not in self.known:
+            self.known[name] = make()
+        return self.known[name]
 
     @property
     def optimizer(self) -> Mapping[str, object]:
         """The first optimizer as Meta describes it; empty where the run told nothing."""
         return self.meta.optimizers[0] if self.meta.optimizers else {}
 
-    @cached_property
+    @property
     def weight_layers(self) -> int:
         """How many layers of weights the model has."""
-        return [entry.get("kind") for entry in self.meta.parameters].count("weight")
+        rows = self.meta.parameters
+        return self.once("weights", lambda: [row.get("kind") for row in rows].count("weight"))
 
     @property
     def optimizer_name(self) -> str:

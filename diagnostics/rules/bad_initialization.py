@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -55,7 +56,7 @@ UNIFORM = 1 / math.sqrt(3)
 """Deviation of U(-1, 1): the framework's default draws from U(-1/sqrt(n), 1/sqrt(n))."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Start:
     """How the layers were drawn, [layers], NaN where it was not seen."""
 
@@ -67,35 +68,45 @@ class _Start:
     he: np.ndarray
     ratio: float
     rectifies: bool
+    drawn: set[str]
+    """The layers that can be drawn anew."""
 
     @classmethod
     def of(cls, window: Window, context: Context) -> _Start | None:
         """Read the first step, which windows that began anew since then do not hold any more."""
         history, after = window.history, max(context.start, window.step - KEPT_STEPS)
         read = [history.layers("initialization", name, after, window.step) for name in COLUMNS]
-        if not len(read[0]) or len({found.layers for found in read}) > 1:
+        if not len(read[0]):
             return None
-        ratio = history.column("initialization", "loss_ratio", after, window.step).values
-        rectifies = bool(history.layers("activations", "dead", after, window.step).layers)
-        forward, backward, std, xavier, he = (found.values[0] for found in read)
-        first = float(ratio[0])
-        return cls(read[0].layers, forward, backward, std, xavier, he, first, rectifies)
+        ratio = history.column("initialization", "loss_ratio", after, window.step)
+        table = history.tables.get("activations")
+        rectifies = table is not None and bool(table.of_layers("dead", None)[1])
 
-    @property
+        def made() -> _Start | None:
+            if len({found.layers for found in read}) > 1:
+                return None
+            rows = [found.values[0] for found in read]
+            drawn = can_be_drawn(context)
+            return cls(read[0].layers, *rows, float(ratio.values[0]), rectifies, drawn)
+
+        return history.once("bad_initialization", (context.meta, *read, ratio, rectifies), made)
+
+    @cached_property
     def grows(self) -> float:
         """The whole net's gain in energy."""
         return math.exp(_logs(self.forward).sum())
 
-    def over(self, known: set[str]) -> float:
-        """Return how many times what keeps the signal the median layer was drawn with."""
-        drawn = np.array([layer in known for layer in self.layers])
+    @cached_property
+    def over(self) -> float:
+        """How many times what keeps the signal the median layer was drawn with."""
+        drawn = np.array([layer in self.drawn for layer in self.layers])
         keeps = self.he if self.rectifies else self.he / math.sqrt(2)
         with np.errstate(invalid="ignore", divide="ignore"):
             times = (self.std / keeps)[drawn]
         times = times[np.isfinite(times)]
         return float(np.median(times)) if len(times) > 1 else math.nan
 
-    @property
+    @cached_property
     def fades(self) -> float:
         """What is left of the energy, forth or back, over all but the last layer.
 
@@ -107,7 +118,7 @@ class _Start:
         backward = _logs(np.where(own > self.backward, own, self.backward)[1:-1])
         return math.exp(min(forward.sum(), backward.sum()))
 
-    @property
+    @cached_property
     def slope(self) -> float:
         """The activations' part of the backward gain, against that of a ReLU."""
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -133,7 +144,7 @@ def judge(window: Window, context: Context) -> Verdict:
     ratio = start.ratio if known else 0.0
     grows, largest = start.grows / numbers["compound"], float(np.nanmax(start.forward))
     strength = min(grows, ratio / numbers.fire)
-    over = start.over(can_be_drawn(context)) / numbers["over"]
+    over = start.over / numbers["over"]
     if over > 1:
         strength = max(strength, min(over, ratio / numbers["ratio"]))
     came_down = _came_down(window, context, start)
