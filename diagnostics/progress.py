@@ -83,4 +83,4 @@ def largest_ratio(window: Window) -> float:
     """
     _, ratios = layer_ratios(window.history, window.since, window.step, 10)
     known = ratios[np.isfinite(ratios).any(axis=1)]
-    return float(np.median(np.nanmax(known, axis=1))) if len(known) else math.nan
+    return median_of(np.fmax.reduce(known, axis=1)) if len(known) else math.nan

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -195,6 +196,7 @@ class Table:
     _by_quantity: dict[str, list[tuple[int, Column]]] = field(default_factory=dict)
     _order: dict[str, int] = field(default_factory=dict)
     _names: dict[str, str | None] = field(default_factory=dict)
+    _made: dict[str, Any] = field(default_factory=dict)
     _lines: dict[str, _Line] = field(default_factory=dict)
     _blocks: dict[str | tuple[str, str | None], _Block | None] = field(default_factory=dict)
     _locked: np.ndarray = field(init=False)
@@ -228,11 +230,15 @@ class Table:
         self.gone += first
 
     def between(self, after: int, upto: int) -> tuple[int, int]:
-        """Return the rows with after < step <= upto, as the first one and that behind the last."""
+        """Return the rows with after < step <= upto, as the first one and that behind the last.
+
+        None of them lies KEPT_STEPS or more behind `upto`: which are still there depends on when the table
+        last made room, and after a restart fewer are.
+        """
         known = self._between.get((after, upto))
         if known is None:
             steps = self.steps[: self.count]
-            low = int(steps.searchsorted(after, side="right"))
+            low = int(steps.searchsorted(max(after, upto - KEPT_STEPS), side="right"))
             high = max(low, int(steps.searchsorted(upto, side="right")))
             known = self._between[after, upto] = (low, high)
         return known
@@ -290,6 +296,12 @@ class Table:
             return values, np.isfinite(values).any(axis=1)
         return block.read(self, low + self.gone, high + self.gone)
 
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return what is made of the schema at hand, once."""
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
+
     def steps_of(self, low: int, high: int) -> np.ndarray:
         """Return the steps of rows `low` to `high`, read-only."""
         return self._locked[low:high]
@@ -301,7 +313,7 @@ class Table:
             if name in self.schema.index:
                 rows[:, place] = self.rows[:, self.schema.index[name]]
         self.schema, self.rows = schema, rows
-        for known in (self._places, self._by_quantity, self._order, self._names):
+        for known in (self._places, self._by_quantity, self._order, self._names, self._made):
             known.clear()
         self._lines.clear()
         self._blocks.clear()

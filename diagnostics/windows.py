@@ -14,7 +14,7 @@ import numpy as np
 
 from ..store import Frame, Schema
 from .rank_windows import MOST_COLUMNS, NO_RANKS, RankSamples, RankTable
-from .tables import KEPT_STEPS, LayerSamples, Samples, Table, combine
+from .tables import KEPT_STEPS, LayerSamples, Made, Samples, Table, combine
 
 NO_SAMPLES = Samples(np.empty(0, dtype=np.int64), np.empty(0))
 NO_LAYERS = LayerSamples(np.empty(0, dtype=np.int64), np.empty((0, 0)), ())
@@ -177,6 +177,29 @@ class Window:
     ) -> LayerSamples:
         """Return at most the last `count` samples of a quantity, for every layer that has it."""
         return self.history.layers(family, quantity, self._after(span), self.step, group, count)
+
+    def derived(
+        self,
+        family: str,
+        name: str,
+        begin: Callable[[Table], Made | None],
+        *,
+        count: int | None = None,
+        span: int | None = None,
+    ) -> LayerSamples | None:
+        """Return what is made of each of the last samples by itself, and kept; None where nothing is.
+
+        `begin`: see `Table.derived`. The layers that it is made of are not named.
+        """
+        table = self.history.tables.get(family)
+        if table is None:
+            return None
+        low, high = table.between(self._after(span), self.step)
+        low = low if count is None else max(low, high - count)
+        made = table.derived(name, begin, low, high)
+        return (
+            None if made is None else LayerSamples(table.steps_of(low, high), made[0], (), made[1])
+        )
 
     def across(
         self, family: str, column: str, *, count: int | None = None, span: int | None = None

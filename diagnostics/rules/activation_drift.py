@@ -20,7 +20,7 @@ from ..advice import current_rate
 from ..medians import nan_median
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import optimizer_snippet
-from ..windows import Window
+from ..windows import Made, Table, Window
 from ..words import listing, number, rounded
 
 FAMILY = "activations"
@@ -33,9 +33,9 @@ LATEST = 50
 
 def remember(window: Window, context: Context) -> dict[str, Json]:
     """Keep the layers' outputs near the step from which growth counts."""
+    if "base" in context.memory or window.step - context.start < context.thresholds["settle"]:
+        return context.memory  # type: ignore[return-value]  # as it was
     kept: dict[str, Json] = dict(context.memory)
-    if "base" in kept or window.step - context.start < context.thresholds["settle"]:
-        return kept
     steps, sizes, layers = _sizes(window, context.thresholds.span)
     settle = context.start + context.thresholds["settle"]
     near = steps > settle - context.thresholds["settle"] / 2
@@ -66,7 +66,11 @@ def judge(window: Window, context: Context) -> Verdict:
             f"fewer than {numbers.min_samples} samples of the layers' outputs since then"
         )
     now = _middle(sizes[-numbers.window :])
-    began = np.array([base.get(layer, math.nan) for layer in layers])
+    began = window.history.once(
+        "activation_drift.began",
+        (base, layers),
+        lambda: np.array([base.get(layer, math.nan) for layer in layers]),
+    )
     half = "16" in context.meta.precision and "bf16" not in context.meta.precision
     limit = numbers["limit_half"] if half else numbers["limit"]
     hidden = np.arange(len(layers)) < len(layers) - 1
@@ -87,26 +91,44 @@ def _sizes(
     window: Window, span: int, count: int | None = None
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Return steps, root mean squares [samples, layers] and the names of layers with outputs."""
-    squares = window.layers("activations", "sum_sq", span=span, count=count)
-    numels = window.layers("activations", "numel", span=span, count=count)
-    if not len(squares):
+    found = window.derived("activations", "rms", _rms, span=span, count=count)
+    if found is None or not len(found):
         return np.empty(0), np.empty((0, 0)), ()
-    layers, sums, counts = squares.layers, squares.values, numels.values
-    if layers != numels.layers:
-        places = {layer: i for i, layer in enumerate(numels.layers)}
-        chosen = [i for i, layer in enumerate(layers) if layer in places]
-        layers, sums = tuple(layers[i] for i in chosen), sums[:, chosen]
-        counts = counts[:, [places[layer] for layer in layers]]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        sizes = np.sqrt(sums / np.where(counts > 0, counts, np.nan))
-    known = np.isfinite(sizes).any(axis=1)
-    return squares.steps[known], sizes[known], layers
+    layers = _placed(window.history.tables["activations"])[2]
+    if found.known.all():
+        return found.steps, found.values, layers
+    return found.steps[found.known], found.values[found.known], layers
+
+
+def _placed(table: Table) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Return where the squares' sums and the counts of layers with both stand in a row, and the layers."""
+
+    def place() -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+        (sums, names), (counts, counted) = (table.of_layers(q, None) for q in ("sum_sq", "numel"))
+        sized = dict(zip(counted, np.r_[counts].tolist(), strict=True))
+        both = [name in sized for name in names]
+        layers = tuple(name for name in names if name in sized)
+        return np.r_[sums][both], np.array([sized[name] for name in layers], int), layers
+
+    return table.once("rms", place)
+
+
+def _rms(table: Table) -> Made:
+    sums, counts, layers = _placed(table)
+
+    def make(table: Table, low: int, high: int) -> np.ndarray:
+        squares = table.rows[low:high, sums].astype(np.float64)
+        numels = table.rows[low:high, counts].astype(np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.sqrt(squares / np.where(numels > 0, numels, np.nan))
+
+    return make, len(layers)
 
 
 def _middle(sizes: np.ndarray) -> np.ndarray:
-    middle = np.full(sizes.shape[1], np.nan)
-    known = np.isfinite(sizes).any(axis=0)
-    middle[known] = nan_median(sizes[:, known])
+    middle = nan_median(sizes)
+    if not np.isfinite(middle).all():
+        middle[~np.isfinite(sizes).any(axis=0)] = np.nan  # infinite in every sample tells nothing
     return middle
 
 

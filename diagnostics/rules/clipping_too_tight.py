@@ -21,6 +21,7 @@ from ...store import Evidence, Recommendation
 from ...store.schemas import Json
 from ..advice import current_rate, sound_step
 from ..facts import learned, update_ratios
+from ..medians import median_of
 from ..progress import course
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import clip_snippet, optimizer_snippet
@@ -42,11 +43,11 @@ def judge(window: Window, context: Context) -> Verdict:
     if len(recent) < numbers.min_samples:
         recent = factors.values[-numbers.min_samples :]
     share = float(np.mean(recent < CLIPPED))
-    times = 1 / max(float(np.median(recent)), 1e-12)
+    times = 1 / max(median_of(recent), 1e-12)
     if share <= numbers["clipped"] or times <= numbers.fire:
         return fine(min(share / numbers["clipped"], times / numbers.fire))
     steps, ratios = update_ratios(window.history, window.since, window.step)
-    moved = float(np.median(ratios[-10:])) if len(ratios) else math.nan
+    moved = median_of(ratios[-10:])
     if not context.adaptive:
         if not math.isfinite(moved):
             return unknown("how far a step moves the weights was not measured")

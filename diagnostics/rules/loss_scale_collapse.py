@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...store import Evidence, Recommendation
+from ..medians import median_of
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import precision_snippet
 from ..windows import Samples, Window
@@ -30,7 +31,7 @@ def judge(window: Window, context: Context) -> Verdict:
         return unknown("the run has no loss scaler")
     if len(scales) < numbers.min_samples:
         return unknown(f"fewer than {numbers.min_samples} loss scales since the windows began")
-    low = float(np.median(scales.values[-int(numbers["recent"]) :]))
+    low = median_of(scales.values[-int(numbers["recent"]) :])
     halved = _halvings(scales, window.step, numbers.window)
     often = window.step - context.start > numbers["settled"] and len(halved) >= numbers["halvings"]
     if low >= numbers.fire and not often:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...store import Evidence, Recommendation
+from ..medians import median_of
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import Samples, Window
 from ..words import number, percent
@@ -73,7 +74,7 @@ def _growth(rank: int, column: str, samples: Samples, step: int, context: Contex
     for place in range(windows):
         inside = samples.values[places == place]
         if len(inside):
-            medians[place] = np.median(inside)
+            medians[place] = median_of(inside)
     if not np.isfinite(medians).all():
         return None
     rises = np.diff(medians)

@@ -10,7 +10,6 @@ healthy runs, 0.25 to 0.5 in runs whose learning rate blows up.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,9 +71,8 @@ def judge(window: Window, context: Context) -> Verdict:
 def _scans(window: Window, context: Context) -> _Scans:
     kept = [r for r in context.obstacles.readings.get("horizon", []) if r[0] > window.since]
     recent = np.array(kept[-SCANS:], dtype=float).reshape(-1, 2)
-    positions = window.samples("landscape", "alpha", count=2 * SCANS).finite.values
-    middle = float(np.median(positions)) if len(positions) else math.nan
-    return _Scans(recent[:, 0].astype(int), recent[:, 1], middle, len(positions))
+    positions = window.samples("landscape", "alpha", count=2 * SCANS).finite
+    return _Scans(recent[:, 0].astype(int), recent[:, 1], positions.median, len(positions))
 
 
 def _case(window: Window, context: Context, seen: _Scans, over: bool, improvement: float) -> Case:
