@@ -58,6 +58,14 @@ def stable_rate(window: Window, context: Context, rate: float) -> Rate:
     return first or _by_thumb(context, rate)
 
 
+def best_basis(window: Window, context: Context) -> str:
+    """Return the best basis that `lower_rate` may have, without the words of its advice."""
+    if context.facts.edge_peak > 1:
+        return "derived"
+    is_raised = raised(window, context, current_rate(window, context))
+    return "from your run" if is_raised else "rule of thumb"
+
+
 def raised(window: Window, context: Context, rate: float) -> bool:
     """Tell whether the learning rate was raised at once, far over any at which the loss fell."""
     facts = context.facts
@@ -325,11 +333,16 @@ def betas_of(context: Context) -> list[float]:
     return [0.9, 0.999]
 
 
+def remembers_long(context: Context, second: float) -> bool:
+    """Tell whether the optimizer's second moment keeps more of a step than a beta of `second` does."""
+    return bool(context.optimizer.get("betas")) and betas_of(context)[1] > second
+
+
 def shorter_memory(window: Window, context: Context, second: float) -> Recommendation | None:
     """Return the advice to let the second moment follow sooner, None where it does or there is none."""
-    first, now = betas_of(context)
-    if not context.optimizer.get("betas") or now <= second:
+    if not remembers_long(context, second):
         return None
+    first, now = betas_of(context)
     return Recommendation(
         parameter="betas",
         current=[first, now],

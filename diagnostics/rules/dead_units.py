@@ -22,12 +22,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ...store import Evidence, Recommendation
-from ...store.schemas import Json
-from ..advice import current_rate, lower_rate
+from ...store.schemas import Json, Severity
+from ..advice import best_basis, current_rate, lower_rate
 from ..facts import learned, mostly_dead, update_ratios
 from ..initialization import as_code, he_normal
 from ..progress import course
-from ..rule import Case, Context, Verdict, breach, fine, unknown
+from ..rule import Case, Context, Later, Verdict, breach, fine, unknown
 from ..silent import Silent, silent_layers
 from ..snippets import activation_snippet
 from ..windows import Window
@@ -70,7 +70,12 @@ def judge(window: Window, context: Context) -> Verdict:
             f"{found.rows:,.0f} rows seen, at least {numbers['samples']:,.0f} are needed"
         )
     now = found.shares[-1]
-    start = np.array([context.facts.dead_start.get(layer, math.nan) for layer in found.layers])
+    began = context.facts.dead_start
+    start = window.history.once(
+        "dead_units.start",
+        (found.layers, began, len(began)),
+        lambda: np.array([began.get(layer, math.nan) for layer in found.layers]),
+    )
     rise = now - np.where(np.isfinite(start), start, now)
     whole = learned(window, context.facts, numbers["learned"])
     if whole:
@@ -92,11 +97,20 @@ def judge(window: Window, context: Context) -> Verdict:
     certain = bool((bad & (now >= numbers["certain"])).any()) and flat
     if certain:  # what is half dead beside it is mended with it
         bad = (now > numbers.fire) & (found.units >= numbers["units"])
-    case = _case(window, context, found, np.flatnonzero(bad), start)
+    severity: Severity | None = "critical" if (now >= 0.999).any() else None
     part = not (now[bad] >= numbers["certain"]).any() and not mostly_dead(window, window.step)
     if part and _goes_on(window, context):
-        case = replace(case, severity="info")
-    return breach(worst, case, certain=certain)
+        severity = "info"
+    dead = np.flatnonzero(bad)
+    order = dead[np.argsort(-now[dead])]
+    born = bool(start[order[0]] > numbers.fire)
+    onset = context.start + 1 if born else None
+
+    def made() -> Case:
+        case = _case(window, context, found, order, start)
+        return replace(case, severity=severity, onset=onset)
+
+    return breach(worst, Later(made, best_basis(window, context), severity, onset), certain=certain)
 
 
 def _goes_on(window: Window, context: Context) -> bool:
@@ -164,10 +178,9 @@ def _shares(window: Window, samples: int, span: int) -> _Shares | None:
 
 
 def _case(
-    window: Window, context: Context, found: _Shares, bad: np.ndarray, start: np.ndarray
+    window: Window, context: Context, found: _Shares, order: np.ndarray, start: np.ndarray
 ) -> Case:
     now = found.shares[-1]
-    order = bad[np.argsort(-now[bad])]
     layers = [found.layers[i] for i in order]
     worst = int(order[0])
     dead, units = round(float(now[worst] * found.units[worst])), int(found.units[worst])
@@ -201,9 +214,7 @@ def _case(
         recommendation=_advice(window, context, layers, None if born else spike),
         may_be_normal="Sparse by design, pruned, or a mixture of experts; many zero activations "
         "alone are fine.",
-        severity="critical" if (now >= 0.999).any() else None,
         layers=tuple(layers),
-        onset=context.start + 1 if born else None,
     )
 
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 import numpy as np
 
 from ...store import Evidence, Recommendation
-from ..advice import betas_of, current_rate, shorter_memory
+from ..advice import betas_of, current_rate, remembers_long, shorter_memory
 from ..medians import median_of
-from ..rule import Case, Context, Verdict, breach, fine, unknown
+from ..rule import Case, Context, Later, Verdict, breach, fine, unknown
 from ..snippets import optimizer_with
 from ..windows import LayerSamples, Window
 from ..words import count, listing, number, rounded
@@ -44,7 +44,14 @@ def judge(window: Window, context: Context) -> Verdict:
     alone = bool((worst > numbers["alone"]).any()) and _loss_is_up(window, context, seen, worst)
     if not (enough or alone):
         return fine(min(float(worst.max()) / numbers.fire, 0.75))
-    return breach(float(worst.max()) / numbers.fire, _case(context, window, seen, worst))
+    onset = int(seen.steps[int(np.argmax(high))])
+    thumb = remembers_long(context, numbers["second_beta"])
+    case = Later(
+        lambda: _case(context, window, seen, worst),
+        "rule of thumb" if thumb else "from your run",
+        onset=onset,
+    )
+    return breach(float(worst.max()) / numbers.fire, case)
 
 
 def _loss_falls(window: Window, high: np.ndarray) -> bool:
