@@ -152,15 +152,20 @@ class StepSize:
     points: int = 0
     first: int = 0
 
-    def learn(self, samples: np.ndarray, step: int) -> tuple[float, float, int] | None:
+    def learn(
+        self, samples: np.ndarray, step: int, median: float | None = None
+    ) -> tuple[float, float, int] | None:
         """Take a point's steps; returns (before, after, step) once the size has changed for good.
+
+        `median`: of the samples, where it is known.
 
         >>> size = StepSize()
         >>> sizes = [64, 64, 128, 128, 128]
         >>> [size.learn(np.full(10, n), 10 * i) for i, n in enumerate(sizes)][-1]
         (64.0, 128.0, 20)
         """
-        median = median_of(samples) if len(samples) else 0.0
+        if median is None:
+            median = median_of(samples) if len(samples) else 0.0
         if not median > 0 or np.count_nonzero(samples == median) < ALIKE * len(samples):
             return None  # the last batch of an epoch is short
         if self.usual is None or abs(median - self.usual) <= 0.1 * self.usual:

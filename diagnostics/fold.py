@@ -280,8 +280,8 @@ class Fold:
         self.settings.mark(self.engine.findings)
 
     def _learn_step_size(self, before: int, point: int) -> None:
-        samples = self.history.column("train", "samples", before, point).finite.values
-        change = self.step_size.learn(samples, before)
+        samples = self.history.column("train", "samples", before, point).finite
+        change = self.step_size.learn(samples.values, before, samples.median)
         if change is not None:
             change_step_size(self, *change)
 

@@ -11,7 +11,6 @@ import numpy as np
 from ..store import Meta
 from ..store.noise import NoiseEstimate, NoiseScaleEstimator
 from ..store.schemas import Json
-from .medians import median_of
 from .readings import not_measured, trend
 from .windows import History
 from .words import count, number, percent
@@ -50,9 +49,11 @@ class Noise:
 
     def learn(self, history: History, before: int, step: int) -> None:
         """Take in what came with `before` < step <= the point."""
-        samples = history.column("train", "samples", before, step).finite.values
-        if len(samples) and median_of(samples) > 0:
-            self.batch = median_of(samples)
+        samples = history.column("train", "samples", before, step).finite
+        if len(samples) and samples.median > 0:
+            self.batch = samples.median
+        if not history.count("noise", before, step):
+            return
         columns = [history.column("noise", name, before, step) for name in COLUMNS]
         if not all(
             len(column) for column in columns

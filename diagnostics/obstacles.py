@@ -79,8 +79,10 @@ class Obstacles:
     def learn(self, history: History, before: int, step: int) -> None:
         """Take in what came with `before` < step <= the point."""
         for name, (family, column) in READ.items():
-            new = history.largest(family, column, before, step).finite
             kept = self.readings.setdefault(name, [])
+            if not history.count(family, before, step):
+                continue
+            new = history.largest(family, column, before, step).finite
             kept += [list(row) for row in zip(new.steps.tolist(), new.values.tolist(), strict=True)]
             del kept[:-KEPT]
         for family in FAMILIES.values():

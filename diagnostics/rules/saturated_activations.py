@@ -35,21 +35,20 @@ GATES = ("gate", "lstm", "gru", "attn", "attention")
 
 def remember(window: Window, context: Context) -> dict[str, Json]:
     """Keep each layer's share of the gradient in the first samples, and the first saturation."""
-    kept: dict[str, Json] = dict(context.memory)
-    if "shares" in kept and "began" in kept:
+    found = None if "began" in context.memory else _saturated(window, context.thresholds.span)
+    if "shares" in context.memory and found is None:
         return context.memory  # type: ignore[return-value]  # as it was
+    kept: dict[str, Json] = dict(context.memory)
     if "shares" not in kept:
         shares = _gradient_shares(window)
         if len(shares):
             kept["shares"] = {layer: float(f"{share:.3g}") for layer, share in shares.items()}
-    if "began" not in kept:
-        found = _saturated(window, context.thresholds.span)
-        if found is not None:
-            kept["began"] = {
-                site: float(f"{share:.3g}")
-                for site, share in zip(found.sites, found.shares[0], strict=True)
-                if math.isfinite(share)
-            }
+    if found is not None:
+        kept["began"] = {
+            site: float(f"{share:.3g}")
+            for site, share in zip(found.sites, found.shares[0], strict=True)
+            if math.isfinite(share)
+        }
     return kept
 
 
