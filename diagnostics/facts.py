@@ -10,8 +10,9 @@ import numpy as np
 
 from ..store import Event
 from ..store.schemas import Json, plain
+from .blocks import Made
 from .medians import median_of, nan_median
-from .tables import Made, Table
+from .tables import Table
 from .thresholds import Thresholds
 from .windows import History, Window
 
@@ -244,8 +245,8 @@ def update_ratios(history: History, after: int, upto: int) -> tuple[np.ndarray, 
     found = table.derived("median_ratio", _median_ratio, low, high)
     if found is None:
         return NO_RATIOS
-    steps, medians, known = table.steps_of(low, high), found[0][:, 0], found[0][:, 1] > 0
-    return (steps, medians) if known.all() else (steps[known], medians[known])
+    medians, known = found.values[:, 0], found.values[:, 1] > 0
+    return (found.steps, medians) if known.all() else (found.steps[known], medians[known])
 
 
 def layer_ratios(
@@ -261,7 +262,7 @@ def layer_ratios(
     low, high = table.between(after, upto)
     low = low if count is None else max(low, high - count)
     found = table.derived("layer_ratio", _layer_ratio, low, high) if high > low else None
-    return NO_LAYER_RATIOS if found is None else (table.steps_of(low, high), found[0])
+    return NO_LAYER_RATIOS if found is None else (found.steps, found.values)
 
 
 def _layer_ratio(table: Table) -> Made | None:
@@ -281,12 +282,13 @@ def _layer_ratio(table: Table) -> Made | None:
 
 def _median_ratio(table: Table) -> Made | None:
     """Make the median of each sample's ratios, and 1 where any of them is known."""
-    made = _layer_ratio(table)
-    if made is None:
+    if _layer_ratio(table) is None:
         return None
 
     def make(table: Table, low: int, high: int) -> np.ndarray:
-        ratios = made[0](table, low, high)
+        found = table.derived("layer_ratio", _layer_ratio, low, high)
+        assert found is not None, "the schema is the same"
+        ratios = found.values
         return np.stack([nan_median(ratios, axis=1), np.isfinite(ratios).any(axis=1)], axis=1)
 
     return make, 2

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..store import Column, Schema
+from .blocks import Block, Line, Made, locked
 from .medians import median_of
 
 KEPT_STEPS = 2000
@@ -76,7 +77,8 @@ class LayerSamples:
     steps: np.ndarray
     values: np.ndarray
     layers: tuple[str, ...]
-    _known: np.ndarray | None = field(default=None, compare=False, repr=False)
+    _block: Block | None = field(default=None, compare=False, repr=False)
+    _rows: tuple[int, int] = field(default=(0, 0), compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -84,96 +86,8 @@ class LayerSamples:
     @property
     def known(self) -> np.ndarray:
         """Of each sample whether any layer has a finite value, bool[n]."""
-        if self._known is None:
-            return np.asarray(np.isfinite(self.values).any(axis=1))
-        return self._known
-
-
-@dataclass(slots=True)
-class _Line:
-    """A column of a table as float64, to which rows are added once they are asked for.
-
-    `first`, `upto`: the rows that it holds, counted from the table's very first; `gap`: the last of
-    them whose value is not finite.
-    """
-
-    place: int
-    values: np.ndarray = field(default_factory=lambda: np.empty(0))
-    first: int = 0
-    upto: int = 0
-    gap: int = -1
-    _locked: np.ndarray = field(default_factory=lambda: np.empty(0))
-
-    def read(self, table: Table, low: int, high: int) -> tuple[np.ndarray, bool]:
-        """Return rows `low` to `high`, read-only, and whether all of them are known to be finite."""
-        first, upto = self.first, self.upto
-        if high <= low:
-            return self._locked[:0], True
-        if not first <= low <= upto or high - first > len(self.values):
-            self.values = np.empty(2 * max(high - low, 32))
-            self._locked = locked(self.values)
-            self.first = self.upto = first = upto = low
-        if high > upto:
-            rows = table.rows[upto - table.gone : high - table.gone, self.place]
-            self.values[upto - first : high - first] = rows
-            finite = np.isfinite(rows)
-            if not finite.all():
-                self.gap = upto + int(np.flatnonzero(~finite)[-1])
-            self.upto = high
-        return self._locked[low - first : high - first], self.gap < low
-
-
-Make = Callable[["Table", int, int], np.ndarray]
-Made = tuple[Make, int]
-
-
-@dataclass(slots=True)
-class _Block:
-    """What is made of each row of a table, float64[rows, width], in column order; rows are added once
-    they are asked for.
-
-    `make`: makes it of rows `low` to `high`, of each row by itself. `first`, `upto`: as of a line.
-    """
-
-    make: Make
-    width: int
-    values: np.ndarray = field(init=False)
-    known: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=bool))
-    """Of each row whether it holds any finite value."""
-    first: int = 0
-    upto: int = 0
-    _locked: np.ndarray = field(init=False)
-    _told: np.ndarray = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._begin(0, 0)
-
-    def _begin(self, low: int, room: int) -> None:
-        self.values, self.known = np.empty((room, self.width), order="F"), np.empty(room, bool)
-        self._locked, self._told = locked(self.values), locked(self.known)
-        self.first = self.upto = low
-
-    def read(self, table: Table, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return what is made of rows `low` to `high`, and which of it holds a finite value, read-only."""
-        if high <= low:
-            return self._locked[:0], self._told[:0]
-        if not self.first <= low <= self.upto or high - self.first > len(self.values):
-            self._begin(low, 2 * max(high - low, 32))
-        if high > self.upto:
-            rows = self.make(table, self.upto - table.gone, high - table.gone)
-            new = slice(self.upto - self.first, high - self.first)
-            self.values[new] = rows
-            self.known[new] = np.isfinite(rows).any(axis=1)
-            self.upto = high
-        asked = slice(low - self.first, high - self.first)
-        return self._locked[asked], self._told[asked]
-
-
-def locked(values: np.ndarray) -> np.ndarray:
-    """Return a view that cannot be written, nor what is cut from it; the array itself still can."""
-    view = values.view()
-    view.flags.writeable = False
-    return view
+        found = None if self._block is None else self._block.known(*self._rows)
+        return np.isfinite(self.values).any(axis=1) if found is None else found
 
 
 @dataclass
@@ -197,8 +111,8 @@ class Table:
     _order: dict[str, int] = field(default_factory=dict)
     _names: dict[str, str | None] = field(default_factory=dict)
     _made: dict[str, Any] = field(default_factory=dict)
-    _lines: dict[str, _Line] = field(default_factory=dict)
-    _blocks: dict[str | tuple[str, str | None], _Block | None] = field(default_factory=dict)
+    _lines: dict[str, Line] = field(default_factory=dict)
+    _blocks: dict[str | tuple[str, str | None], Block | None] = field(default_factory=dict)
     _locked: np.ndarray = field(init=False)
     _between: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
     _columns: dict[tuple[str, int, int], Samples] = field(default_factory=dict)
@@ -252,7 +166,7 @@ class Table:
                 self._columns.clear()
             line = self._lines.get(name)
             if line is None:
-                line = self._lines[name] = _Line(self.schema.index[name])
+                line = self._lines[name] = Line(self.schema.index[name])
             values, whole = line.read(self, key[1], key[2])
             kept = self._columns[key] = Samples(self.steps_of(low, high), values, whole)
         return kept
@@ -265,36 +179,39 @@ class Table:
             if len(self._layers) >= KEPT_READS:
                 self._layers.clear()
             places, names = self.of_layers(quantity, group)
+            block = None
             if high - low > LONGEST:
-                values, known = self.rows[low:high, places].astype(np.float64, order="F"), None
+                values = self.rows[low:high, places].astype(np.float64, order="F")
                 values.flags.writeable = False
             else:
                 block = self._blocks.get((quantity, group))
                 if block is None:
-                    block = _Block(lambda table, a, b: table.rows[a:b, places], len(names))
+                    block = Block(lambda table, a, b: table.rows[a:b, places], len(names))
                     self._blocks[quantity, group] = block
-                values, known = block.read(self, low + self.gone, high + self.gone)
-            kept = self._layers[key] = LayerSamples(self.steps_of(low, high), values, names, known)
+                values = block.read(self, key[2], key[3])
+            steps = self.steps_of(low, high)
+            kept = self._layers[key] = LayerSamples(steps, values, names, block, key[2:])
         return kept
 
     def derived(
         self, name: str, begin: Callable[[Table], Made | None], low: int, high: int
-    ) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return what is made of rows `low` to `high`, and which of it holds a finite value.
+    ) -> LayerSamples | None:
+        """Return what is made of rows `low` to `high`; the layers that it is made of are not named.
 
         `begin`: returns how it is made of each row by itself, and how many numbers that are; None
         where it cannot be under the schema at hand. It is asked once a schema.
         """
         if name not in self._blocks:
             made = begin(self)
-            self._blocks[name] = None if made is None else _Block(*made)
+            self._blocks[name] = None if made is None else Block(*made)
         block = self._blocks[name]
         if block is None:
             return None
+        steps = self.steps_of(low, high)
         if high - low > LONGEST and block.width > NARROW:
-            values = block.make(self, low, high)
-            return values, np.isfinite(values).any(axis=1)
-        return block.read(self, low + self.gone, high + self.gone)
+            return LayerSamples(steps, block.make(self, low, high), ())
+        rows = (low + self.gone, high + self.gone)
+        return LayerSamples(steps, block.read(self, *rows), (), block, rows)
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
         """Return what is made of the schema at hand, once."""

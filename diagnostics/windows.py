@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from ..store import Frame, Schema
+from .blocks import Made
 from .rank_windows import MOST_COLUMNS, NO_RANKS, RankSamples, RankTable
-from .tables import KEPT_STEPS, LayerSamples, Made, Samples, Table, combine
+from .tables import KEPT_STEPS, LayerSamples, Samples, Table, combine
 
 NO_SAMPLES = Samples(np.empty(0, dtype=np.int64), np.empty(0))
 NO_LAYERS = LayerSamples(np.empty(0, dtype=np.int64), np.empty((0, 0)), ())
@@ -187,19 +188,13 @@ class Window:
         count: int | None = None,
         span: int | None = None,
     ) -> LayerSamples | None:
-        """Return what is made of each of the last samples by itself, and kept; None where nothing is.
-
-        `begin`: see `Table.derived`. The layers that it is made of are not named.
-        """
+        """Return what is made of each of the last samples by itself, and kept; see `Table.derived`."""
         table = self.history.tables.get(family)
         if table is None:
             return None
         low, high = table.between(self._after(span), self.step)
         low = low if count is None else max(low, high - count)
-        made = table.derived(name, begin, low, high)
-        return (
-            None if made is None else LayerSamples(table.steps_of(low, high), made[0], (), made[1])
-        )
+        return table.derived(name, begin, low, high)
 
     def across(
         self, family: str, column: str, *, count: int | None = None, span: int | None = None

@@ -17,10 +17,11 @@ import numpy as np
 from ...store import Evidence, Recommendation
 from ...store.schemas import Json
 from ..advice import current_rate
+from ..blocks import Made
 from ..medians import nan_median
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import optimizer_snippet
-from ..windows import Made, Table, Window
+from ..windows import Table, Window
 from ..words import listing, number, rounded
 
 FAMILY = "activations"
