@@ -67,6 +67,9 @@ class Samples:
         return self._median
 
 
+NO_SAMPLES = Samples(np.empty(0, dtype=np.int64), np.empty(0), True)
+
+
 @dataclass(frozen=True, slots=True)
 class LayerSamples:
     """One quantity of every layer: `steps` int64[n], `values` float64[n, layers], `layers` names.
@@ -153,9 +156,22 @@ class Table:
         if known is None:
             steps = self.steps[: self.count]
             low = int(steps.searchsorted(max(after, upto - KEPT_STEPS), side="right"))
-            high = max(low, int(steps.searchsorted(upto, side="right")))
+            high = self.count  # nearly always all up to the last one
+            if upto < self.latest:
+                high = max(low, int(steps.searchsorted(upto, side="right")))
             known = self._between[after, upto] = (low, high)
         return known
+
+    def samples(self, column: str, after: int, upto: int, count: int | None) -> Samples:
+        """Return at most the last `count` samples of a column with after < step <= upto.
+
+        `column`: a written name, or a quantity, which means its first column; of neither none.
+        """
+        name = self.written(column)
+        if name is None:
+            return NO_SAMPLES
+        low, high = self.between(after, upto)
+        return self.column(name, low if count is None else max(low, high - count), high)
 
     def column(self, name: str, low: int, high: int) -> Samples:
         """Return rows `low` to `high` of the column of a written name."""

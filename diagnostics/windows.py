@@ -15,9 +15,8 @@ import numpy as np
 from ..store import Frame, Schema
 from .blocks import Made
 from .rank_windows import MOST_COLUMNS, NO_RANKS, RankSamples, RankTable
-from .tables import KEPT_STEPS, LayerSamples, Samples, Table, combine
+from .tables import KEPT_STEPS, NO_SAMPLES, LayerSamples, Samples, Table, combine
 
-NO_SAMPLES = Samples(np.empty(0, dtype=np.int64), np.empty(0))
 NO_LAYERS = LayerSamples(np.empty(0, dtype=np.int64), np.empty((0, 0)), ())
 
 
@@ -161,11 +160,9 @@ class Window:
             span: the most steps back; None takes KEPT_STEPS.
         """
         table = self.history.tables.get(family)
-        name = None if table is None else table.written(column)
-        if table is None or name is None:
+        if table is None:
             return NO_SAMPLES
-        low, high = table.between(self._after(span), self.step)
-        return table.column(name, low if count is None else max(low, high - count), high)
+        return table.samples(column, self._after(span), self.step, count)
 
     def layers(
         self,
