@@ -32,6 +32,8 @@ from .waiting import Waiting
 
 log = logging.getLogger("otoscope")
 
+PAID_OVER = 32
+"""Steps over which the cost of steps that leave together is spread, be they one or 64."""
 CROWDED_AFTER = 100
 """Steps after which a run is told that its budget leaves no room for probes."""
 
@@ -132,7 +134,7 @@ class Stepping:
         self._lrs: list[float] = []
         self._stepped = False
         self._spent = 0.0
-        self._shared = self._dispatch = 0.0
+        self._owed = self._dispatch = 0.0
         self._closed_now = 0
         self._sender_seconds = 0.0
         self._last_end = math.nan
@@ -169,14 +171,11 @@ class Stepping:
         self._spent += time.perf_counter() - begun
 
     def _share(self, seconds: float) -> None:
-        """Share what steps that leave together have cost, here and in the sender, among as many.
-
-        The sender counts too: what its thread computes, this one mostly waits for.
-        """
+        """Spread what steps that leave together have cost, here and in the sender, over those to come."""
+        # the sender counts too: what its thread computes, this one mostly waits for
         sender = self.sender.cpu_seconds
-        together = seconds + sender - self._sender_seconds
-        self._shared, self._sender_seconds = together / self._closed_now, sender
-        self._closed_now = 0
+        self._owed += seconds + sender - self._sender_seconds
+        self._sender_seconds, self._closed_now = sender, 0
 
     def undo(self, factor: float | torch.Tensor) -> None:
         """Set what the gradients of this step must be multiplied by: see `GradientTap.factor`."""
@@ -314,7 +313,9 @@ class Stepping:
             hooks = self._sampling.hook_seconds
             self._journal.keep(frames)
         lrs, self._lrs = self._lrs or self._throughput.lrs(), []
-        within = self._dispatch + self._spent + self._shared + hooks - begun
+        paid = self._owed / PAID_OVER
+        self._owed -= paid
+        within = self._dispatch + self._spent + paid + hooks - begun
         told += [within + time.perf_counter(), epoch]
         late: Sequence[torch.Tensor] = ()
         simple = self._waiting is None and not self._tap.armed and len(losses) == 1

@@ -13,7 +13,11 @@ from typing import Any
 import pytest
 import torch
 from otoscope.callbacks import Activations, Gradients, attach
+from otoscope.callbacks.budget import Budget
+from otoscope.callbacks.ledger import BEGINNING
 from otoscope.callbacks.probes.curvature import Curvature
+from otoscope.callbacks.probes.probe import AFTERMATH
+from otoscope.callbacks.stepping import PAID_OVER
 from otoscope.store import ConfigError
 from torch.nn import functional
 
@@ -90,6 +94,29 @@ def test_events_metrics_and_cost_of_a_plain_loop_are_there(tmp_path: Path) -> No
     assert 0 < recorder.overhead["share"] < 1
     probes = recorder.overhead["probes"]
     assert recorder.overhead["seconds"] == pytest.approx(sum(probes.values()))
+
+
+def test_what_leaving_together_has_cost_is_booked_once_however_few_steps_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    booked: list[float] = []
+    ended = Budget.ended
+
+    def note(self: Budget, seconds: float, fixed: float) -> None:
+        booked.append(fixed)
+        ended(self, seconds, fixed)
+
+    monkeypatch.setattr(Budget, "ended", note)
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    recorder = attach(model, optimizer, spool=tmp_path, probes=[], strict=True, verdict=False)
+    for step in range(1, 10 * PAID_OVER):
+        if step == BEGINNING:  # the last step that leaves alone; the sender worked for 100 s
+            recorder.sender.cpu_seconds += 100.0
+        optimizer.step()
+        recorder.step(torch.tensor(1.0), 1)
+    recorder.finish()
+    assert sum(booked) == pytest.approx(AFTERMATH * 100.0, rel=0.1)
 
 
 def test_a_with_statement_tells_of_the_exception_and_lets_it_through(tmp_path: Path) -> None:
