@@ -2,11 +2,12 @@
 
     python -m benchmarks.overhead [--pairs 20] [--seconds 4] [--budget 0.02] [--probes all] [--only mlp]
 
-Each pair trains the same net twice from the same seed, once with `Otoscope()` and once without, in
-turns that change places; a third run without it gives the ratio of two equal things (A/A), the
-noise of this machine, and a fourth with a callback that does nothing what Lightning takes to call
-one. Printed: median ratios with their 90 % bootstrap intervals. The ratio of CPU time counts every
-thread, the sender's too; it is the one to look at on a machine that is not idle.
+Each pair trains the same net from the same seed, once with `Otoscope()` and once without, each in a
+process of its own; a third run without it gives the ratio of two equal things (A/A), the noise of
+this machine, and a fourth with a callback that does nothing what Lightning takes to call one. The
+four work in turns of 0.4 s (`benchmarks/turns.py`), and change places from pair to pair. Printed:
+median ratios with their 90 % bootstrap intervals; all but A/A are to the mean of the two runs
+without. The ratio of CPU time counts every thread, the sender's too.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,8 @@ from otoscope.callbacks import Otoscope
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
+
+from .turns import TURN, Baton, Work, in_turns, workers
 
 WARM = 30
 """Steps of a run that warms up, and of one that tells the pace."""
@@ -110,9 +114,16 @@ class Module(lightning.LightningModule):
 
 
 def run(
-    net: Net, steps: int, callback: lightning.Callback | None, module: type[Module] = Module
+    net: Net,
+    steps: int,
+    callback: lightning.Callback | None,
+    module: type[Module] = Module,
+    before: Sequence[lightning.Callback] = (),
 ) -> tuple[float, float]:
-    """Train once and return the wall and the CPU seconds of the whole fit, all threads together."""
+    """Train once and return the wall and the CPU seconds of the whole fit, all threads together.
+
+    `before`: callbacks that are called before the one to be measured.
+    """
     torch.manual_seed(0)
     rows = 8 * net.batch
     inputs = torch.randint(0, net.words, (rows, *net.shape)) if net.words else None
@@ -123,7 +134,7 @@ def run(
     trainer = lightning.Trainer(
         max_steps=steps,
         max_epochs=-1,
-        callbacks=[] if callback is None else [callback],
+        callbacks=[*before, *([] if callback is None else [callback])],
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
@@ -137,6 +148,32 @@ def run(
     return time.perf_counter() - begun[0], time.process_time() - begun[1]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """One run: which net, how long, and with what; `role` is a place in ROLES."""
+
+    net: int
+    steps: int
+    role: int
+    settings: dict[str, Any]
+
+
+ROLES = ("without", "with", "without again", "with a callback that does nothing")
+
+
+def train(asked: Asked, baton: Baton) -> tuple[float, float, float]:
+    """Train in turns; returns wall and CPU seconds, and the share that Otoscope says it took."""
+    net = NETS[asked.net]
+    callback: lightning.Callback | None = None
+    if asked.role == 1:
+        callback = Otoscope(run=f"overhead {net.name}", verdict=False, **asked.settings)
+    elif asked.role == 3:
+        callback = lightning.Callback()
+    wall, cpu = run(net, asked.steps, callback, before=[baton])
+    share = callback.overhead["share"] if isinstance(callback, Otoscope) else 0.0
+    return wall, cpu, float(share)
+
+
 def interval(ratios: Sequence[float], draws: int = 2000) -> tuple[float, float]:
     """Return the 90 % bootstrap interval of the median."""
     chance = random.Random(1)
@@ -148,45 +185,34 @@ def measure(
     net: Net,
     pairs: int,
     seconds_a_run: float,
-    budget: float,
-    probes: str,
-    url: str | None,
-    spool: Path,
+    settings: dict[str, Any],
+    links: Sequence[Connection],
 ) -> dict[str, Any]:
-    """Return the ratios of a net's runs with Otoscope, and of two runs without, to one without.
+    """Return the ratios of a net's runs with Otoscope, and of two runs without, to those without.
 
     A run has as many steps as fill `seconds_a_run`: what starting and ending cost is part of it.
     """
-    wall: list[float] = []
-    cpu: list[float] = []
-    same: list[float] = []
-    empty: list[float] = []
-    shares: list[float] = []
-    pace: list[float] = []
-    run(net, WARM, None)  # the first run of a process warms up
-    steps = max(WARM, round(seconds_a_run * WARM / run(net, WARM, None)[0]))
-    for pair in range(pairs):
-        callback = Otoscope(
-            run=f"overhead {net.name}",
-            url=url,
-            budget=budget,
-            probes=probes,
-            spool=spool,
-            verdict=False,
-        )
-        turns: list[lightning.Callback | None] = [None, callback, None, lightning.Callback()]
-        order = [0, 1, 3, 2] if pair % 2 == 0 else [2, 3, 1, 0]
-        seconds = {turn: run(net, steps, turns[turn]) for turn in order}
-        without = [(seconds[0][i] + seconds[2][i]) / 2 for i in (0, 1)]
-        wall.append(seconds[1][0] / without[0])
-        cpu.append(seconds[1][1] / without[1])
-        same.append(seconds[0][0] / seconds[2][0])
-        empty.append(seconds[3][0] / without[0])
-        shares.append(float(callback.overhead["share"]))
-        pace.append(1000 * without[0] / steps)
+    place, count = NETS.index(net), len(ROLES)
+
+    def turns(numbers: range, steps: int) -> Iterator[list[tuple[float, float, float]]]:
+        for pair in numbers:
+            roles = [(worker + pair) % count for worker in range(count)]
+            works = [Work(train, Asked(place, steps, role, settings)) for role in roles]
+            found = in_turns(links, works, seed=pair)
+            yield [found[roles.index(role)] for role in range(count)]
+
+    warm = list(turns(range(count), WARM))  # every process has had every role then
+    steps = max(WARM, round(seconds_a_run * WARM / min(row[0][0] for row in warm)))
+    trained = list(turns(range(pairs), steps))
+
+    def ratios(role: int, what: int) -> list[float]:
+        return [2 * row[role][what] / (row[0][what] + row[2][what]) for row in trained]
+
+    wall, cpu, empty = ratios(1, 0), ratios(1, 1), ratios(3, 0)
+    same = [row[0][0] / row[2][0] for row in trained]
     return {
         "steps": steps,
-        "step_ms": statistics.median(pace),
+        "step_ms": statistics.median(500 * (row[0][0] + row[2][0]) / steps for row in trained),
         "wall": statistics.median(wall),
         "wall_90": interval(wall),
         "a_a": statistics.median(same),
@@ -195,7 +221,7 @@ def measure(
         "empty_callback_90": interval(empty),
         "cpu": statistics.median(cpu),
         "cpu_90": interval(cpu),
-        "own_share": statistics.median(shares),
+        "own_share": statistics.median(row[1][2] for row in trained),
         "wall_ratios": wall,
     }
 
@@ -217,7 +243,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore")
     torch.set_num_threads(options.threads)
     found: dict[str, Any] = {}
-    print(f"overhead: {options.pairs} pairs of runs of about {options.seconds:g} s, "
+    print(f"overhead: {options.pairs} pairs of runs of about {options.seconds:g} s in turns, "
           f"budget {options.budget:g}, {options.probes} probes")  # fmt: skip
     print(
         f"  {'net':<12}{'step':>9}{'wall (90 %)':>22}{'A/A (90 %)':>22}"
@@ -225,21 +251,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("OTOSCOPE_HOME", str(Path(folder) / "home"))
-        for net in NETS:
-            if options.only in (None, net.name):
-                row = found[net.name] = measure(
-                    net,
-                    options.pairs,
-                    options.seconds,
-                    options.budget,
-                    options.probes,
-                    options.url,
-                    Path(folder),
-                )
-                print(_line(net.name, row), flush=True)
+        settings = {
+            "url": options.url,
+            "budget": options.budget,
+            "probes": options.probes,
+            "spool": folder,
+        }
+        with workers(len(ROLES), options.threads) as links:
+            for net in NETS:
+                if options.only in (None, net.name):
+                    row = measure(net, options.pairs, options.seconds, settings, links)
+                    found[net.name] = row
+                    print(_line(net.name, row), flush=True)
     report = {
         "pairs": options.pairs,
         "seconds": options.seconds,
+        "turn": TURN,
         "budget": options.budget,
         "probes": options.probes,
         "into": "redis" if options.url else "disk",
