@@ -272,6 +272,8 @@ class Engine:
         elsewhere = isinstance(case, Case) and case.scope != finding.scope
         if verdict.strength >= thresholds.clear and not elsewhere:
             entry.state, entry.calm, finding.last_step = "firing", 0, step
+            if isinstance(case, Later) and _is_better(finding, case.basis):
+                case = told(case)
             if case is not None:
                 _strengthen(finding, case)
             return

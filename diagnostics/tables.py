@@ -90,7 +90,7 @@ class LayerSamples:
     def known(self) -> np.ndarray:
         """Of each sample whether any layer has a finite value, bool[n]."""
         found = None if self._block is None else self._block.known(*self._rows)
-        return np.isfinite(self.values).any(axis=1) if found is None else found
+        return np.asarray(np.isfinite(self.values).any(axis=1)) if found is None else found
 
 
 @dataclass
