@@ -12,6 +12,7 @@ two of them sample in one step, nor with fewer steps between than their pool of 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from .account import SPARE, Account
 from .claim import DEAR_STEPS, Claim, aligned
@@ -29,11 +30,12 @@ lie on a grid: what several probes need of a step is then measured once for all 
 
 RECONSIDERED = 50
 """A cheap probe asks at least so often, in steps: a slow spell must not keep it away for long."""
-HURRIED, HURRIED_APART = 4, 5
+HURRIED, HURRIED_APART, FEWEST = 4, 5, 2
 """Samples, and steps between them, that an eager probe takes where something happened: one batch that
-stands out is none of a new kind."""
+stands out is none of a new kind. Fewer where these are too dear, but no fewer than the last of them."""
 HURRIED_SHARE = 0.2
-"""They may cost so much of what the steps between two such events earn, at most."""
+"""They may cost so much of what the steps between two such events earn, at most; those that are promised
+of what the run has earned so far."""
 
 LONGEST_WAIT = 1000
 """Steps after which a probe that the budget has no room for asks again."""
@@ -72,6 +74,7 @@ class Budget(Account):
         for claim in self.claims.values():
             claim.first += step
             claim.next_step = claim.first
+            claim.promised = [(step + at, count) for at, count in claim.promised]
         self._look_ahead()
 
     def claim(
@@ -86,17 +89,20 @@ class Budget(Account):
         aligned: bool = False,
         guess: float = DEAR_STEPS,
         eager: bool = False,
+        promised: Sequence[tuple[int, int]] = (),
     ) -> None:
         """Enter a probe: `every` fixes its interval, `least` bounds the one that is chosen.
 
         `aligned` lets it sample at multiples of a power of two only, so that ranks of unequal pace,
         which cannot ask each other, sample at the same steps. `guess`: steps that a dear probe's
-        first sample may cost. `eager`: a cheap one that `hasten` hurries, too.
+        first sample may cost. `eager`: a cheap one that `hasten` hurries, too. `promised`: (step,
+        samples) that a cheap one takes from a step of the run on, although it may be in debt.
         """
         self.catch_up()
         self.claims[name] = Claim(
             name, weight, dear, first, every, least, aligned, guess, eager=eager, next_step=first
         )
+        self.claims[name].promised = [] if every is not None or aligned else list(promised)
         self._known_parts.clear()
         self._next = 0
         self._look_ahead()
@@ -147,6 +153,7 @@ class Budget(Account):
         if step < self._next:  # in most steps nothing is due, and this line is all that runs
             return []
         self.catch_up()
+        self._keep_promises(step)
         names: list[str] = []
         for claim in self._in_turn():
             if step < claim.next_step:
@@ -163,7 +170,9 @@ class Budget(Account):
             elif self._dear_step < step:  # else it stays due, and its turn comes
                 self._dear_step, self._apart = step, step + POOL
                 names.append(claim.name)
-        waiting = [claim.next_step for claim in self.claims.values() if claim.open]
+        opened = [claim for claim in self.claims.values() if claim.open]
+        waiting = [claim.next_step for claim in opened]
+        waiting += [claim.promised[0][0] for claim in opened if claim.promised]
         self._next = max(step + 1, min(waiting, default=step + LONGEST_WAIT))
         self._look_ahead()
         return names
@@ -184,10 +193,8 @@ class Budget(Account):
         self.catch_up()
         earned = self.share * COOL_DOWN * (self.step_seconds if self.step_seconds > 0 else 0.0)
         for claim in self.claims.values():
-            if not (claim.eager and claim.open and claim.samples) or claim.every is not None:
-                continue
-            if HURRIED * claim.usual <= HURRIED_SHARE * earned:
-                claim.hurried, claim.next_step = HURRIED, min(claim.next_step, step + 1)
+            if claim.eager and claim.every is None:
+                self._hurry(claim, HURRIED, claim.usual, earned, step + 1)
         soon = step + POOL
         for claim in self.claims.values():
             if not (claim.dear and claim.open and claim.samples) or claim.every is not None:
@@ -199,6 +206,31 @@ class Budget(Account):
                 soon += POOL
         self._next = 0
         self._look_ahead()
+
+    def _hurry(self, claim: Claim, samples: int, cost: float, earned: float, step: int) -> None:
+        """Let a probe take some samples from a step on, as many of them as are cheap beside what is earned."""
+        if not claim.open or not claim.samples:
+            return
+        most = int(HURRIED_SHARE * earned / cost) if cost > 0 else samples
+        count = min(samples, most)
+        if count >= min(samples, FEWEST):
+            claim.hurried, claim.next_step = count, min(claim.next_step, step)
+
+    def _keep_promises(self, step: int) -> None:
+        """Let probes look as they promised, as far as what is left of the run pays it back."""
+        for claim in self.claims.values():
+            while claim.promised and claim.promised[0][0] <= step:
+                _, samples = claim.promised.pop(0)
+                earned = min(self.share * self.elapsed, self._payable() / HURRIED_SHARE)
+                self._hurry(claim, samples, claim.cheapest, earned, step)
+
+    def _payable(self) -> float:
+        """Return the seconds that the run can still pay until its end; inf where that is not known."""
+        if self.max_steps is None or not self.step_seconds > 0:
+            return math.inf
+        ahead = max(0.0, self._whole() - self.elapsed)
+        free = max(0.0, self.share - self._fixed / self.step_seconds)
+        return max(0.0, self.share * self.elapsed - SPARE * self.spent + free * ahead)
 
     def hopeless(self, step: int) -> list[tuple[str, str]]:
         """Return (probe, why) for dear probes that this run is too short to pay for."""

@@ -35,7 +35,9 @@ class Claim:
     eager: bool = False
     """Whether it looks at once where something happened, although it is cheap."""
     hurried: int = 0
-    """Samples that may be taken on credit, since something happened."""
+    """Samples that may be taken on credit, since something happened, or since they were promised."""
+    promised: list[tuple[int, int]] = field(default_factory=list)
+    """(step, samples) that it shall take then, in debt or not, where they are cheap."""
     next_step: int = 1
     samples: int = 0
     seconds: float = 0.0
@@ -58,6 +60,11 @@ class Claim:
     def usual(self) -> float:
         """Seconds of one sample, the median of the last; nan before the first."""
         return median(self._recent) if self._recent else math.nan
+
+    @property
+    def cheapest(self) -> float:
+        """Seconds of the cheapest of the last samples: the first ones load code; nan before the first."""
+        return min(self._recent, default=math.nan)
 
     @property
     def once(self) -> bool:

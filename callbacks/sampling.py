@@ -157,6 +157,7 @@ class Sampling:
             aligned=probe.on_every_rank(self._training),
             guess=probe.guess,
             eager=probe.eager,
+            promised=probe.promised,
         )
         self._attached[probe.name] = _Attached(probe, schema, border=f"probe {probe.name}")
 

@@ -79,13 +79,16 @@ def rate_for_scaled(window: Window, context: Context, size: float) -> float | No
 
     Whoever trains on inputs out of scale has often found the tiny rate that they stand. Plain gradients
     shrink with the inputs, and those of a regression once more with how far the first outputs were
-    from the targets: so does the first step, from which the rate follows.
+    from the targets: so does the first step, from which the rate follows. What lies behind a
+    normalization gets the same gradient whatever the scale: there the rate stays what it is.
     """
     rate, facts, rates = current_rate(window, context), context.facts, context.rates
     if not (rate > 0 and size > 0 and facts.update_first_lr > 0):
         return None
     then = first_step(context) * rate / facts.update_first_lr
     if not context.adaptive:
+        if any(entry.get("kind") == "norm" for entry in context.meta.parameters):
+            return None
         then /= size * _shrink_of_residuals(window, context)
     sound, most = sound_step(context), highest_rate(context)
     losses = window.samples("train", "loss", count=5).finite.values
@@ -130,10 +133,3 @@ def entered(window: Window) -> float | None:
     # each other layer is entered by what left one of them; the order of a model need not be that of a pass
     alike = np.isclose(before[:, None], sizes[None, :], rtol=1e-3).any(axis=1)
     return float(before[~alike][0] if (~alike).any() else before[0])
-
-
-def rows_of(window: Window, context: Context, batches: int) -> float:
-    """Return how many rows so many batches held together."""
-    rows = window.samples("train", "samples").finite.values
-    batch = median_of(rows) if len(rows) else float(context.meta.batch_size or 0)
-    return batch * batches

@@ -28,6 +28,9 @@ BIG_BATCH = 64
 """From this many rows on, one row in eight is looked at: +2 % against +9 to 12 % while on."""
 STRIDE = 8
 
+LATER = ((100, 1),)
+"""A look once the net has left its start: what grows or dies later is told by it."""
+
 PLACES = {"numel": 0, "non_finite": 1, "sum": 2, "sum_sq": 3, "absmax": 4}
 PLACES |= {"saturated": 2, "samples": 5, "units": 6, "dead": 7}
 """Where a quantity stands in a row of the table that a sample is read from."""
@@ -67,6 +70,8 @@ class Activations(Probe):
             raise ConfigError(f'ranks must be "first" or "all", got {ranks!r}')
         super().__init__(every=every)
         self.family = "activations"
+        self.eager = True
+        self.promised = LATER
         self.ranks = ranks
 
     def on_every_rank(self, training: Training) -> bool:

@@ -40,6 +40,10 @@ QUANTITIES = (
 WINDOW, ENOUGH_ROWS = 8, 512
 """Samples over which predicted classes are counted; fewer where these hold so many rows: of the first
 samples, whose weights were still as they were drawn, nothing shall be left for long."""
+LATER = ((205, 6),)
+"""Looks at what is predicted when a net may no longer name one class alone."""
+YOUNG, SETTLED = 100, 200
+"""Samples of the first steps are not counted any more so many steps later: the net was another one."""
 FIRST_SAMPLES = 2
 """In so many steps in a row, from the third one; then rarely."""
 CLASSES = 64
@@ -70,6 +74,7 @@ class Head(Probe):
         self.first = 3
         self.least = 10
         self.eager = True
+        self.promised = LATER
         self.sees_batch = True
 
     def attach(self, training: Training) -> Sequence[Column]:
@@ -82,6 +87,7 @@ class Head(Probe):
         self._guarded = HookGuard(self._failed)
         self._counts: deque[tuple[Tensor, Tensor]] = deque()
         self._rows: deque[int] = deque()
+        self._began = self._seen_at = -1
         self._all: Tensor | None = None
         self._classes = self._samples = 0
         self._new = False
@@ -145,7 +151,7 @@ class Head(Probe):
             share = probability_rows(found, ROUNDED if half else EXACT)
             taken = [loss_as_logits(found), loss_as_probabilities(found)]
             numbers = [share, *map(self._ratio, taken)]
-            counted = self._predicted(found)
+            counted = self._predicted(found, step)
             one = torch.full_like(share, mode)
             return torch.stack([*numbers, *counted[:4], one, *counted[4:]]).float()
 
@@ -158,7 +164,17 @@ class Head(Probe):
             last.to(loss.device).float() if isinstance(last, Tensor) else last or math.nan
         )
 
-    def _predicted(self, found: Any) -> list[Tensor]:
+    def _forget_the_start(self, step: int) -> None:
+        """Let go of what was counted in the first steps, if that was long ago."""
+        self._began = step if self._began < 0 else self._began
+        young = self._began <= self._seen_at < self._began + YOUNG
+        if young and step >= self._began + SETTLED:
+            self._counts.clear()
+            self._rows.clear()
+        self._seen_at = step
+
+    def _predicted(self, found: Any, step: int) -> list[Tensor]:
+        self._forget_the_start(step)
         nothing = torch.full((), math.nan, device=found.rows.device)
         if found.classes < 2:
             return [nothing] * (4 + self._classes)

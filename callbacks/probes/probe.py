@@ -104,6 +104,8 @@ class Probe:
     """What a dear probe's first sample is thought to cost, in steps: is the run long enough for it?"""
     eager: bool = field(default=False, init=False)
     """Whether it looks at once where something happened, although it is cheap."""
+    promised: tuple[tuple[int, int], ...] = field(default=(), init=False)
+    """(step, samples) of the run from which on it looks although the budget may be in debt, where cheap."""
     least: int = field(default=1, init=False)
     """Fewest steps between two samples that the budget may choose."""
     sees_batch: bool = field(default=False, init=False)

@@ -2,7 +2,7 @@
 
 What: at the first step. Too large: the layers together multiply the signal's energy by more than 10,
 one of them by more than 2, and the first loss is more than three times that of guessing; or most of
-them were drawn with half as much again as what keeps the signal, and it is more than twice that. A net whose loss has come down
+them were drawn with 1.8 times what keeps the signal, and it is more than twice that. A net whose loss has come down
 all the same is named only where it learned the training samples by heart on such weights: validation
 stays over 0.4 of guessing, and the training loss under a quarter of that. Too small:
 the signal, or its gradient, shrinks in most layers and by more than a ten-thousandth in all, by the
@@ -85,9 +85,10 @@ class _Start:
         def made() -> _Start | None:
             if len({found.layers for found in read}) > 1:
                 return None
-            rows = [found.values[0] for found in read]
-            drawn = can_be_drawn(context)
-            return cls(read[0].layers, *rows, float(ratio.values[0]), rectifies, drawn)
+            forward, backward, std, xavier, he = (found.values[0] for found in read)
+            first, drawn = float(ratio.values[0]), can_be_drawn(context)
+            layers = read[0].layers
+            return cls(layers, forward, backward, std, xavier, he, first, rectifies, drawn)
 
         return history.once("bad_initialization", (context.meta, *read, ratio, rectifies), made)
 

@@ -59,6 +59,36 @@ def test_an_eager_probe_that_is_dear_beside_the_steps_does_not_hurry() -> None:
     assert budget.claims["inputs"].hurried == 0
 
 
+def promising(cost: float) -> list[int]:
+    """Return the steps of a probe that has promised three looks from step 105 on, of a budget in debt."""
+    budget = Budget(0.02)
+    budget.claim("head", least=10, promised=((105, 3),))
+    budget.claim("gradients")
+    budget.begin(0)
+    for step in range(1, 101):
+        for name in budget.due(step):
+            budget.paid(name, cost, step)
+        budget.stepped(STEP, 0.9 * 0.02 * STEP)
+    budget.paid("gradients", 1.0, 100)
+    return sampled(budget, "head", range(101, 401), cost)
+
+
+def test_looks_that_were_promised_are_taken_in_debt_where_they_are_cheap() -> None:
+    assert promising(1e-3) == [105, 105 + HURRIED_APART, 105 + 2 * HURRIED_APART]
+    assert promising(2e-3) == [
+        105,
+        105 + HURRIED_APART,
+    ]  # as many as a fifth of what was earned pays
+    assert promising(4e-3) == []
+
+
+def test_a_run_that_goes_on_keeps_its_promises_as_many_steps_later() -> None:
+    budget = Budget(0.02)
+    budget.claim("head", promised=((105, 3),))
+    budget.begin(1000)
+    assert budget.claims["head"].promised == [(1105, 3)]
+
+
 def test_inputs_that_shift_are_looked_at_within_steps(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = nn.Linear(6, 1)

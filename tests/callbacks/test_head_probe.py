@@ -114,6 +114,21 @@ def test_predicted_classes_are_those_of_the_last_eight_samples(tmp_path: Path) -
     assert shares == pytest.approx((whole / whole.sum()).tolist(), abs=1e-5)
 
 
+def test_classes_predicted_in_the_first_steps_are_let_go_of_long_after(tmp_path: Path) -> None:
+    steps = (1, 2, 150, 210, 220)
+    probe = Head(every=1)
+    whole = probe.sample
+    probe.sample = lambda step: whole(step) if step in steps else [math.nan] * 12  # type: ignore[method-assign]
+    rows = read(tmp_path, net(), some(220, rows=8), probe).column("rows")
+    told = {step: float(rows[step - 1]) for step in steps[1:]}
+    assert told == {2: 16.0, 150: 24.0, 210: 32.0, 220: 40.0}
+    probe = Head(every=1)
+    late, later = probe.sample, (1, 2, 210, 220)
+    probe.sample = lambda step: late(step) if step in later else [math.nan] * 12  # type: ignore[method-assign]
+    rows = read(tmp_path / "b", net(), some(220, rows=8), probe).column("rows")
+    assert [float(rows[step - 1]) for step in later[1:]] == [16.0, 8.0, 16.0]
+
+
 @pytest.mark.parametrize("kind", [Head, Symmetry])
 def test_a_run_is_the_same_to_the_last_bit_with_the_probe(tmp_path: Path, kind: Any) -> None:
     bare, watched = net(nn.Dropout(0.3)), net(nn.Dropout(0.3))
