@@ -21,6 +21,7 @@ from .probe import Probe, ProbeOffError, Training
 
 COLUMNS = (
     *(*INPUT_QUANTITIES, "is_integer", "label_entropy", "top_class_share", "label_classes"),
+    "rows",
     *(f"feature_{what}_{place}" for what in ("mean", "std") for place in range(FEATURES)),
 )
 FIRST_SAMPLES = 4
@@ -33,7 +34,8 @@ class Inputs(Probe):
     The batch is searched for its input and its labels (`measures.batches.batch_parts`); integers,
     such as token ids, are marked by `is_integer` and have no scale. `label_entropy` is that of a
     batch against what the labels seen so far let expect: 1 where they are shuffled, near 0 where
-    classes come one after the other. `label_classes` counts the classes seen so far.
+    classes come one after the other. `label_classes` counts the classes seen so far; `rows` are those of
+    the batch, which may be one of several that a step accumulates, or one rank's.
     `feature_mean_<i>` and `feature_std_<i>`: of each feature of a table of at most 64, in the first
     samples; NaN elsewhere.
     """
@@ -69,7 +71,8 @@ class Inputs(Probe):
             is_integer = torch.full_like(numbers[:1], float(not parts.are_numbers))
             labels = self._labels(parts).to(numbers.device)
             features = self._features(parts).to(numbers.device)
-            return torch.cat([numbers, is_integer, labels, features])
+            rows = torch.full_like(numbers[:1], float(len(parts.inputs)))
+            return torch.cat([numbers, is_integer, labels, rows, features])
 
     def _features(self, parts: BatchParts) -> torch.Tensor:
         if self._samples > FIRST_SAMPLES:  # what is unevenly scaled was so from the start

@@ -24,14 +24,15 @@ from ...store.schemas import Json
 from ..facts import BLOCK, learned
 from ..medians import median_of
 from ..rule import Case, Context, Verdict, breach, fine, unknown
-from ..scaling import by_feature, entered, rate_for_scaled, rows_of, scaling_snippet
+from ..scaling import by_feature, entered, rate_for_scaled, scaling_snippet
+from ..shifts import RECENT, shift_of, shifted
 from ..snippets import optimizer_snippet
 from ..windows import Window
 from ..words import number, percent
 
 FAMILY = "train"
 FROM_START = True
-BEGINNING, RECENT, ORDERS = 4, 3, 12
+BEGINNING, ORDERS = 4, 12
 SHAPE = ("mean", "std", "min", "max")
 
 
@@ -39,7 +40,7 @@ def remember(window: Window, context: Context) -> dict[str, Json]:
     """Keep the first batches' statistics, the last ones', and how mixed the labels were."""
     kept: dict[str, Json] = {
         "seen": 0, "first": [], "last": [], "orders": [], "top": 0.0, "bad": None, "entered": None,
-        "batches": 0, "classes": 0,
+        "batches": 0, "classes": 0, "rows": 0.0,
         **context.memory,
     }  # fmt: skip
     if kept["entered"] is None:
@@ -51,7 +52,14 @@ def remember(window: Window, context: Context) -> dict[str, Json]:
         return kept
     read = {
         name: window.samples("inputs", name)
-        for name in (*SHAPE, "non_finite", "label_entropy", "top_class_share", "label_classes")
+        for name in (
+            *SHAPE,
+            "non_finite",
+            "label_entropy",
+            "top_class_share",
+            "label_classes",
+            "rows",
+        )
     }
     steps = max((samples.steps for samples in read.values()), key=len)
     for i in np.flatnonzero(steps > kept["seen"]):
@@ -61,13 +69,17 @@ def remember(window: Window, context: Context) -> dict[str, Json]:
             for name, samples in read.items()
         }
         if row["non_finite"] > 0:
-            kept["bad"] = kept["bad"] or [int(steps[i]), min(row["non_finite"], 1.0)]
+            if kept["bad"] is None:
+                kept["bad"] = [int(steps[i]), min(row["non_finite"], 1.0)]
+                kept["handled"] = _handled(window, int(steps[i]))
         elif all(math.isfinite(row[name]) for name in SHAPE):
             numbers = [int(steps[i]), *(row[name] for name in SHAPE)]
             if len(kept["first"]) < BEGINNING:
                 kept["first"] = [*kept["first"], numbers]
             else:
                 kept["last"] = [*kept["last"], numbers][-RECENT:]
+        if kept["rows"] < row["rows"] < math.inf:  # the last batch of an epoch may be a small one
+            kept["rows"] = row["rows"]
         if 0 < row["label_classes"] < math.inf:
             kept["batches"] += 1
             kept["classes"] = int(row["label_classes"])
@@ -94,21 +106,21 @@ def judge(window: Window, context: Context) -> Verdict:
     if not kept.get("seen"):
         return unknown("no input was looked at: no batch was handed over, or none that has numbers")
     if kept["bad"] is not None:
-        return _not_finite(window, context)
+        return _not_finite(context)
     judged: list[float] = []
     scale = _scale(window, context)
     if scale is not None:
-        rows = rows_of(window, context, len(kept["first"]))
+        rows = _rows(window, context) * len(kept["first"])
         one = scale.std <= numbers["constant"] * scale.largest and rows >= numbers["enough"]
         if one and _flat(window, context):
             return breach(2.0, _constant(context, scale))
         if scale.excess > 1 and _matters(window, context, scale):
             return breach(scale.excess, _scaled(window, context, scale))
         judged.append(min(scale.excess, 0.9))
-    shift = _shift(context)
+    shift = shift_of(context)
     if shift is not None:
         if shift[0] > 1:
-            return breach(shift[0], _shifted(context, shift))
+            return breach(shift[0], shifted(context, shift))
         judged.append(shift[0])
     order = _order(window, context)
     if order is not None:
@@ -119,6 +131,15 @@ def judge(window: Window, context: Context) -> Verdict:
     if not judged:
         return unknown("too few batches were looked at, or their numbers have no scale (token ids)")
     return fine(max(judged))
+
+
+def _rows(window: Window, context: Context) -> float:
+    """Return the rows of a batch that was looked at: of an accumulated step that is one of several."""
+    if context.memory["rows"] > 0:
+        return float(context.memory["rows"])
+    meta, rows = context.meta, window.samples("train", "samples").finite.values
+    parts = max(1, meta.accumulate_grad_batches or 1) * max(1, meta.world_size or 1)
+    return median_of(rows) / parts if len(rows) else 0.0
 
 
 def _scale(window: Window, context: Context) -> _Scale | None:
@@ -173,38 +194,14 @@ def _flat(window: Window, context: Context) -> bool:
     return slow and not learned(window, context.facts, numbers["flat"])
 
 
-def _shift(context: Context) -> tuple[float, str, int, float, float] | None:
-    """Return strength, quantity, step, value before and value now of the larger shift."""
-    first, last, numbers = context.memory["first"], context.memory["last"], context.thresholds
-    if len(first) < numbers.min_samples or len(last) < RECENT:
-        return None
-    if last[-1][0] - last[0][0] < numbers["shift_steps"]:
-        return None
-    base, now = np.array(first, dtype=float), np.array(last, dtype=float)
-    spread = max(median_of(base[:, 2]), 1e-12)
-    found = []
-    middle = median_of(base[:, 1])
-    noise = max(1.4826 * median_of(np.abs(base[:, 1] - middle)), numbers["least"] * spread)
-    moved = float(np.abs(now[:, 1] - middle).min())
-    strength = min(moved / (numbers["z"] * noise), moved / (numbers["shift_std"] * spread))
-    found.append((strength, "mean", int(last[0][0]), middle, median_of(now[:, 1])))
-    times = np.maximum(now[:, 2], 1e-12) / spread
-    change = (
-        float(np.maximum(times, 1 / times).min()) if (times > 1).all() or (times < 1).all() else 1.0
-    )
-    found.append((change / numbers["times"], "std", int(last[0][0]), spread, median_of(now[:, 2])))
-    return max(found)
-
-
 def _order(window: Window, context: Context) -> float | None:
     """Return how mixed the labels of a batch are, 1 where they are shuffled; None if unknown."""
     kept, numbers = context.memory, context.thresholds
-    rows = window.samples("train", "samples").finite.values
-    orders, batch = kept["orders"], median_of(rows) if len(rows) else 0.0
+    orders, batch = kept["orders"], _rows(window, context)
     if batch < numbers["rows"] or kept["batches"] < numbers["batches"]:
         return None
-    expected = window.history.column("initialization", "expected_loss", context.start, window.step)
-    classes = math.exp(min(float(expected.values[0]), 20.0)) if len(expected) else math.nan
+    guess = kept.get("guess")
+    classes = math.exp(min(guess, 20.0)) if isinstance(guess, (int, float)) else math.nan
     enough = kept["batches"] * batch >= numbers["a_class"] * classes
     if enough and classes > 3 and kept["classes"] <= classes / 2:
         # the first batches hold few of the classes, and the last ones hardly more than one
@@ -298,11 +295,15 @@ def _constant(context: Context, scale: _Scale) -> Case:
     )
 
 
-def _not_finite(window: Window, context: Context) -> Verdict:
-    step, share = context.memory["bad"]
+def _handled(window: Window, step: int) -> bool:
+    """Tell whether the loss of a step is finite all the same: the model masks what is missing."""
     losses = window.samples("train", "loss")
     near = losses.values[np.abs(losses.steps - step) <= 1]
-    handled = bool(len(near) and np.isfinite(near).all())
+    return bool(len(near) and np.isfinite(near).all())
+
+
+def _not_finite(context: Context) -> Verdict:
+    step, share = context.memory["bad"]
     case = Case(
         title=f"The inputs hold numbers that are not finite, at step {step:,}",
         why="One such number in a batch is one in the loss, and from there in every weight.",
@@ -328,47 +329,14 @@ def _not_finite(window: Window, context: Context) -> Verdict:
             risk="none",
         ),
         may_be_normal="Missing values that the model itself masks: then the loss stays finite.",
-        severity="info" if handled else None,
+        severity="info" if context.memory.get("handled") else None,
         onset=int(step),
     )
     return breach(2.0, case, certain=True)
 
 
-def _shifted(context: Context, shift: tuple[float, str, int, float, float]) -> Case:
-    _, what, step, before, now = shift
-    word = "mean" if what == "mean" else "deviation"
-    return Case(
-        title=f"The inputs have changed: {word} {number(before)} to {number(now)}",
-        why="What was learned holds for other inputs than those that come now.",
-        because=(
-            Evidence(
-                f"{word} of the inputs {number(now)} since step {step:,}, {number(before)} in the "
-                "first batches",
-                "inputs",
-                what,
-                step,
-                now,
-                before,
-            ),
-        ),
-        recommendation=Recommendation(
-            parameter="inspect",
-            current=None,
-            proposed=[int(step)],
-            basis="from your run",
-            formula="first sampled step whose batch is of the other kind",
-            snippet="# compare batches from before and from behind this step: another file, another "
-            "decoding, a normalization left out",
-            effect="the inputs stay what the net was trained on",
-            verify=f"{word} of the inputs near {number(before)} again",
-            risk="none",
-        ),
-        may_be_normal="Data that change on purpose: a curriculum, another domain, larger pictures.",
-        onset=int(step),
-    )
-
-
 def _sorted(window: Window, context: Context, order: float) -> Case:
+    size = context.meta.batch_size or int(_rows(window, context))  # an own loop does not tell it
     return Case(
         title="The data are not shuffled: batches hold one class after the other",
         why="Each step pulls the net towards the class at hand, and away from those before it.",
@@ -389,7 +357,7 @@ def _sorted(window: Window, context: Context, order: float) -> Case:
             proposed=True,
             basis="derived",
             formula="entropy of a batch's labels over that of a random batch: 1 where shuffled",
-            snippet=f"DataLoader(dataset, batch_size={context.meta.batch_size}, shuffle=True)",
+            snippet=f"DataLoader(dataset, batch_size={size}, shuffle=True)",
             effect="every batch is a small picture of the whole data set",
             verify="label entropy near 1 in the next samples",
             risk="sequences that belong together must be shuffled as wholes",
