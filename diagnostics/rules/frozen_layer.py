@@ -3,8 +3,8 @@
 What: weights that want a gradient and whose step was exactly zero in every sample: left out of the
 optimizers (at once), or over 20 steps and more, cut off from the loss (the layer runs, and no gradient comes back),
 or with a gradient that no step follows. A gradient of zero is a dead net and no frozen layer; layers
-with requires_grad=False, heads that are not in use, and a learning rate of zero or at the end of its
-decay do not count.
+with requires_grad=False, heads that are not in use, what runs without gradients and in eval mode alone (a
+teacher), and a learning rate of zero, of its own group, too, or at the end of its decay do not count.
 Why: the layer stays as it was drawn, and all the others learn around it.
 Source: measured: half of the parameters not passed give a step of exactly 0 beside a gradient that is
 not, whatever the optimizer; DIAGNOSES rule 19.
@@ -71,7 +71,8 @@ def judge(window: Window, context: Context) -> Verdict:
 def _still(
     window: Window, context: Context, updates: np.ndarray, layers: tuple[str, ...]
 ) -> _Still:
-    stood = np.flatnonzero((updates == 0).all(axis=0)).tolist()
+    last = np.flatnonzero(updates[-1] == 0)  # next to always none
+    stood = last[(updates[:, last] == 0).all(axis=0)].tolist() if len(last) else []
     if not stood:
         return _Still((), (), (), 1)
     gradients = window.layers("gradients", "grad_sq", span=context.thresholds.span, group="weight")
@@ -80,7 +81,7 @@ def _still(
         if entry.get("requires_grad", True) and int(entry.get("ndim") or 0) > 1:
             told.setdefault(str(entry["layer"]), []).append(bool(entry.get("optimized", True)))
     left_out, cut_off, no_step = [], [], []
-    ran = _ran(window)
+    ran, looked_at = _ran(window)
     for i in stood:
         layer = layers[i]
         if layer not in told:
@@ -89,7 +90,9 @@ def _still(
             gradients.values[:, gradients.layers.index(layer)] if layer in gradients.layers else []
         )
         if not any(told[layer]):
-            left_out.append(layer)
+            # a teacher, or a copy that is set from time to time: it does not run as what is trained does
+            if layer in ran or layer not in looked_at:
+                left_out.append(layer)
         elif np.isnan(seen).all():
             if layer in ran:  # a head that is not in use runs no more than it trains
                 cut_off.append(layer)
@@ -99,7 +102,7 @@ def _still(
 
 
 def _would_move(window: Window, context: Context, layer: str) -> bool:
-    """Tell whether a step of the learning rate is large enough to change float32 weights."""
+    """Tell whether a step of its learning rate is large enough to change float32 weights."""
     read = {
         name: window.layers("gradients", name, count=1, group="weight")
         for name in ("grad_sq", "weight_sq", "numel")
@@ -107,17 +110,30 @@ def _would_move(window: Window, context: Context, layer: str) -> bool:
     gradient, weight, numel = (
         float(found.values[0][found.layers.index(layer)]) for found in read.values()
     )
-    step = current_rate(window, context) * math.sqrt(numel if context.adaptive else gradient)
+    rate = _least_rate(window, context, layer)
+    step = rate * math.sqrt(numel if context.adaptive else gradient)
     return weight > 0 and step / math.sqrt(weight) > context.thresholds["rounding"]
 
 
-def _ran(window: Window) -> set[str]:
-    """Return the layers whose outputs were seen in a forward pass."""
+def _least_rate(window: Window, context: Context, layer: str) -> float:
+    """Return the lowest rate that the layer's group of parameters had: zero holds a layer on purpose."""
+    rows = context.meta.parameters
+    groups = {str(row["group"]) for row in rows if row.get("layer") == layer and "group" in row}
+    columns = [
+        window.samples("train", f"lr/{group}", span=context.thresholds.span).finite.values
+        for group in sorted(groups)
+    ]
+    lowest = [float(rates.min()) for rates in columns if len(rates)]
+    return min(lowest, default=current_rate(window, context))
+
+
+def _ran(window: Window) -> tuple[set[str], set[str]]:
+    """Return the layers whose outputs were seen in a forward pass, and those that were looked at."""
     numels = window.layers("activations", "numel", count=20)
     if not len(numels):
-        return set()
+        return set(), set()
     seen = np.atleast_1d((np.nan_to_num(numels.values) > 0).any(axis=0))
-    return {layer for layer, was in zip(numels.layers, seen, strict=True) if was}
+    return {layer for layer, was in zip(numels.layers, seen, strict=True) if was}, {*numels.layers}
 
 
 def _case(window: Window, context: Context, still: _Still) -> Case:
