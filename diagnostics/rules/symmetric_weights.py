@@ -16,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...store import Evidence, Recommendation
+from ...store.schemas import Json
 from ..facts import BLOCK, learned
 from ..initialization import as_code, he_normal, squashing
 from ..medians import median_of
@@ -46,6 +47,17 @@ BORN = 0.5
 """Share of a layer's rows that were equal to another one at the first step."""
 
 
+def remember(window: Window, context: Context) -> dict[str, Json]:
+    """Keep the layers whose rows were equal at the first step, which windows forget."""
+    if context.memory:
+        return context.memory  # type: ignore[return-value]  # as it was
+    found = window.history.layers("initialization", "identical_rows", context.start, window.step)
+    if not len(found):
+        return {}
+    rows = zip(found.layers, found.values[0].tolist(), strict=True)
+    return {"born": [layer for layer, share in rows if not share <= BORN]}  # NaN: not known
+
+
 def judge(window: Window, context: Context) -> Verdict:
     """Breach where nearly all units of a hidden layer are one and the same."""
     numbers = context.thresholds
@@ -67,18 +79,15 @@ def judge(window: Window, context: Context) -> Verdict:
         return other if other.kind == "breach" else fine(max(strength, other.strength), other.why)
     layers = [alike.layers[i] for i in np.flatnonzero(shares > numbers.fire)]
     step = int(alike.steps[known[-1]])
-    if context.standing(*TEARING) and not _born_alike(window, context, layers):
+    if context.standing(*TEARING) and not _born_alike(context, layers):
         return fine(0.4)
     return breach(strength, _case(context, layers, worst, step))
 
 
-def _born_alike(window: Window, context: Context, layers: list[str]) -> bool:
+def _born_alike(context: Context, layers: list[str]) -> bool:
     """Tell whether the rows of some layer were equal at the first step already, or that is not known."""
-    found = window.history.layers("initialization", "identical_rows", context.start, window.step)
-    places = [found.layers.index(layer) for layer in layers if layer in found.layers]
-    if not len(found) or not places:
-        return True
-    return bool(np.nanmax(np.nan_to_num(found.values[0][places], nan=1.0)) > BORN)
+    born = context.memory.get("born")
+    return born is None or any(layer in born for layer in layers)
 
 
 def _collapsed(window: Window, context: Context) -> Verdict:
@@ -87,7 +96,8 @@ def _collapsed(window: Window, context: Context) -> Verdict:
     losses = window.samples("train", "loss", count=BLOCK).finite.values
     late = window.step - context.start > numbers["settle"] and len(losses) >= BLOCK
     lowest = numbers["flat"] * facts.loss_start
-    if not late or not lowest < median_of(losses) < facts.loss_start / numbers["flat"]:
+    stood = facts.loss_best > lowest  # else it had learned, and was thrown back
+    if not (late and stood) or not lowest < median_of(losses) < facts.loss_start / numbers["flat"]:
         return fine()
     if not facts.update_peak > numbers["moved"] or context.standing(*OTHERS):
         return fine()

@@ -58,6 +58,15 @@ def test_any_window_holds_what_a_copy_of_the_rows_would_however_it_was_asked_for
         np.testing.assert_array_equal(values, expected)
 
 
+def test_what_lies_farther_back_than_is_kept_is_not_told_although_it_is_still_there() -> None:
+    table = Table(SCHEMA)
+    for step in (1, 500, 1000, 2400, 2500):
+        table.append(step, np.full(len(SCHEMA.columns), float(step), dtype=np.float32))
+    low, high = table.between(0, 2500)
+    assert table.column("grad_cosine", low, high).steps.tolist() == [1000, 2400, 2500]
+    assert table.column("grad_cosine", *table.between(0, 1000)).steps.tolist() == [1, 500, 1000]
+
+
 def test_what_was_read_is_shared_and_cannot_be_written() -> None:
     table = Table(SCHEMA)
     for step, row in enumerate(rows_of(20, len(SCHEMA.columns))):
