@@ -6,6 +6,7 @@ log of the parent, as an event of kind `outcome`: a replay of the parent finds t
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 
 from ..store import Event, Finding, Home, Judgement, Meta, Recommendation, UnknownRunError
@@ -27,6 +28,9 @@ class Lineage:
         self.home = home
         self._numbers = numbers_of(rules)
         self._announced: set[tuple[str, str]] = set()
+        self._parents: dict[str, str | None] = {}
+        """Of each run that was looked at, the one that it names: what it told may have come first."""
+        self._sought: set[str] = set()
 
     def look(self, run: str, meta: Meta, now: float, heirs: Iterable[str] = ()) -> int:
         """Write into a parent's log what is known now, once; returns how many outcomes that were.
@@ -34,11 +38,28 @@ class Lineage:
         `heirs`: the runs that have told `run` that they answer it, whichever daemon judged them.
         """
         told = 0
+        self._parents[run] = meta.parent
         if meta.parent and meta.parent != run:
             self._announce(meta.parent, run, now)
             told = self._tell(meta.parent, run, now)
         # the second of three is a child and a parent
-        return told + sum(self._tell(run, heir, now) for heir in sorted({*heirs} - {run}))
+        known = {*heirs, *self._came_before(run, now)} - {run}
+        return told + sum(self._tell(run, heir, now) for heir in sorted(known))
+
+    def _came_before(self, run: str, now: float) -> list[str]:
+        """Tell a run, once, of those that name it and were taken in before it, and return these."""
+        if run in self._sought:
+            return []
+        self._sought.add(run)
+        here = [name for name, _ in self.home.run_ids() if name != run]
+        for name in here:
+            if name not in self._parents:
+                with contextlib.suppress(UnknownRunError):  # deleted a moment ago
+                    self._parents[name] = self.home.meta(name).parent
+        heirs = [name for name in here if self._parents.get(name) == run]
+        for heir in heirs:
+            self._announce(run, heir, now)
+        return heirs
 
     def _announce(self, parent: str, child: str, now: float) -> None:
         """Tell a parent of its child: it may be judged later than that, and by another daemon."""

@@ -73,18 +73,20 @@ def test_the_run_that_takes_the_advice_marks_the_finding_of_the_one_before(
 def a_home(clock: Clock, child: float, *, lr: float = 0.03, steps: int = 400) -> MemoryHome:
     """Return a home with a run that ends with a finding, and one that answers it."""
     home = MemoryHome(clock)
-    for run, rate, loss, told in (
-        ("parent", 0.1, 2.0, {}),
-        ("child", lr, child, {"parent": "parent"}),
-    ):
-        home.write_meta(run, {"name": run, "started": 1.0, **told})
-        home.add_schema(run, TRAIN)
-        settings = {"optimizers": [{"name": "SGD", "lr": rate}]}
-        body = {"world_size": 1, "start_step": 0, "settings": settings}
-        log = frames(range(1, (300 if run == "parent" else steps) + 1), lambda s, loss=loss: loss)
-        home.append(run, log, [Event("started", body=body, id="started")])
-        home.write_meta(run, {"ended": ENDED})
+    add(home, "parent", 0.1, 2.0, 300)
+    add(home, "child", lr, child, steps, parent="parent")
     return home
+
+
+def add(home: MemoryHome, run: str, rate: float, loss: float, steps: int, **told: str) -> None:
+    """Add a whole run of one loss at one rate."""
+    home.write_meta(run, {"name": run, "started": 1.0, **told})
+    home.add_schema(run, TRAIN)
+    settings = {"optimizers": [{"name": "SGD", "lr": rate}]}
+    body = {"world_size": 1, "start_step": 0, "settings": settings}
+    log = frames(range(1, steps + 1), lambda step: loss)
+    home.append(run, log, [Event("started", body=body, id="started")])
+    home.write_meta(run, {"ended": ENDED})
 
 
 @pytest.mark.parametrize(
@@ -113,6 +115,26 @@ def test_what_became_of_it_is_told_once_whichever_is_judged_first(
         assert (finding.outcome, finding.followed is not None) == (outcome, outcome is not None)
         told = [event for _, event in whole.events("parent") if event.kind == "outcome"]
         assert len({event.id for event in told}) == len(told) <= 1
+
+
+@pytest.mark.parametrize("begun_anew", [False, True])
+def test_a_parent_that_comes_after_its_child_was_judged_is_told_of_it(
+    begun_anew: bool, tmp_path: Path, clock: Clock
+) -> None:
+    home = MemoryHome(clock)
+    add(home, "child", 0.03, 0.5, 400, parent="parent")
+    daemon = Daemon(home, clock=clock, heartbeat=tmp_path / "beat", rules=RULES)
+    for _ in range(12):
+        daemon.tick()
+    assert home.judgement("child").state["place"]["step"] == 400
+    add(home, "parent", 0.1, 2.0, 300)  # its spool was sent later
+    if begun_anew:
+        daemon = Daemon(home, clock=clock, heartbeat=tmp_path / "beat", rules=RULES)
+    for _ in range(24):
+        daemon.tick()
+    (finding,) = [item for item in home.judgement("parent").findings if item.rule == "plateau"]
+    assert (finding.outcome, (finding.followed or {}).get("run")) == ("helped", "child")
+    assert [event.kind for _, event in home.events("parent")].count("heir") == 1
 
 
 def test_a_later_run_that_did_not_get_so_far_leaves_it_open(tmp_path: Path, clock: Clock) -> None:
