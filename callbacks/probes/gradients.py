@@ -14,7 +14,12 @@ from ..shards import local, shares
 from .probe import Probe, ProbeOffError, Training
 
 PAIRED = 4
-"""One sample of so many is the first of a pair of steps."""
+"""One sample of so many is the first of a pair of steps,"""
+PAIRED_APART = 100
+"""and each that comes so many steps behind the last pair."""
+LATER = ((150, 2), (250, 2), (350, 2))
+"""Pairs of looks at steps where the budget of a short run has none left: what is noise of a batch is known
+by them, and how long steps are behind the start."""
 QUANTITIES = ("grad_sq", "weight_sq", "update_sq", "numel")
 
 
@@ -26,8 +31,8 @@ class Gradients(Probe):
     sqrt(mean g² / mean v_hat), near 1 in a steady run.
 
     `grad_cosine`, of the run: between the gradients of this step and the one before, in one sample
-    of four, for which the very next step is sampled too; NaN in the others, and where `every` is
-    fixed and not 1.
+    of four and in each that comes a hundred steps behind the last pair, for which the very next step is
+    sampled too; NaN in the others, and where `every` is fixed and not 1.
 
     Parameters that are unfrozen in the middle of a run are measured from the next sample on.
 
@@ -37,6 +42,7 @@ class Gradients(Probe):
     def __init__(self, every: int | None = None) -> None:
         super().__init__(every=every)
         self.family = "gradients"
+        self.promised = LATER
 
     def on_every_rank(self, training: Training) -> bool:
         return training.sharded
@@ -75,7 +81,7 @@ class Gradients(Probe):
             for p in group["params"]
         }
         self._before: list[torch.Tensor] | None = None
-        self._samples = 0
+        self._samples, self._paired_at = 0, 0
         quantities = [*QUANTITIES, "adam_ratio"] if self._adam_like() else list(QUANTITIES)
         self._quantities = quantities
         ranks = "sum" if training.sharded else "same"
@@ -104,7 +110,10 @@ class Gradients(Probe):
         if not self._training.sharded:
             self._samples += 1
             # with a fixed cadence the next step is not sampled: a copy would be kept for nothing
-            paired = self.every in (None, 1) and self._samples % PAIRED == 1
+            paired = self._samples % PAIRED == 1 or step - self._paired_at >= PAIRED_APART
+            paired = paired and self.every in (None, 1)
+            if paired:
+                self._paired_at = step
             self._tap.pairs.begin(step, keep=paired)
         with torch.no_grad():
             self._before = [local(p).clone() for p in self._covered]
