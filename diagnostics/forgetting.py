@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from ..store import Evidence
-from .advice import first_step
+from .advice import first_step, sound_step
 from .facts import Facts, update_ratios
 from .medians import median_of
 from .progress import course, scheduled
@@ -15,6 +15,8 @@ from .rule import Context
 from .windows import Window
 from .words import number, percent
 
+HIGHEST = 3
+"""Losses of the first steps whose mean tells that they went up: one alone is a hard batch."""
 LOSSES = 200
 RECENT = 10
 """Samples of the steps' length whose median counts; half of them are the fewest."""
@@ -39,15 +41,16 @@ def forgets(window: Window, context: Context) -> Evidence | None:
     if len(losses) < 0.9 * LOSSES or scheduled(window, context, LOSSES, 2 * LOSSES, DECAY):
         return None
     trend = course(losses.steps, losses.values, BLOCK)
-    if trend.improvement > numbers["forgets_flat"]:
-        return None
     at, size = facts.first_step, first_step(context)
-    if size > numbers["torn"] and trend.now > _left(facts, numbers["trained"]):
+    slow = trend.improvement < numbers["torn_flat"]
+    if slow and size > numbers["torn"] and trend.now > _left(facts, numbers["trained"]):
         text = (
             f"the first step moved the weights by {percent(size)}: nothing of the initialization is "
-            f"left, and the loss stands for {len(losses)} steps"
+            f"left, and the loss fell by {percent(max(trend.improvement, 0.0))} in {len(losses)} steps"
         )
         return Evidence(text, "gradients", "update_ratio", at, size, numbers["torn"])
+    if trend.improvement > numbers["forgets_flat"]:
+        return None
     if trend.now < _left(facts, numbers["forgets_floor"]):
         return None
     steps, ratios = update_ratios(window.history, int(losses.steps[0]) - 1, window.step)
@@ -63,6 +66,29 @@ def forgets(window: Window, context: Context) -> Evidence | None:
     )
     at = int(steps[-RECENT:][int(np.argmax(ratios[-RECENT:]))])
     return Evidence(text, "gradients", "update_ratio", at, ratio, numbers["forgets"])
+
+
+def torn(window: Window, context: Context, now: float) -> Evidence | None:
+    """Return the first step where it left nothing of the initialization, and the loss went up.
+
+    It alone: what momentum would make of it, had the gradient stayed, is not what was stepped. None
+    where the loss (`now`) has come back from that. Numbers of lr_too_high: `torn`, `torn_steps`,
+    `torn_rise` and `learned`.
+    """
+    numbers, facts = context.thresholds, context.facts
+    losses = window.history.column(
+        "train", "loss", facts.first_step, facts.first_step + int(numbers["torn_steps"])
+    ).finite.values
+    size = min(facts.update_first, first_step(context))
+    if not size > numbers["torn"] or not len(losses) or now < _left(facts, numbers["learned"]):
+        return None
+    if np.sort(losses)[-HIGHEST:].mean() < _left(facts, numbers["torn_rise"]):
+        return None
+    text = (
+        f"the first step moved the weights by {percent(size)}; "
+        f"in runs that train it is about {percent(sound_step(context))}"
+    )
+    return Evidence(text, "gradients", "update_ratio", facts.first_step, size, numbers["torn"])
 
 
 def _left(facts: Facts, share: float) -> float:

@@ -146,7 +146,10 @@ LONG_REACH = {"lr_too_high": 2000}
 """Units die within a few steps of too high a rate, long before the loss tells."""
 
 
-BEFORE = {("stale_second_moment", "loss_spike")}
+BEFORE = {
+    ("stale_second_moment", "loss_spike"),
+    ("stale_second_moment", "exploding_gradients"),
+}
 """Cause and effect where a cause that is seen later is none: bad batches throw loss and gradients up at
 once, and only then is the second moment behind."""
 

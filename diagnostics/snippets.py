@@ -95,6 +95,31 @@ def _made(context: Context, name: str, rate: float, told: Mapping[str, object]) 
     )
 
 
+def optimizer_by_layer(context: Context, rate: float, factors: Mapping[str, float]) -> str:
+    """Return the lines that make the run's optimizer with the rate of some layers multiplied.
+
+    A layer is told by its whole path: `net.1` is not the beginning of `net.10`.
+    """
+    net = "model" if own_loop(context) or huggingface(context) else "self"
+    lr = f"{rate:g}" if rate == rate else "lr"
+    lines = [
+        f"factors = {dict(factors)!r}",
+        f"groups = [{{'params': [p], 'lr': {lr} * factors.get(n.rpartition('.')[0], 1.0)}} "
+        f"for n, p in {net}.named_parameters()]",
+    ]
+    if huggingface(context):
+        name = CLASSES.get(context.optimizer_name.lower(), "AdamW")
+        made = f"optimizer = torch.optim.{name}(groups, lr={lr})"
+        given = "trainer = Trainer(optimizers=(optimizer, None))  # beside your own"
+        return "\n".join([*lines, made, given])
+    if not context.optimizer:
+        return "\n".join([*lines, f"optimizer = type(optimizer)(groups, lr={lr})"])
+    *begin, made = optimizer_snippet(context, rate).split("\n")
+    made = made.replace(f"{net}.parameters()", "groups").replace("lr=nan", "lr=lr")
+    inner = "    " if begin else ""
+    return "\n".join([*begin, *(inner + line for line in lines), made])
+
+
 def clip_snippet(context: Context, value: float) -> str:
     """Return the line that clips gradients by their norm."""
     if own_loop(context):
@@ -149,7 +174,9 @@ def warm_up_snippet(context: Context, steps: int, rate: float) -> str:
 def batch_snippet(context: Context, micros: int, accumulated: int, batch: int) -> str:
     """Return the line that sets a batch: by accumulation where the run accumulates, else the loader's."""
     if huggingface(context):
-        return f"arguments = TrainingArguments(gradient_accumulation_steps={micros})  # beside your own"
+        given = "gradient_accumulation_steps" if accumulated > 1 else "per_device_train_batch_size"
+        value = micros if accumulated > 1 else batch
+        return f"arguments = TrainingArguments({given}={value})  # beside your own"
     if own_loop(context) or accumulated <= 1:
         return f"loader = DataLoader(dataset, batch_size={batch}, shuffle=True)"
     return f"trainer = Trainer(accumulate_grad_batches={micros})"

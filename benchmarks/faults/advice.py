@@ -52,8 +52,9 @@ def _lr(body: Body, value: Any) -> Body:
     """Set the rate; of a run whose rate jumps, what it jumps to."""
     name, rest = parts.named(body["schedule"]) if body["schedule"] else ("", {})
     if name == "jump":
-        before = float(parts.named(body["optimizer"])[1]["lr"])
-        return {**body, "schedule": {"name": name, **rest, "most": float(value) / before}}
+        times = float(value) / float(parts.named(body["optimizer"])[1]["lr"])
+        key = "most" if float(rest["times"]) > 1 else "times"
+        return {**body, "schedule": {"name": name, **rest, key: times}}
     return _optimizer(body, lr=float(value))
 
 

@@ -2,7 +2,8 @@
 
 What: the upper bound of the noise scale stands under a quarter of the batch for 200 steps after the
 first tenth of the run; where the noise was sampled too rarely, the cosine of consecutive gradients
-bounds it. An opportunity, not a fault.
+bounds it: of three pairs, since these lie near one another where there is hardly any noise. Not where
+losses go as smoothly as those of all samples at once, which is a choice. An opportunity, not a fault.
 Why: beyond the noise scale a larger batch hardly makes a step better, and every sample in it costs.
 Source: McCandlish et al. 2018; the noise scale is small at the start of every run and grows, so the
 first tenth does not count.
@@ -14,7 +15,7 @@ import math
 from dataclasses import dataclass
 
 from ...store import Evidence, Recommendation
-from ..batching import by_pairs, smaller_batch, steps_of
+from ..batching import by_pairs, is_smooth, smaller_batch, steps_of
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import batch_snippet
 from ..windows import Window
@@ -75,9 +76,13 @@ def _known(window: Window, context: Context) -> _Known | str:
         )
         because = Evidence(text, "noise", "noise_scale", noise.step, found.scale, limit)
         return _Known(found.scale, found.high, because)
-    pairs = by_pairs(window, context)
+    total = context.meta.max_steps
+    after = context.start + numbers["first"] * total if isinstance(total, int) else 0.0
+    pairs = by_pairs(window, context, least=int(numbers["pairs"]), after=after)
     if pairs is None or not math.isfinite(pairs.high):
         return f"noise was measured in {steps_of(samples)} only"
+    if is_smooth(window, batch):
+        return "the losses show no noise of batches: each step seems to have all samples"
     text = (
         f"the gradients of two steps in a row have a cosine of {number(pairs.mean)} in the mean of "
         f"{pairs.count}, {share.format(percent(1 - pairs.mean))} at most"

@@ -4,32 +4,97 @@ What: the lower bound of the noise scale stands over four times the batch for 20
 makes no progress (less than 2 % in 200 steps, within two standard errors) far above its floor. Where
 the gradient cannot be told from its noise, the noise scale has no upper bound, but a lower one, which
 counts; where the noise was sampled too rarely, so does the cosine of consecutive gradients, which is
-what the batch leaves of the signal. A warning where the loss is still over half of its start, else information: the noise scale
-always rises late.
+what the batch leaves of the signal. A warning where the loss is still over half of its start, else
+information: the noise scale always rises late. A handful of samples, four or fewer, tell by their
+losses alone, as information: the mean of 200 losses is no lower than that of the 200 before by more
+than its noise, over half of the first loss, while single steps differ by an eighth of it and more.
 Why: below the noise scale a step goes as far as its batch is large, and the average of many small
 steps is what moves: smaller steps average more of the noise away, at no cost.
 Source: McCandlish et al. 2018 (noise scale, time and samples); the price of a larger batch is
-(B* + noise) / (B + noise) times the samples.
+(B* + noise) / (B + noise) times the samples. Measured: 30 runs of one to four samples a step that
+stood so improved by -10 to 6 % in 200 steps, within 1.5 standard errors; 70 that learn from as few by
+12 % or more, from 2.3 standard errors on.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from ...store import Evidence, Recommendation
 from ..advice import rate_times
-from ..batching import NoiseOverBatch, by_pairs, larger_batch, noise_over_batch, steps_of
+from ..batching import (
+    NoiseOverBatch,
+    batch_of_handful,
+    by_pairs,
+    larger_batch,
+    noise_over_batch,
+    steps_of,
+)
+from ..guessing import remembered
 from ..progress import Trend, course, scheduled
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import Window
-from ..words import number
+from ..words import count, number, percent
 
 FAMILY = "train"
 FROM_START = True
+remember = remembered
+
+
+@dataclass(frozen=True, slots=True)
+class _Stand:
+    """A loss that stands: its mean, the relative improvement over the mean before, single losses' spread."""
+
+    now: float
+    improvement: float
+    apart: float
+    first_step: int
 
 
 def judge(window: Window, context: Context) -> Verdict:
     """Breach where noise stands far over the batch and the loss makes no progress."""
+    verdict = _by_noise(window, context)
+    if verdict.kind != "unknown":
+        return verdict
+    batch, numbers = context.obstacles.noise.batch, context.thresholds
+    if not batch or batch > numbers["handful"]:
+        return verdict
+    stand = _stand(window, context)
+    if isinstance(stand, str):
+        return unknown(f"{verdict.why}, and {stand}")
+    if stand is None:
+        return fine(0.5)
+    return breach(1.0, _case_of_handful(window, context, stand, float(batch)))
+
+
+def _stand(window: Window, context: Context) -> _Stand | str | None:
+    """Return how the losses of a handful of samples stand, None where they fall, or why it is not known."""
+    numbers, facts = context.thresholds, context.facts
+    half = numbers.window
+    losses = window.samples("train", "loss", count=2 * half, span=2 * numbers.span).finite
+    if len(losses) < 2 * half * 0.95:
+        return "fewer losses than tell of so few samples"
+    schedule = scheduled(window, context, 2 * half, 2 * numbers.span, numbers["decay"])
+    if schedule is not None:
+        return schedule
+    guess = context.memory.get("guess")
+    if isinstance(guess, (int, float)) and facts.loss_start < numbers["begun"] * guess:
+        return None  # it had learned before: how much is left is not told by its first loss
+    old, new = losses.values[:-half], losses.values[-half:]
+    before, now = float(old.mean()), float(new.mean())
+    if not (before > 0 and now > numbers["much_left"] * abs(facts.loss_start)):
+        return None
+    error = math.sqrt(float(old.var()) / len(old) + float(new.var()) / len(new))
+    improvement, apart = (before - now) / before, float(new.std()) / now
+    stands = improvement < numbers["seen"] and before - now < numbers["errors"] * error
+    if not stands or apart < numbers["apart"]:
+        return None
+    return _Stand(now, improvement, apart, int(losses.steps[0]))
+
+
+def _by_noise(window: Window, context: Context) -> Verdict:
+    """Judge by the noise scale, or by pairs of gradients."""
     numbers, noise = context.thresholds, context.obstacles.noise
     pairs, samples = by_pairs(window, context), noise.estimator.samples
     if not noise.batch or (samples < numbers.min_samples and pairs is None):
@@ -56,6 +121,29 @@ def judge(window: Window, context: Context) -> Verdict:
     much_left = trend.now > numbers["much_left"] * start
     strength = found.low / (numbers.fire * found.batch)
     return breach(strength, _case(window, context, found, trend, much_left))
+
+
+def _case_of_handful(window: Window, context: Context, stand: _Stand, batch: float) -> Case:
+    numbers = context.thresholds
+    text = (
+        f"loss {number(stand.now)} in the mean of {numbers.window} steps, "
+        f"{-100 * stand.improvement:+.1f} % against the {numbers.window} before"
+    )
+    limit = numbers["much_left"] * abs(context.facts.loss_start)
+    flat = Evidence(text, "train", "loss", window.step, stand.now, limit)
+    text = f"single steps of {number(batch)} samples differ by {percent(stand.apart)} of the loss"
+    apart = Evidence(text, "train", "loss", window.step, stand.apart, numbers["apart"])
+    return Case(
+        title=f"Stuck: {count(round(batch), 'sample')} in a step tell too little of what is left to learn",
+        why="So few samples hardly agree on a direction: what one step learns the next ones undo.",
+        because=(flat, apart),
+        recommendation=batch_of_handful(window, context, batch),
+        may_be_normal="The loss floor may be reached: labels that are wrong, targets that the inputs "
+        "do not tell.",
+        severity="info",
+        not_measured=("noise scale: how large a batch would do",),
+        onset=max(stand.first_step, context.start + 1),
+    )
 
 
 def _case(

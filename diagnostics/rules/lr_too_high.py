@@ -41,7 +41,7 @@ from ..advice import (
     stable_rate,
 )
 from ..facts import BLOCK, Facts, mostly_dead, update_ratios
-from ..forgetting import forgets
+from ..forgetting import forgets, torn
 from ..medians import median_of
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..standing import error_of, proof_of, spread_of
@@ -123,9 +123,9 @@ def judge(window: Window, context: Context) -> Verdict:
     back = first is not None and now > _fallen(facts, numbers["back"])
     back = back and _beyond_noise(context, finite.values, now, best, "seen")
     never_fell = never_fell or back
-    torn = _torn(window, context, now)
-    if torn is not None and not climbed:
-        return breach(1.0, _tore(window, context, now, torn))
+    tore = torn(window, context, now)
+    if tore is not None and not climbed:
+        return breach(1.0, _tore(window, context, now, tore))
     forgotten = None if climbed or never_fell else forgets(window, context)
     if forgotten is not None:
         return breach(1.0, _forgot(window, context, now, forgotten))
@@ -136,10 +136,11 @@ def judge(window: Window, context: Context) -> Verdict:
     # what a stretch of bad batches threw up comes down for longer than they lasted
     slowly = median_of(finite.values[:LATEST]) if context.standing("loss_spike") else -math.inf
     recovering = latest < numbers["recovering"] * now or latest < numbers["coming_back"] * slowly
-    # what a raised rate blew up may come down for hundreds of steps, and what was learned is gone
-    blown = worse and latest > _fallen(facts, numbers["blown_up"])
+    # what a raised rate threw up may come down for hundreds of steps, and what was learned is gone
+    lost = best + numbers["undone"] * (start - best) if start > best else math.inf
+    undone = worse and latest > min(lost, _fallen(facts, numbers["blown_up"]))
     recovering = recovering and not (
-        blown and raised(window, context, current_rate(window, context))
+        undone and raised(window, context, current_rate(window, context))
     )
     length = _too_long(window, context, from_start=never_fell and not climbed, worse=worse)
     # single batches that throw the run back are mended by a clip, not by the rate
@@ -156,6 +157,9 @@ def judge(window: Window, context: Context) -> Verdict:
     if never_fell and not (climbed or came_back or now > _fallen(facts, numbers["blown_up"])):
         proof = proof_of(window, context, finite.values, _guess(context), length)
         if proof is None:
+            forgotten = forgets(window, context)
+            if forgotten is not None:
+                return breach(1.0, _forgot(window, context, now, forgotten))
             return fine(0.5)
         length, early = [*proof.because, *length], proof.early
     return breach(strength, _case(window, context, now, never_fell, length, early))
@@ -173,23 +177,6 @@ def _fallen(facts: Facts, share: float) -> float:
     return facts.loss_start - (1 - share) * abs(facts.loss_start)
 
 
-def _torn(window: Window, context: Context, now: float) -> Evidence | None:
-    """Return the first step where it left nothing of the initialization, and the loss went up.
-
-    It alone: what momentum would make of it, had the gradient stayed, is not what was stepped.
-    """
-    numbers, facts = context.thresholds, context.facts
-    losses = window.history.column(
-        "train", "loss", facts.first_step, facts.first_step + int(numbers["torn_steps"])
-    ).finite.values
-    size = min(facts.update_first, first_step(context))
-    if not size > numbers["torn"] or not len(losses) or now < _fallen(facts, numbers["learned"]):
-        return None
-    if losses.max() < _fallen(facts, numbers["torn_loss"]):
-        return None
-    return _first_evidence(context, size, numbers["torn"], grown=False)
-
-
 def _first_too_long(context: Context) -> Evidence | None:
     """Return a first step too long for any run that trains; None where this one did train."""
     facts = context.facts
@@ -200,9 +187,9 @@ def _first_too_long(context: Context) -> Evidence | None:
     return _first_evidence(context, size, limit) if size > limit else None
 
 
-def _first_evidence(context: Context, size: float, limit: float, grown: bool = True) -> Evidence:
+def _first_evidence(context: Context, size: float, limit: float) -> Evidence:
     moved = "the first step moved the weights by"
-    if grown and context.optimizer.get("momentum"):
+    if context.optimizer.get("momentum"):
         moved = "the first step, grown by momentum, moves the weights by"
     text = f"{moved} {percent(size)}; in runs that train it is about {percent(sound_step(context))}"
     return Evidence(text, "gradients", "update_ratio", context.facts.first_step, size, limit)
@@ -292,7 +279,7 @@ def _too_long(
 def _tore(window: Window, context: Context, now: float, torn: Evidence) -> Case:
     facts = context.facts
     text = f"loss {number(facts.loss_start)} → {number(facts.loss_peak)} at step {facts.loss_peak_step:,}"
-    limit = _fallen(facts, context.thresholds["torn_loss"])
+    limit = _fallen(facts, context.thresholds["torn_rise"])
     seen = Evidence(text, "train", "loss", facts.loss_peak_step, facts.loss_peak, limit)
     return _words(window, context, (torn, seen), context.start + 1, severity=None)
 

@@ -2,7 +2,8 @@
 
 What: with Adam and its kin, without a warm-up, a step of the first 100 moves the weights by more than
 5 %, or gradients stand over 4 times what the second moment expects, and the three highest losses of
-these steps stand on average 1.5 times over the first one. An opportunity, not a fault.
+these steps stand on average 1.5 times over the first one, by more than batches differ. An opportunity,
+not a fault.
 Why: in its first steps Adam's running means hold a handful of gradients: every weight moves by the
 whole rate whatever its gradient says, and what the initialization was good for is lost.
 Source: Vaswani et al. 2017 (warm-up), Ma and Yarats 2021 (linear over 2/(1 − β₂) steps); measured on
@@ -22,6 +23,7 @@ from ..advice import current_rate
 from ..facts import update_ratios
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import warm_up_snippet
+from ..standing import spread_of
 from ..windows import Window
 from ..words import count, number, percent
 
@@ -44,6 +46,7 @@ def remember(window: Window, context: Context) -> dict[str, Json]:
         worst = np.sort(losses.values)[-WORST:]
         kept["peak"] = float(worst.mean())
         kept["peak_step"] = int(losses.steps[int(np.argmax(losses.values))])
+        kept["spread"] = spread_of(losses.values)
     rate = history.written("train", "lr")
     rates = history.column("train", rate, context.start, min(window.step, last)).finite
     if len(rates):
@@ -79,6 +82,8 @@ def judge(window: Window, context: Context) -> Verdict:
     long = ratio > numbers["update_ratio"] or stale > numbers["stale"]
     if not long or leap <= numbers.fire:
         return fine(leap / numbers.fire if long else 0.0)
+    if float(kept["peak"]) - start < numbers["spreads"] * float(kept.get("spread") or 0.0):
+        return fine(0.9)  # of batches of few samples the three highest of a hundred stand as high
     return breach(leap / numbers.fire, _case(window, context, leap, ratio, stale))
 
 

@@ -88,6 +88,22 @@ def test_a_loss_that_a_raised_rate_blew_up_is_told_although_it_comes_down() -> N
     assert finding.recommendation.proposed == pytest.approx(5e-4)
 
 
+def thrown_back(lost: float, times: float = 60.0) -> list[Finding]:
+    """Return what is said of a loss of 0.1 that begins at 2.3, loses a share of the way, and comes back."""
+    down = lost * 2.2 * np.exp(-np.arange(240) / 100)
+    losses = np.concatenate([falling(240, 2.3, 0.1, 0.005), 0.1 + down])
+    rates = np.where(np.arange(1, 481) <= 240, 1e-3, times * 1e-3)
+    return jumped(losses, rates, 241, "lr_too_high", 0.01**2)
+
+
+def test_what_a_raised_rate_undid_is_told_while_a_quarter_of_it_is_lost() -> None:
+    (finding,) = thrown_back(0.8)
+    assert finding.recommendation is not None
+    assert finding.recommendation.proposed == pytest.approx(1e-3)
+    assert thrown_back(0.2) == []  # a bump that comes down
+    assert thrown_back(0.8, 1.5) == []  # the rate was hardly raised
+
+
 def broken(first: float) -> list[Finding]:
     made = Made("lr_too_high", optimizers=[{"name": "SGD", "lr": 1.0, "momentum": 0.9}])
     layers = {"update_sq": {"a": [first**2]}, "weight_sq": {"a": [1.0]}}

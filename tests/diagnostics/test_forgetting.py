@@ -68,3 +68,39 @@ def test_a_first_step_that_tore_the_weights_is_named_where_the_loss_stands_half_
     assert finding.recommendation.proposed < 0.01
     assert begun(0.9, 1.0).judge() == []
     assert begun(0.05, 2.8).judge() == []
+
+
+def torn(first: list[float], then: np.ndarray, ratio: float = 0.6) -> list[str]:
+    """Return the rules that speak of a first step of a size, behind ten losses."""
+    made = Made("lr_too_high", optimizers=[{**ADAM, "lr": 0.2}], classes=10)
+    made.add("initialization", {"expected_loss": [2.303]}, [1])
+    made.add("train", train(np.concatenate([first, then]), lr=0.2))
+    rows = {"update_sq": {"0": [ratio**2], "1": [ratio**2]}, "weight_sq": {"0": [1.0], "1": [1.0]}}
+    made.add("gradients", {}, [1], rows)
+    return [item.rule for item in made.judge()]
+
+
+RISES = [2.3, 2.4, 2.5, 2.6, 2.6, 2.6, 2.5, 2.4, 2.3, 2.2]
+
+
+def test_a_first_step_that_tore_the_weights_is_told_by_several_losses_over_the_start() -> None:
+    learns = falling(200, 2.2, 0.9)
+    assert torn(RISES, learns) == ["lr_too_high"]
+    assert torn([2.3] * 4 + [2.9] + [2.3] * 5, learns) == []  # one hard batch
+    assert torn(RISES, learns, 0.1) == []
+    back = 0.1 + 2.1 * np.exp(-np.arange(200) / 15)
+    assert torn(RISES, back) == []
+
+
+def test_behind_torn_weights_a_loss_that_creeps_is_told_and_one_that_falls_is_not() -> None:
+    def then(end: float) -> np.ndarray:
+        return np.linspace(1.9, end, 400) + 0.02 * np.random.default_rng(0).standard_normal(400)
+
+    assert torn([2.3] * 10, then(1.8)) == ["lr_too_high"]
+    assert torn([2.3] * 10, then(1.2)) == []
+
+
+def test_behind_torn_weights_naming_the_classes_shares_is_no_learning() -> None:
+    shares = flat(400, 2.03, 0.02)  # under guessing, as classes are uneven
+    assert torn([2.3] * 10, shares) == ["lr_too_high"]
+    assert torn([2.3] * 10, shares, 0.11) == []

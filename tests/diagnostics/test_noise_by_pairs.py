@@ -66,6 +66,25 @@ def test_pairs_that_agree_tell_of_a_large_batch() -> None:
     assert made(cosines(0.5, 40), falling(700), 1024).judge() == []
 
 
+def test_three_pairs_behind_the_start_tell_of_a_large_batch_and_those_of_the_start_do_not() -> None:
+    def found(*near: float) -> list[str]:
+        pairs = np.array(
+            [0.5, *near, *[np.nan] * (8 - len(near))]
+        )  # the first one at step 20 of 700
+        return [item.rule for item in made(pairs, falling(700), 1024).judge()]
+
+    assert found(0.93, 0.95, 0.94) == ["batch_too_large"]
+    assert found(0.93, 0.95) == []
+    assert found(0.99, 0.7, 0.95) == []
+
+
+def test_losses_that_go_as_smoothly_as_those_of_all_samples_are_a_choice() -> None:
+    near = np.array([0.5, 0.999, 0.998, 0.999, 0.999, 0.999])
+    run = made(near, falling(700, noise=0.0), 1024)
+    assert run.judge() == []
+    assert "all samples" in run.why("batch_too_large")
+
+
 @pytest.mark.parametrize("values", [np.full(4, 0.01), np.full(30, -0.4), np.full(30, np.nan)])
 def test_few_pairs_and_those_that_zigzag_tell_nothing(values: np.ndarray) -> None:
     run = made(values, flat(500))

@@ -69,3 +69,15 @@ def linear(rate: float) -> set[str]:
 def test_long_steps_of_a_linear_model_are_judged_by_its_loss() -> None:
     assert linear(0.1) == set()
     assert "lr_too_high" in linear(0.6)
+
+
+def test_excursions_of_a_loss_that_goes_on_falling_are_no_swings_in_place_of_learning() -> None:
+    def found(last: float) -> list[str]:
+        course = np.geomspace(2.0, last, 500)
+        course[np.arange(500) % 100 >= 80] *= 2.2  # a stretch of hard batches in each epoch
+        made = Made("oscillating_loss")
+        made.add("train", train(course))
+        return [item.rule for item in made.judge()]
+
+    assert found(1.6) == ["oscillating_loss"]
+    assert found(0.05) == []

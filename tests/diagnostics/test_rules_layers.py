@@ -191,6 +191,8 @@ def test_outputs_along_one_line_are_named_where_the_loss_does_not_move() -> None
     assert flat_outputs(0.3).finding is None
     assert flat_outputs(0.02, steps=190).finding is None
     assert flat_outputs(0.02, loss=lambda step: 2.0 - 0.001 * step).finding is None
+    thrown_back = flat_outputs(0.02, loss=lambda step: 0.1 if 100 < step < 300 else 2.0)
+    assert thrown_back.finding is None
     unknown = flat_outputs(math.nan)
     assert unknown.finding is None
     assert "how many directions" in unknown.why

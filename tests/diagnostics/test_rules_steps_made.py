@@ -316,6 +316,10 @@ def test_a_first_leap_with_long_steps_wants_a_warm_up_unless_the_attempt_was_res
     (finding,) = made.judge()
     assert finding.recommendation is not None
     assert finding.recommendation.proposed == 2000
+    few = Made("missing_warmup", optimizers=[ADAM])  # samples: three in a hundred are as high
+    few.add("train", train(falling(200) * np.random.default_rng(0).gamma(4, 0.25, 200)))
+    few.add("gradients", {}, [1, 10], layer_steps(0.2, 2))
+    assert few.judge() == []
     short = Made("missing_warmup", optimizers=[ADAM])
     short.add("train", train(losses))
     short.add("gradients", {}, [1, 10], layer_steps(0.01, 2))

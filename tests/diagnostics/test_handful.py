@@ -1,0 +1,100 @@
+"""A handful of samples in a step: what its losses alone tell where the noise was never measured."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from otoscope.store import Finding
+from torch import nn
+
+from .lab import digits, mlp
+from .labs import run_lab
+from .made import Made, train
+
+
+def noisy(course: np.ndarray, apart: float = 0.5, seed: int = 0) -> np.ndarray:
+    """Return losses around a course whose single steps differ by a share of it."""
+    draw = np.random.default_rng(seed)
+    return course * draw.gamma(1 / apart**2, apart**2, len(course))
+
+
+def stuck(n: int = 900, at: float = 1.6) -> np.ndarray:
+    """Return the course of a run that begins at 2.3 and stands from step 200 on."""
+    return at + (2.3 - at) * np.clip(1 - np.arange(n) / 200, 0, 1)
+
+
+def said(
+    losses: np.ndarray, batch: int = 2, guess: float = 2.3, **columns: object
+) -> list[Finding]:
+    losses = losses.copy()
+    losses[:5] = 2.3  # what begins is known, or little is said of what is left
+    made = Made("batch_too_small", batch_size=batch, optimizers=[{"name": "SGD", "lr": 0.05}])
+    made.add("initialization", {"expected_loss": [guess]}, [1])
+    told = {**train(losses, lr=0.05), "samples": np.full(len(losses), float(batch)), **columns}
+    made.add("train", told)
+    return made.judge()
+
+
+def test_a_loss_that_stands_under_two_samples_a_step_is_told_with_a_batch_and_its_rate() -> None:
+    (finding,) = said(noisy(stuck()))
+    assert (finding.rule, finding.severity) == ("batch_too_small", "info")
+    assert "2 samples" in finding.title
+    advice = finding.recommendation
+    assert advice is not None
+    assert (advice.parameter, advice.current, advice.proposed) == ("batch_size", 2, 16)
+    assert advice.also == [{"parameter": "lr", "proposed": 0.4}]
+    assert "batch_size=16" in advice.snippet
+    assert "noise scale: how large a batch would do" in finding.not_measured
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        noisy(np.linspace(2.3, 0.9, 900)),  # it learns, by a tenth in 200 steps and more
+        noisy(stuck(), apart=0.05),  # single steps agree: it is not their noise that holds it
+        noisy(stuck(at=1.0)),  # less than half of its start is left
+        noisy(stuck())[:390],  # too few losses for so few samples
+        np.full(900, np.nan),
+    ],
+)
+def test_a_loss_that_falls_or_agrees_or_is_low_is_held_by_no_handful(losses: np.ndarray) -> None:
+    assert said(losses) == []
+
+
+def test_more_than_a_handful_and_a_net_that_had_learned_before_are_not_judged_so() -> None:
+    losses = noisy(stuck())
+    assert said(losses, batch=8) == []
+    assert said(losses, guess=6.0) == []
+
+
+def test_the_final_decay_of_the_rate_explains_losses_that_stand() -> None:
+    assert said(noisy(stuck()), lr=np.geomspace(0.05, 1e-4, 900)) == []
+
+
+def test_a_loss_that_falls_again_clears_what_was_said() -> None:
+    falls = np.concatenate([stuck(), np.linspace(1.6, 0.5, 600)])
+    (finding,) = said(noisy(falls))
+    assert finding.state == "resolved"
+
+
+def wrong_labels() -> tuple[torch.Tensor, torch.Tensor]:
+    x, y = digits()
+    draw = torch.Generator().manual_seed(5)
+    wrong = torch.rand(len(y), generator=draw) < 0.3
+    return x, torch.where(wrong, torch.randint(0, 10, y.shape, generator=draw), y)
+
+
+def test_a_real_net_that_two_samples_a_step_hold_up_is_told_and_its_twin_is_not() -> None:
+    def run(rate: float, batch: int) -> list[str]:
+        def optimizer(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+            return torch.optim.SGD(parameters, rate)
+
+        _, judged = run_lab(
+            optimizer, net=lambda: mlp((128, 128)), data=wrong_labels(), batch=batch,
+            steps=900, curvature=0, every=300,
+        )  # fmt: skip
+        return [item["rule"] for item in judged["findings"]]
+
+    assert "batch_too_small" in run(0.1, 2)
+    assert run(0.1, 32) == []
