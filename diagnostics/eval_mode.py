@@ -28,9 +28,10 @@ def another_in_eval_mode(
 ) -> Verdict | None:
     """Breach where the net in eval mode is another one than that which trains; None without BatchNorm.
 
-    Its batch norms are in eval mode while it trains, and normalize nothing. Or its loss in eval mode is far over that in training mode; or its running moments follow so slowly
-    that most of what they are at the end of the run is what they began with, which needs no sample.
-    `validated`: the last validation losses, which may bear it out, or refute it.
+    Its batch norms are in eval mode while it trains, and normalize nothing. Or its loss in eval mode is
+    far over that in training mode; or its running moments follow so slowly that most of what they are at
+    the end of the run is what they began with, which needs no sample. `validated`: the last validation
+    losses, which may bear it out, or refute it.
     """
     idle = _idle(window, context)
     if idle:
@@ -81,7 +82,8 @@ def _compared(window: Window, context: Context, validated: Samples | None) -> Ve
     strength = float(over.min())
     if strength <= 1:
         return fine(strength)
-    limit = numbers["lost"] * context.facts.loss_start
+    start = context.facts.loss_start  # a loss that may lie under zero is lost as far over it
+    limit = start - (1 - numbers["lost"]) * abs(start)
     lost = float(other.min()) >= limit  # of small batches it leaps, and comes back
     alone = lost and (strength >= numbers["alone"] or _as_bad(validated, limit))
     alone |= bool(context.standing("wrong_head"))
@@ -253,7 +255,7 @@ def _slow_case(window: Window, context: Context, slow: _Slow) -> Case:
             current=current,
             proposed=proposed,
             basis="derived",
-            formula=f"(1 - momentum) ^ steps = {number(1 - slow.momentum)} ^ {slow.steps:,}; with the "
+            formula=f"(1 - momentum) ^ steps = (1 - {number(slow.momentum)}) ^ {slow.steps:,}; with the "
             f"framework's own, {MOMENTUM:g}, a percent is left after 44 steps",
             snippet="\n".join(
                 f'model.get_submodule("{layer}").momentum = {MOMENTUM:g}'

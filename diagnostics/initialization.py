@@ -8,6 +8,9 @@ from ..store.schemas import Json
 from .rule import Context
 from .windows import Window
 
+ONE_SIDED = ("gelu", "silu", "mish", "softplus", "elu", "selu")
+"""Functions that saturate on one side alone, and pass on the gradient on the other."""
+
 
 def he_normal(context: Context) -> dict[str, dict[str, Json]]:
     """Return `weight_init` of every layer but the last: He's deviation, biases of zero.
@@ -62,9 +65,23 @@ def as_code(proposed: dict[str, dict[str, Json]], context: Context | None = None
 
 
 def squashing(window: Window) -> list[str]:
-    """Return the activation layers that can saturate on both sides: they have no dead units."""
+    """Return the activation layers that can saturate on both sides: no unit of them dies.
+
+    Those behind the last layer of weights are the net's outputs, bounded as the loss wants them; unless
+    there are no others, as where one module that is defined last serves all layers. A call is told by its
+    name; where it stands is not known.
+    """
     saturating = window.layers("activations", "saturated", count=1)
     firing = set(window.layers("activations", "dead", count=1).layers)
-    if not len(saturating):
+    found = [site for site in saturating.layers if site not in firing and _squashes(site)]
+    if not len(saturating) or not found:
         return []
-    return [layer for layer in saturating.layers if layer not in firing]
+    order = window.history.tables["activations"].layer_order()
+    weighted = window.layers("gradients", "weight_sq", count=1, group="weight").layers
+    last = max((order[layer] for layer in weighted if layer in order), default=len(order))
+    return [site for site in found if "()" in site or order[site] < last] or found
+
+
+def _squashes(site: str) -> bool:
+    call, called, _ = site.partition("()")
+    return not called or call.rpartition(".")[2] not in ONE_SIDED
