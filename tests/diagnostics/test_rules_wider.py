@@ -139,11 +139,11 @@ def of_ranks(bad: Mapping[tuple[int, int], float]) -> dict[str, Any] | None:
 
 
 def test_bad_batches_of_one_rank_are_told_by_how_far_ranks_differ_around_them() -> None:
-    found = of_ranks({(1, step): 2.5 for step in (120, 150, 180)})
+    found = of_ranks({(1, step): 4.0 for step in (120, 150, 180)})
     assert found is not None
     assert (found["ranks"], found["recommendation"]["proposed"]) == ([1], [120, 150, 180])
-    assert of_ranks({(step % 60 == 0, step): 2.5 for step in (120, 150, 180)}) is None  # of both
-    assert of_ranks({(1, 120): 2.5, (1, 150): 2.5}) is None
+    assert of_ranks({(step % 60 == 0, step): 4.0 for step in (120, 150, 180)}) is None  # of both
+    assert of_ranks({(1, 120): 4.0, (1, 150): 4.0}) is None
     assert of_ranks({}) is None
 
 
