@@ -38,10 +38,17 @@ SHAPE = ("mean", "std", "min", "max")
 
 def remember(window: Window, context: Context) -> dict[str, Json]:
     """Keep the first batches' statistics, the last ones', and how mixed the labels were."""
+    known = context.memory
+    if (
+        known
+        and window.last_step("inputs") <= known["seen"]
+        and (known["entered"] is not None or window.last_step("initialization") < 0)
+    ):
+        return known  # type: ignore[return-value]  # as it was
     kept: dict[str, Json] = {
         "seen": 0, "first": [], "last": [], "orders": [], "top": 0.0, "bad": None, "entered": None,
         "batches": 0, "classes": 0, "rows": 0.0,
-        **context.memory,
+        **known,
     }  # fmt: skip
     if kept["entered"] is None:
         kept["entered"] = entered(window)
@@ -117,7 +124,7 @@ def judge(window: Window, context: Context) -> Verdict:
         if scale.excess > 1 and _matters(window, context, scale):
             return breach(scale.excess, _scaled(window, context, scale))
         judged.append(min(scale.excess, 0.9))
-    shift = shift_of(context)
+    shift = window.history.once("input_problem.shift", (kept, numbers), lambda: shift_of(context))
     if shift is not None:
         if shift[0] > 1:
             return breach(shift[0], shifted(context, shift))
@@ -137,16 +144,29 @@ def _rows(window: Window, context: Context) -> float:
     """Return the rows of a batch that was looked at: of an accumulated step that is one of several."""
     if context.memory["rows"] > 0:
         return float(context.memory["rows"])
-    meta, rows = context.meta, window.samples("train", "samples").finite.values
+    meta, rows = context.meta, window.samples("train", "samples").finite
     parts = max(1, meta.accumulate_grad_batches or 1) * max(1, meta.world_size or 1)
-    return median_of(rows) / parts if len(rows) else 0.0
+    return rows.median / parts if len(rows) else 0.0
 
 
 def _scale(window: Window, context: Context) -> _Scale | None:
-    first, numbers = context.memory["first"], context.thresholds
-    if not first:
+    kept, numbers = context.memory, context.thresholds
+    if not kept["first"]:
         return None
-    _, means, stds, lows, highs = np.array(first, dtype=float).T
+    scale, excess = window.history.once(
+        "input_problem.scale", (kept, numbers), lambda: _measured(context)
+    )
+    # where the budget paid for one batch alone its numbers are many: then what is far off is seen in it
+    young = window.step - context.start <= numbers["settle"]
+    if young and len(kept["first"]) < numbers.min_samples and excess < numbers["far"]:
+        return None
+    return scale
+
+
+def _measured(context: Context) -> tuple[_Scale, float]:
+    """Return the scale of the first batches, and how far it is off, also where the model scales itself."""
+    numbers = context.thresholds
+    _, means, stds, lows, highs = np.array(context.memory["first"], dtype=float).T
     mean, std = median_of(means), median_of(stds)
     largest = float(max(abs(lows.min()), abs(highs.max())))
     excess = max(abs(mean), std) / numbers.fire
@@ -155,11 +175,7 @@ def _scale(window: Window, context: Context) -> _Scale | None:
         excess = max(excess, numbers["narrow"] / max(std, 1e-12))
     entered, size = context.memory["entered"], math.hypot(mean, std)
     own = entered is not None and size > 0 and not 1 / 3 < entered / size < 3
-    # where the budget paid for one batch alone its numbers are many: then what is far off is seen in it
-    young = window.step - context.start <= numbers["settle"]
-    if young and len(first) < numbers.min_samples and excess < numbers["far"]:
-        return None
-    return _Scale(mean, std, largest, 0.0 if own else excess)
+    return _Scale(mean, std, largest, 0.0 if own else excess), excess
 
 
 def _matters(window: Window, context: Context, scale: _Scale) -> bool:
