@@ -76,7 +76,7 @@
   }, { rootMargin: "100px" });
 
   o.panel = function (element, draw) {
-    panels.set(element, { draw, visible: false, dirty: true, asked: false });
+    panels.set(element, { draw, visible: false, dirty: true, asked: false, drawn: false });
     seen.observe(element);
     new ResizeObserver(() => o.redraw(element)).observe(element);
   };
@@ -86,18 +86,20 @@
     panels.delete(element);
   };
 
-  o.redraw = function (element) {
+  o.redraw = function (element, unseen = false) {
     const panel = panels.get(element);
     if (!panel) return;
     panel.dirty = true;
-    if (!panel.visible || panel.asked) return;
+    if (!(panel.visible || (unseen && panel.drawn)) || panel.asked) return;
     panel.asked = true;
     requestAnimationFrame(() => {
       panel.asked = false;
       panel.dirty = false;
+      panel.drawn = true;
       panel.draw();
     });
   };
 
-  o.redrawAll = () => { for (const element of panels.keys()) o.redraw(element); };
+  /** Draw all anew; `unseen`: also what was drawn and is scrolled away, as it is on paper and in pictures. */
+  o.redrawAll = (unseen) => { for (const element of panels.keys()) o.redraw(element, unseen); };
 })((window.otoscope = window.otoscope || {}));

@@ -47,7 +47,7 @@
       if (name === "quantity" && page === "run") { model.cursor = ""; live.now(); }
       if (!model.run) return;
       shown.chosen(name);
-      o.redrawAll();
+      o.redrawAll(name === "theme");
       o.byId("follow").hidden = !o.settings.range;
     });
     live.now();
@@ -135,6 +135,8 @@
     const run = model.run;
     document.title = `${run.name} · Otoscope`;
     document.body.classList.toggle("stale", run.status === "stale" || run.status === "lost");
+    const ended = run.status === "finished" || run.status === "failed"; // nothing comes any more
+    o.byId("pause").hidden = ended && !o.live.paused;
     const progress = run.step === 0 ? "no step yet" : `step ${o.step(run.step)}${run.max_steps > 0 ? ` of ${o.step(run.max_steps)}` : ""}`;
     const since = {
       live: () => `last sample ${o.age(run.age_seconds)} ago`,

@@ -29,7 +29,7 @@
     if (/^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName) && event.target.type !== "radio") return;
     const action = {
       "/": () => (o.byId("search") || o.byId("filter")).focus(),
-      p: () => o.byId("pause") && o.byId("pause").click(),
+      p: () => o.byId("pause") && !o.byId("pause").hidden && o.byId("pause").click(),
       t: () => o.setControl("theme", { auto: "light", light: "dark", dark: "auto" }[o.settings.theme]),
       f: () => o.setRange(null),
       "[": () => toFinding(-1),

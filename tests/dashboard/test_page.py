@@ -144,6 +144,10 @@ def test_a_finished_run_and_one_that_has_not_begun(home, look):
     expect(done.locator("#run-head .badge")).to_have_text("finished")
     expect(done.locator("#obstacles")).to_contain_text("Never measured")
     expect(done.locator("#obstacles")).not_to_contain_text("yet")
+    expect(done.locator("#pause")).to_be_hidden()
+    done.keyboard.press("p")
+    assert done.evaluate("otoscope.live.paused") is False
+    expect(fresh.locator("#pause")).to_be_visible()
     expect(fresh.locator("#run-head")).to_contain_text("no step yet")
     expect(fresh.locator("#verdict")).to_contain_text("Not judged yet")
     expect(fresh.locator("#heatmap")).to_contain_text("Not measured yet")

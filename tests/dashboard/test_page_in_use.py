@@ -251,6 +251,32 @@ def test_keys_pause_switch_the_theme_and_go_from_finding_to_finding(home, look):
     expect(page.locator("dialog")).to_have_count(0)
 
 
+GROUND = """wanted => {
+  const canvas = document.querySelector("#heatmap canvas"), copy = document.createElement("canvas");
+  Object.assign(copy, { width: canvas.width, height: canvas.height });
+  const context = copy.getContext("2d", { willReadFrequently: true });
+  context.drawImage(canvas, 0, 0);
+  const { data } = context.getImageData(0, 0, copy.width, copy.height);
+  let count = 0;
+  for (let i = 0; i < data.length; i += 4) count += data[i] === wanted && data[i + 1] === wanted && data[i + 3] === 255;
+  return count > 500;
+}"""
+"""Whether the heatmap has the grey of ordinary values that a theme gives them."""
+
+
+def test_what_is_scrolled_away_follows_the_systems_theme_too(home, look):
+    live_run(home)
+    page = look(f"/run/{RUN}").page
+    wait_for_paint(page, "#heatmap canvas")
+    page.wait_for_function(GROUND, arg=247)
+    page.set_viewport_size({"width": 1440, "height": 200})
+    page.evaluate("scrollTo(0, 0)")
+    frames = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    page.evaluate(frames)
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function(GROUND, arg=46)
+
+
 def test_a_family_that_no_page_knows_is_drawn_and_found_by_its_filter(home, look):
     run = MadeRun(home, RUN)
     columns = [Column.of("spread", layer=f"net.{i}") for i in range(30)]
