@@ -205,8 +205,11 @@ def customers() -> Batch:
 
 
 def blobs() -> Batch:
-    x, y = made.make_blobs(6000, 16, centers=8, cluster_std=3.8, center_box=(-5, 5), random_state=2)
-    return _data.standard(x, y)
+    """Return 16 columns, of which eight classes lie about places of their own, close to each other."""
+    drawn = made.make_blobs(
+        6000, 16, centers=8, cluster_std=3.8, center_box=(-5, 5), random_state=2
+    )
+    return _data.standard(drawn[0], drawn[1])
 
 
 def spirals() -> Batch:
@@ -224,7 +227,7 @@ def inverse() -> Batch:
     chance, many = _chance(), 5000
     y = torch.rand(many, generator=chance)
     rest = torch.randn(many, 2, generator=chance)
-    x = y + 0.3 * (2 * math.pi * y + rest[:, 0]).sin() + 0.05 * torch.randn(many, generator=chance)
+    x = y + 0.3 * (2 * math.pi * y + rest[:, 0]).sin() + 0.03 * torch.randn(many, generator=chance)
     return torch.cat((_even(x)[:, None], rest), 1), _even(y)[:, None]
 
 
