@@ -3,7 +3,7 @@
 What: weights that want a gradient and whose step was exactly zero in every sample: left out of the
 optimizers (at once), or over 20 steps and more, cut off from the loss (the layer runs, and no gradient comes back),
 or with a gradient that no step follows. A gradient of zero is a dead net and no frozen layer; layers
-with requires_grad=False, heads that are not in use, what runs without gradients and in eval mode alone (a
+with requires_grad=False, heads that are not in use, what runs in eval mode or without gradients alone (a
 teacher), and a learning rate of zero, of its own group, too, or at the end of its decay do not count.
 Why: the layer stays as it was drawn, and all the others learn around it.
 Source: measured: half of the parameters not passed give a step of exactly 0 beside a gradient that is
@@ -18,12 +18,31 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...store import Evidence, Recommendation
+from ...store.schemas import Json
 from ..advice import current_rate
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import Window
 from ..words import count, listing
 
 FAMILY = "gradients"
+
+
+def remember(window: Window, context: Context) -> dict[str, Json]:
+    """Keep whether a gradient came back to the outputs of any layer that no optimizer holds.
+
+    To those of a teacher none does, whatever its mode. Of a single layer it is not told: how much a layer
+    passes on is held against the one before it.
+    """
+    if context.memory:
+        return context.memory  # type: ignore[return-value]  # as it was
+    gains = window.history.layers("initialization", "backward_gain", context.start, window.step)
+    if not len(gains):
+        return {}
+    rows = [row for row in context.meta.parameters if row.get("requires_grad", True)]
+    left_out = {str(row["layer"]) for row in rows if not row.get("optimized", True)}
+    known = dict(zip(gains.layers, np.isfinite(gains.values[0]).tolist(), strict=True))
+    heard = [was for layer, was in known.items() if layer in left_out]
+    return {"heard": len(heard) < 2 or any(heard) or not any(known.values())}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +110,8 @@ def _still(
         )
         if not any(told[layer]):
             # a teacher, or a copy that is set from time to time: it does not run as what is trained does
-            if layer in ran or layer not in looked_at:
+            runs = layer in ran or layer not in looked_at
+            if runs and context.memory.get("heard", True):
                 left_out.append(layer)
         elif np.isnan(seen).all():
             if layer in ran:  # a head that is not in use runs no more than it trains

@@ -4,7 +4,8 @@ What: the layer that moves most moves by less than 1e-5 of its weights a step, n
 attempt was ever longer than 1e-4, and the loss improved by less than a tenth in 200 steps; in two
 evaluations 50 steps apart. While the loss stands within 5 % of its start, steps under a thirtieth of
 those that runs begin with are too short as well (1.2e-4, with Adam 6e-4), unless its first loss was
-under that of guessing, or it goes on from a checkpoint. Outside warm-up, the final decay and fine-tuning.
+under that of guessing, or it goes on from a checkpoint. A loss of a twentieth of guessing has nothing
+left to gain. Outside warm-up, the final decay and fine-tuning.
 A rate that was lowered to a thousandth of its peak while the loss stood over four fifths of its start, or
 in the first half of the run over three tenths, is no final decay: there earlier steps may have been longer, and how long they are now follows from the
 rate where it was not measured since. Where a layer gets no gradient at all, or where a clip cuts the
@@ -26,7 +27,7 @@ from ..advice import current_rate, former_rate, higher_rate, sound_step
 from ..facts import layer_ratios, learned
 from ..progress import Trend, course, largest_ratio, steady_losses
 from ..rule import Case, Context, Verdict, breach, fine, unknown
-from ..windows import Window
+from ..windows import KEPT_STEPS, Window
 from ..words import number
 
 FAMILY = "train"
@@ -41,11 +42,16 @@ def remember(window: Window, context: Context) -> dict[str, Json]:
     return {"first": float(found[0])} if len(found) else {}
 
 
+def _first(context: Context) -> float:
+    """Return the first loss over that of guessing, 1 where that is not known."""
+    first = context.memory.get("first")
+    return float(first) if isinstance(first, (int, float)) and first > 0 else 1.0
+
+
 def _goes_on(context: Context) -> bool:
     """Tell whether the run began with weights that had learned: small steps are right there."""
-    first = context.memory.get("first")
-    if isinstance(first, (int, float)):
-        return first < context.thresholds["begun"]
+    if "first" in context.memory:
+        return _first(context) < context.thresholds["begun"]
     return context.start > 0 or context.obstacles.why_off("initialization") is not None
 
 
@@ -65,6 +71,8 @@ def judge(window: Window, context: Context) -> Verdict:
     if not 0 < ratio < limit:
         return fine(limit / ratio if ratio > 0 else 0.0)
     trend = course(losses.steps, losses.values, int(numbers["block"]))
+    if 0 < trend.now < numbers["floor"] * context.facts.loss_start / min(_first(context), 1.0):
+        return fine(0.5)  # nothing is left to gain
     learns = trend.improvement >= numbers["improvement"]
     moved = context.facts.update_peak > max(limit, numbers["ratio_moved"])
     if learns or (moved and not lowered):
@@ -85,7 +93,8 @@ def _lowered(window: Window, context: Context) -> bool:
 
 def _as_the_rate(window: Window, context: Context) -> float:
     """Return how far the layer moves that moves most, from what it did at another rate; NaN unknown."""
-    steps, ratios = layer_ratios(window.history, context.start, window.since)
+    after = max(context.start, window.step - KEPT_STEPS)
+    steps, ratios = layer_ratios(window.history, after, window.since)
     known = np.flatnonzero(np.isfinite(ratios).any(axis=1)) if len(ratios) else np.empty(0, int)
     if not len(known):
         return math.nan

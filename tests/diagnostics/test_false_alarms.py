@@ -141,12 +141,12 @@ PARAMETERS = [
 ]
 
 
-def layers(still: str, ran: str) -> dict[str, Rows]:
-    """Return steps of the layers a to c, of which some stand still and some run."""
+def layers(still: str, ran: str, of: str = "abc") -> dict[str, Rows]:
+    """Return steps of layers, of which some stand still and some run."""
     steps = range(10, 200, 10)
     gradients: dict[str, dict[int, float]] = {}
     outputs: dict[str, dict[int, float]] = {}
-    for layer in "abc":
+    for layer in of:
         moved = 0.0 if layer in still else 1e-4
         told = {"grad_sq": 1.0, "weight_sq": 10.0, "update_sq": moved, "numel": 100.0}
         gradients |= {f"{name}/{layer}": dict.fromkeys(steps, v) for name, v in told.items()}
@@ -175,6 +175,37 @@ def test_a_group_whose_rate_is_zero_is_held_on_purpose(
     rows = [row for row in PARAMETERS if row["layer"] != "c"]
     found = Made("frozen_layer", told, parameters=rows).finding
     assert (found and found.layers) == still
+
+
+@pytest.mark.parametrize(("gain", "still"), [(math.nan, None), (0.5, ["c", "d"])])
+def test_no_gradient_comes_back_to_the_outputs_of_a_teacher(
+    gain: float, still: list[str] | None
+) -> None:
+    told = layers("cd", ran="abcd", of="cdab")
+    gains = {"c": math.nan, "d": gain, "a": math.nan, "b": 0.7}
+    told["initialization"] = {f"backward_gain/{name}": {1: value} for name, value in gains.items()}
+    rows = [*PARAMETERS, {**PARAMETERS[2], "name": "d.weight", "layer": "d"}]
+    found = Made("frozen_layer", told, steps=200, parameters=rows).finding
+    assert (found and found.layers) == still
+
+
+# ---- nothing left to gain ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("first", "loss", "fires"), [(1e-4, 2e-4, False), (1.0, 2.0, True)])
+def test_a_net_that_knows_all_already_is_moved_little_by_any_rate(
+    first: float, loss: float, fires: bool
+) -> None:
+    steps = range(1, 500, 10)
+    told: dict[str, Rows] = {
+        "gradients": {
+            "update_sq/a": dict.fromkeys(steps, 1e-12),
+            "weight_sq/a": dict.fromkeys(steps, 1.0),
+        },
+        "initialization": {"loss_ratio": {1: first}},
+    }
+    made_of = Made("lr_too_low", told, steps=500, loss=lambda step: loss)
+    assert (made_of.finding is not None) == fires
 
 
 # ---- what is pasted ------------------------------------------------------------------------------
