@@ -15,11 +15,11 @@ from .probe import Probe, ProbeOffError, Training
 
 PAIRED = 4
 """One sample of so many is the first of a pair of steps,"""
-PAIRED_APART = 100
+PAIRED_APART = 75
 """and each that comes so many steps behind the last pair."""
-LATER = ((150, 2), (250, 2), (350, 2))
+LATER = ((240, 2), (320, 2), (400, 2))
 """Pairs of looks at steps where the budget of a short run has none left: what is noise of a batch is known
-by them, and how long steps are behind the start."""
+by them, and how long steps are behind the start. Behind those of cheaper probes, which come first."""
 QUANTITIES = ("grad_sq", "weight_sq", "update_sq", "numel")
 
 
@@ -31,8 +31,8 @@ class Gradients(Probe):
     sqrt(mean g² / mean v_hat), near 1 in a steady run.
 
     `grad_cosine`, of the run: between the gradients of this step and the one before, in one sample
-    of four and in each that comes a hundred steps behind the last pair, for which the very next step is
-    sampled too; NaN in the others, and where `every` is fixed and not 1.
+    of four and in each that comes 75 steps behind the last pair, for which the very next step is sampled
+    too; NaN in the others, and where `every` is fixed and not 1.
 
     Parameters that are unfrozen in the middle of a run are measured from the next sample on.
 
