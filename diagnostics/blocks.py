@@ -56,6 +56,41 @@ class Line:
 
 
 @dataclass(slots=True)
+class Lines:
+    """All columns of a table of few as float64, [rows, columns], to which new rows are added at once.
+
+    `first`, `upto`: as of a line; `gaps`: of each column the last row whose value is not finite.
+    """
+
+    values: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    gaps: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    first: int = 0
+    upto: int = 0
+    _locked: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+
+    def read(self, table: Table, place: int, low: int, high: int) -> tuple[np.ndarray, bool]:
+        """Return rows `low` to `high` of a column, read-only, and whether all are known to be finite."""
+        if low < self.first or high > self.upto:
+            self._take(table)
+        return self._locked[low - self.first : high - self.first, place], self.gaps[place] < low
+
+    def _take(self, table: Table) -> None:
+        last = table.gone + table.count
+        if self.upto < table.gone or last - self.first > len(self.values):
+            self.values = np.empty((2 * max(table.count, 32), table.rows.shape[1]), order="F")
+            self.gaps = np.full(table.rows.shape[1], -1)
+            self._locked = locked(self.values)
+            self.first = self.upto = table.gone
+        rows = table.rows[self.upto - table.gone : table.count]
+        self.values[self.upto - self.first : last - self.first] = rows
+        bad = ~np.isfinite(rows)
+        if bad.any():
+            latest = last - 1 - bad[::-1].argmax(axis=0)
+            self.gaps = np.where(bad.any(axis=0), latest, self.gaps)
+        self.upto = last
+
+
+@dataclass(slots=True)
 class Block:
     """What is made of each row of a table, float64[rows, width], in column order; rows are added once
     they are asked for.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..store import Column, Schema
-from .blocks import Block, Line, Made, locked
+from .blocks import Block, Line, Lines, Made, locked
 from .medians import median_of
 
 KEPT_STEPS = 2000
@@ -21,6 +21,9 @@ KEPT_STEPS = 2000
 
 LONGEST = 1024
 """Rows of the layers' columns that are kept as they are read; of more it would be as much memory again."""
+
+FEW = 32
+"""Columns of a table that are read together: to read one costs hardly less."""
 
 NARROW = 4
 """Numbers that are made of a row and kept of any window, however long."""
@@ -115,6 +118,7 @@ class Table:
     _names: dict[str, str | None] = field(default_factory=dict)
     _made: dict[str, Any] = field(default_factory=dict)
     _lines: dict[str, Line] = field(default_factory=dict)
+    _few: Lines = field(default_factory=Lines)
     _blocks: dict[str | tuple[str, str | None], Block | None] = field(default_factory=dict)
     _locked: np.ndarray = field(init=False)
     _between: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
@@ -180,10 +184,14 @@ class Table:
         if kept is None:
             if len(self._columns) >= KEPT_READS:
                 self._columns.clear()
-            line = self._lines.get(name)
-            if line is None:
-                line = self._lines[name] = Line(self.schema.index[name])
-            values, whole = line.read(self, key[1], key[2])
+            place = self.schema.index[name]
+            if len(self.schema.columns) <= FEW:
+                values, whole = self._few.read(self, place, key[1], key[2])
+            else:
+                line = self._lines.get(name)
+                if line is None:
+                    line = self._lines[name] = Line(place)
+                values, whole = line.read(self, key[1], key[2])
             kept = self._columns[key] = Samples(self.steps_of(low, high), values, whole)
         return kept
 
@@ -249,6 +257,7 @@ class Table:
         for known in (self._places, self._by_quantity, self._order, self._names, self._made):
             known.clear()
         self._lines.clear()
+        self._few = Lines()
         self._blocks.clear()
         self._columns.clear()
         self._layers.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from otoscope.diagnostics import tables
 from otoscope.diagnostics.tables import LONGEST, Table
 from otoscope.diagnostics.windows import KEPT_STEPS, History, Window
 from otoscope.store import Column, Frame, Schema
@@ -27,7 +28,11 @@ def rows_of(count: int, width: int, seed: int = 0) -> np.ndarray:
     return rows
 
 
-def test_any_window_holds_what_a_copy_of_the_rows_would_however_it_was_asked_for_before() -> None:
+@pytest.mark.parametrize("few", [tables.FEW, 0], ids=["read together", "read one by one"])
+def test_any_window_holds_what_a_copy_of_the_rows_would_however_it_was_asked_for_before(
+    few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "FEW", few)
     count = 2 * KEPT_STEPS + 500
     rows, table = rows_of(count, len(SCHEMA.columns)), Table(SCHEMA)
     draw, first = np.random.default_rng(2), 0
