@@ -205,14 +205,13 @@ def lower_rate(window: Window, context: Context, *, rollback_before: int | None)
     new = stable_rate(window, context, rate)
     verify = "the loss falls below its first value within 200 steps; if not, halve once more"
     checkpoint = None if rollback_before is None else good_checkpoint(context, rollback_before)
-    advice = Recommendation(
-        parameter="lr",
-        current=rate,
-        proposed=new.value,
+    advice = rate_to(
+        context,
+        rate,
+        new.value,
         range=new.range,
         basis=new.basis,
         formula=new.formula,
-        snippet=optimizer_snippet(context, new.value),
         effect=f"steps {number(_times(rate, new.value))} times smaller stay where the local model holds",
         verify=verify,
         risk=_risk(context, new.basis),
@@ -239,13 +238,19 @@ def rate_times(
     `words`: effect, verify, risk and alternatives of the recommendation.
     """
     rate = current_rate(window, context)
-    value = rounded(rate * factor)
+    formula = f"{number(rate)} × {number(factor)}{reason}"
+    return rate_to(context, rate, rounded(rate * factor), formula=formula, **words)
+
+
+def rate_to(context: Context, rate: float, value: float, **words: Any) -> Recommendation:
+    """Return the advice to set another learning rate than the one at hand.
+
+    `words`: all of the recommendation that says why; its basis is a rule of thumb where none is told.
+    """
     return Recommendation(
         parameter="lr",
         current=rate,
         proposed=value,
-        basis="rule of thumb",
-        formula=f"{number(rate)} × {number(factor)}{reason}",
         snippet=optimizer_snippet(context, value),
         **words,
     )
@@ -277,14 +282,12 @@ def higher_rate(window: Window, context: Context) -> Recommendation:
     derived = edge > 0 and 0.5 / edge < factor
     if derived:
         factor, reason = max(0.5 / edge, 1.0), "half of what the curvature allows"
-    value = rounded(rate * factor)
-    return Recommendation(
-        parameter="lr",
-        current=rate,
-        proposed=value,
+    return rate_to(
+        context,
+        rate,
+        rounded(rate * factor),
         basis="derived" if derived else "rule of thumb",
         formula=f"{number(rate)} × {number(factor)}: {reason}",
-        snippet=optimizer_snippet(context, value),
         effect=f"steps {number(factor)} times longer",
         verify="the loss falls by more than 2 % in 200 steps; else it is judged again",
         risk="too long a step shows within 100 steps as a rising loss",
@@ -294,13 +297,12 @@ def higher_rate(window: Window, context: Context) -> Recommendation:
 def former_rate(window: Window, context: Context) -> Recommendation:
     """Return the advice to go back to the largest rate of the attempt, at which the loss still fell."""
     rate, before = current_rate(window, context), rounded(context.facts.lr_peak)
-    return Recommendation(
-        parameter="lr",
-        current=rate,
-        proposed=before,
+    return rate_to(
+        context,
+        rate,
+        before,
         basis="from your run",
         formula=f"the rate up to step {window.since:,}, at which the loss still fell",
-        snippet=optimizer_snippet(context, before),
         effect=f"steps {number(_times(before, rate))} times longer",
         verify="milestones of a schedule are counted in what it is stepped by: steps, or epochs",
         risk="a schedule that shall end here was meant so: then the run may end, too",

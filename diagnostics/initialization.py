@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+from ..store import Recommendation
 from ..store.schemas import Json
 from .rule import Context
 from .windows import Window
@@ -48,6 +50,26 @@ def can_be_drawn(context: Context) -> set[str]:
         lambda: {
             str(row.get("layer")) for row in rows if row.get("name") == f"{row.get('layer')}.weight"
         },
+    )
+
+
+def drawn_anew(
+    drawn: dict[str, dict[str, Json]],
+    context: Context | None = None,
+    *,
+    kind: str = "as drawn",
+    **words: Any,
+) -> Recommendation:
+    """Return the advice to draw layers anew; with a context, no bias where a layer has none.
+
+    `kind`: how they were drawn. `words`: basis, formula, effect, verify and risk of the recommendation.
+    """
+    return Recommendation(
+        parameter="weight_init",
+        current={layer: {"kind": kind} for layer in drawn},
+        proposed=drawn,
+        snippet=as_code(drawn, context),
+        **words,
     )
 
 

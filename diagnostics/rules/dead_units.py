@@ -25,7 +25,7 @@ from ...store import Evidence, Recommendation
 from ...store.schemas import Json, Severity
 from ..advice import best_basis, current_rate, lower_rate
 from ..facts import learned, mostly_dead, update_ratios
-from ..initialization import as_code, he_normal
+from ..initialization import drawn_anew, he_normal
 from ..progress import course
 from ..rule import Case, Context, Later, Verdict, breach, fine, unknown
 from ..silent import Silent, silent_layers
@@ -258,14 +258,11 @@ def _advice(
 
 
 def _drawn_anew(drawn: dict[str, dict[str, Json]], layers: list[str]) -> Recommendation:
-    return Recommendation(
-        parameter="weight_init",
-        current={layer: {"kind": "as drawn"} for layer in drawn},
-        proposed=drawn,
+    return drawn_anew(
+        drawn,
         basis="rule of thumb",
         formula="standard deviation sqrt(2 / fan-in), biases of zero: half of the units fire on "
         "any sample",
-        snippet=as_code(drawn),
         effect=f"{listing(layers)} begin with units that fire",
         verify="fewer than a quarter of the units dead after 200 steps, and the loss falls",
         risk="starts again from the first step; weights that were loaded would be lost",

@@ -16,7 +16,7 @@ import math
 import numpy as np
 
 from ...store import Evidence, Recommendation
-from ..advice import current_rate, good_checkpoint, lower_rate
+from ..advice import current_rate, good_checkpoint, lower_rate, rate_to
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import optimizer_snippet, resume_snippet
 from ..windows import Samples, Window
@@ -130,13 +130,11 @@ def _smaller_rate(window: Window, context: Context, rate: float, climbing: bool)
     if climbing:
         return lower_rate(window, context, rollback_before=0)
     half = rounded(rate / 2)
-    return Recommendation(
-        parameter="lr",
-        current=rate,
-        proposed=half,
-        basis="rule of thumb",
+    return rate_to(
+        context,
+        rate,
+        half,
         formula="half the learning rate",
-        snippet=optimizer_snippet(context, half),
         effect="starts again from the first step: these weights are spoiled",
         verify="no non-finite value in the first 200 steps; if there is one, look at the inputs",
         risk="where the data hold NaN, no learning rate helps",

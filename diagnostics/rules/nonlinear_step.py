@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...store import Evidence, Recommendation
-from ..advice import current_rate
+from ..advice import current_rate, rate_to
 from ..progress import course
 from ..rule import Case, Context, Verdict, breach, fine, unknown
-from ..snippets import clip_snippet, optimizer_snippet, tighter
+from ..snippets import clip_snippet, tighter
 from ..windows import Window
 from ..words import count, number, rounded
 
@@ -121,15 +121,14 @@ def _advice(window: Window, context: Context, seen: _Scans) -> Recommendation:
     factor = max(horizon, 1 / MOST) if derived else thumb
     value = rounded(rate * factor)
     low, high = float(seen.horizons.min()), min(float(seen.horizons.max()), 1.0)
-    return Recommendation(
-        parameter="lr",
-        current=rate,
-        proposed=value,
+    return rate_to(
+        context,
+        rate,
+        value,
         range=[rounded(rate * max(low, 1 / MOST)), rounded(rate * high)] if derived else None,
         basis="derived" if derived else "rule of thumb",
         formula=f"{number(rate)} × {number(factor)}, "
         + ("the share of a step that the parabola holds for" if derived else "as steps overshoot"),
-        snippet=optimizer_snippet(context, value),
         effect="a step stays where slope and curvature foretell the loss",
         verify="the parabola holds for a whole step in the next scans, and the loss falls",
         risk="slower along directions that are straight",

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...store import Evidence, Recommendation
+from ...store import Evidence
 from ...store.schemas import Json
 from ..facts import BLOCK, learned
-from ..initialization import as_code, he_normal, squashing
+from ..initialization import drawn_anew, he_normal, squashing
 from ..medians import median_of
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import KEPT_STEPS, Window
@@ -136,13 +136,11 @@ def _flat_case(context: Context, low: dict[str, float], step: int) -> Case:
             ),
             Evidence("the loss stands where it began", "train", "loss", step),
         ),
-        recommendation=Recommendation(
-            parameter="weight_init",
-            current={layer: {"kind": "as drawn"} for layer in drawn},
-            proposed=drawn,
+        recommendation=drawn_anew(
+            drawn,
+            context,
             basis="rule of thumb",
             formula="standard deviation sqrt(2 / fan-in), of both signs: directions are kept apart",
-            snippet=as_code(drawn, context),
             effect="the layers pass on what tells one sample from another",
             verify="effective rank over a tenth near step 50, and the loss falls",
             risk="starts again from the first step; a normalization layer is sounder in a deep net",
@@ -169,13 +167,12 @@ def _case(context: Context, layers: list[str], share: float, step: int) -> Case:
                 context.thresholds.fire,
             ),
         ),
-        recommendation=Recommendation(
-            parameter="weight_init",
-            current={layer: {"kind": "constant"} for layer in drawn},
-            proposed=drawn,
+        recommendation=drawn_anew(
+            drawn,
+            context,
+            kind="constant",
             basis="derived",
             formula="standard deviation sqrt(2 / fan-in), drawn at random: no two units alike",
-            snippet=as_code(drawn, context),
             effect="every unit learns a feature of its own",
             verify="no rows alike near step 20, and the loss falls",
             risk="starts again from the first step",
