@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...store import Evidence, Recommendation
+from ...store import Evidence, Recommendation, Schema
+from ..advice import current_rate
 from ..facts import layer_ratios
 from ..medians import nan_median
 from ..rule import Case, Context, Later, Verdict, breach, fine, unknown
-from ..snippets import own_loop
+from ..snippets import optimizer_by_layer, own_loop
 from ..windows import Window
 from ..words import listing, number, percent
 
@@ -38,19 +39,23 @@ def judge(window: Window, context: Context) -> Verdict:
         known = _measured(window, context, LATEST)[-numbers.window :]
     if len(known) < numbers.min_samples:
         return unknown(f"fewer than {numbers.min_samples} samples of the layers' steps")
-    table = np.where(known > 0, known, np.nan)  # frozen and dead: other rules
+    moves = known > 0
+    table = known if moves.all() else np.where(moves, known, np.nan)  # frozen and dead: other rules
     moving = np.isfinite(table).sum(axis=0) >= numbers.min_samples
     if moving.sum() < 2:
         return fine()
-    middle = nan_median(table[:, moving])
+    middle = nan_median(table if moving.all() else table[:, moving])
     spread = float(middle.max() / middle.min())
     strength = spread / numbers.fire
     if strength <= 1:
         return fine(strength)
-    names = window.layers("gradients", "update_sq", count=1, group="weight").layers
-    layers = [name for name, is_one in zip(names, moving, strict=True) if is_one]
-    case = Later(lambda: _case(window, context, layers, middle, spread), "rule of thumb")
-    return breach(strength, case)
+
+    def made() -> Case:
+        names = window.layers("gradients", "update_sq", count=1, group="weight").layers
+        layers = [name for name, is_one in zip(names, moving, strict=True) if is_one]
+        return _case(window, context, layers, middle, spread)
+
+    return breach(strength, Later(made, "rule of thumb"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +80,13 @@ def _measured(window: Window, context: Context, latest: int) -> np.ndarray:
     """Return how far each layer moved in those of the latest samples that tell, [samples, layers]."""
     numbers = context.thresholds
     after = max(window.since, window.step - numbers.span)
-    sampled = window.layers(
-        "gradients", "update_sq", count=latest + 1, span=window.step - after, group="weight"
-    ).steps
-    if len(sampled) > latest:
-        after = int(sampled[-latest - 1])
-    steps, ratios = layer_ratios(window.history, after, window.step)
+    steps, ratios = layer_ratios(window.history, after, window.step, latest)
     if not len(steps):
         return ratios
     # weights that begin at zero are small beside any step, until they have grown
     late = steps > context.start + numbers["settle"]
-    return ratios[np.isfinite(ratios).any(axis=1) & late]
+    told = np.isfinite(ratios).any(axis=1) & late
+    return ratios if told.all() else ratios[told]
 
 
 def _rates(window: Window, context: Context) -> _Rates | None:
@@ -93,16 +94,13 @@ def _rates(window: Window, context: Context) -> _Rates | None:
     table = window.history.tables.get("train")
     if table is None or window.step - context.start <= context.thresholds["settle"]:
         return None
-    held: dict[str, list[str]] = {}
-    for row in context.meta.parameters:
-        if "group" in row and int(row.get("ndim") or 0) > 1:
-            held.setdefault(str(row["group"]), []).append(str(row["layer"]))
+    held = context.once("layers of groups", lambda: _held(context))
+    names = window.history.once(
+        "update_imbalance.groups", (table.schema, held), lambda: _groups(table.schema, held)
+    )
     rates: dict[str, dict[str, float]] = {}
-    for column in table.schema.columns:
-        name = column.name.partition("/")[2]
-        if column.quantity != "lr" or (held and name not in held):
-            continue
-        values = window.samples("train", column.name, count=1).finite.values
+    for name in names:
+        values = window.samples("train", f"lr/{name}", count=1).finite.values
         if len(values) and values[-1] > 0:  # a rate of zero is meant
             rates.setdefault(name.partition(".")[0], {})[name] = float(values[-1])
     found = [
@@ -114,13 +112,32 @@ def _rates(window: Window, context: Context) -> _Rates | None:
     return max(found, key=lambda one: one.times, default=None)
 
 
+def _held(context: Context) -> dict[str, list[str]]:
+    """Return the layers whose weights each group holds, as far as the run told."""
+    held: dict[str, list[str]] = {}
+    for row in context.meta.parameters:
+        if "group" in row and int(row.get("ndim") or 0) > 1:
+            held.setdefault(str(row["group"]), []).append(str(row["layer"]))
+    return held
+
+
+def _groups(schema: Schema, held: dict[str, list[str]]) -> list[str]:
+    """Return the groups that hold weights, of optimizers that have more than one of them."""
+    names = [column.name.partition("/")[2] for column in schema.columns if column.quantity == "lr"]
+    names = [name for name in names if not held or name in held]
+    optimizers = [name.partition(".")[0] for name in names]
+    return [name for name in names if optimizers.count(name.partition(".")[0]) > 1]
+
+
 def _of_rates(window: Window, context: Context, apart: _Rates) -> Case:
     """Return the case of groups whose rates alone lie so far apart."""
     factor = float(f"{apart.times:.3g}")
     proposed = dict.fromkeys(apart.layers, factor)
     of_layers = f", of {listing(apart.layers, 2)}," if apart.layers else ""
-    place = int(apart.names[0].partition(".")[2] or 0)
+    which, _, place = apart.names[0].partition(".")
     optimizer = "optimizer" if own_loop(context) else "self.optimizers()"
+    if len(context.meta.optimizers) > 1:
+        optimizer = f"optimizers[{which}]" if own_loop(context) else f"self.optimizers()[{which}]"
     return Case(
         title=f"The learning rate of a group of parameters is {number(apart.times)} times lower than "
         "another one's",
@@ -142,7 +159,7 @@ def _of_rates(window: Window, context: Context, apart: _Rates) -> Case:
             proposed=proposed or [window.step],
             basis="derived",
             formula=f"{number(apart.high)} / {number(apart.low)}: the rate of the other group",
-            snippet=f"{optimizer}.param_groups[{place}]['lr'] = {apart.high:g}",
+            snippet=f"{optimizer}.param_groups[{place or 0}]['lr'] = {apart.high:g}",
             effect="both groups learn at the same rate",
             verify="largest over smallest ratio under 100 in the next samples",
             risk="layers that were pretrained are shaken by a rate that suits new ones",
@@ -164,7 +181,6 @@ def _case(
     ]
     proposed = {layer: float(f"{factor:.2g}") for layer, factor in off}
     low, high = layers[int(np.argmin(ratios))], layers[int(np.argmax(ratios))]
-    group = "optimizer.param_groups" if own_loop(context) else "self.optimizers().param_groups"
     return Case(
         title=f"`{high}` moves {number(spread)} times as far as `{low}`, relative to its weights",
         why="One learning rate cannot suit both: too high for the one, far too low for the other.",
@@ -186,11 +202,7 @@ def _case(
             basis="rule of thumb",
             formula=f"median ratio of all layers, {number(typical)}, over the layer's own; at most "
             f"× {number(most)}",
-            snippet="factors = "
-            f"{proposed!r}\n"
-            "optimizer = torch.optim.SGD([{'params': [p], 'lr': lr * next((f for k, f in "
-            "factors.items() if n.startswith(k)), 1.0)} for n, p in model.named_parameters()], lr=lr)"
-            f"\n# or set 'lr' in {group}; or Adam, whose steps do not depend on a layer's scale",
+            snippet=optimizer_by_layer(context, current_rate(window, context), proposed),
             effect="all layers learn at a similar pace",
             verify="largest over smallest ratio under 100 in the next samples",
             risk="a layer that moves little because it is done would be shaken",

@@ -12,12 +12,14 @@ to 5.9.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ...store import Evidence, Recommendation
 from ...store.schemas import Json
 from ..guessing import has_learned, remembered
-from ..initialization import as_code, he_normal, squashing
+from ..initialization import as_code, can_be_drawn, he_normal, squashing
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import activation_snippet
 from ..windows import Window
@@ -71,9 +73,12 @@ def _in_order(layers: list[str], rms: np.ndarray, least: int) -> tuple[list[str]
 
     Parameters of the model itself come first, and a head may be defined before what it stands on.
     """
-    if len(layers) <= least or rank_correlation(rms) > ORDERED:
+    if len(layers) <= least:
         return layers, rms
-    orders = [rank_correlation(np.delete(rms, place)) for place in range(len(rms))]
+    order = rank_correlation(rms)
+    if order > ORDERED or order < _least_of_all(len(layers)):
+        return layers, rms
+    orders = _without_each(ranks_of(rms))
     out = int(np.argmax(orders))
     if orders[out] <= ORDERED:
         return layers, rms
@@ -94,8 +99,37 @@ def rank_correlation(values: np.ndarray) -> float:
     >>> float(rank_correlation(np.array([1.0, 2.0, 5.0, 9.0])))
     1.0
     """
-    ranks = np.argsort(np.argsort(values, kind="stable"), kind="stable")
-    return float(np.corrcoef(ranks, np.arange(len(values)))[0, 1])
+    apart = ranks_of(values) - np.arange(len(values))
+    return float(_spearman(apart, len(values)))
+
+
+def ranks_of(values: np.ndarray) -> np.ndarray:
+    """Return the rank of each value, from 0; the first one of equal ones is lower."""
+    return np.argsort(np.argsort(values, kind="stable"), kind="stable")
+
+
+def _spearman(apart: np.ndarray, count: int) -> np.ndarray:
+    return 1 - 6 * (apart**2).sum(axis=-1) / (count * (count**2 - 1))
+
+
+def _least_of_all(count: int) -> float:
+    """Return the rank correlation under which leaving out one value brings none over ORDERED.
+
+    One value more adds (count - 1)² at most to the sum of squares, and moves all others by one.
+    """
+    left = count - 1
+    squares = (1 - ORDERED) * left * (left**2 - 1) / 6
+    squares += 2 * math.sqrt(left * squares) + left + left**2
+    return 1 - 6 * squares / (count * (count**2 - 1))
+
+
+def _without_each(ranks: np.ndarray) -> np.ndarray:
+    """Return, of each value, the rank correlation of all others."""
+    places = np.arange(len(ranks))
+    lower, before = ranks > ranks[:, None], places > places[:, None]
+    apart = (ranks - lower) - (places - before)
+    np.fill_diagonal(apart, 0)
+    return _spearman(apart, len(ranks) - 1)
 
 
 def _case(
@@ -137,7 +171,8 @@ def _case(
 
 
 def _advice(window: Window, context: Context, layers: list[str], decay: float) -> Recommendation:
-    hidden = layers[:-1]
+    known = can_be_drawn(context)
+    hidden = [layer for layer in layers[:-1] if layer in known]
     kinds = squashing(window)
     weights = window.layers("gradients", "weight_sq", count=1, group="weight")
     numels = window.layers("gradients", "numel", count=1, group="weight")
