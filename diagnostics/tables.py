@@ -6,6 +6,7 @@ copied anew at every point. Rows that were handed out are never written again.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -113,7 +114,9 @@ class Table:
     _places: dict[tuple[str, str | None], tuple[np.ndarray | slice, tuple[str, ...]]] = field(
         default_factory=dict
     )
-    _by_quantity: dict[str, list[tuple[int, Column]]] = field(default_factory=dict)
+    _by_quantity: defaultdict[str, list[tuple[int, Column]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
     _order: dict[str, int] = field(default_factory=dict)
     _names: dict[str, str | None] = field(default_factory=dict)
     _made: dict[str, Any] = field(default_factory=dict)
@@ -266,7 +269,7 @@ class Table:
         """Return the columns of a quantity, with their places."""
         if not self._by_quantity:
             for place, column in enumerate(self.schema.columns):
-                self._by_quantity.setdefault(column.quantity, []).append((place, column))
+                self._by_quantity[column.quantity].append((place, column))
         return self._by_quantity.get(quantity, [])
 
     def named(self, quantity: str) -> list[str]:
@@ -299,9 +302,9 @@ class Table:
     def layer_order(self) -> dict[str, int]:
         """Return the place of each layer among the layers, by where its first column stands."""
         if not self._order:
-            for column in self.schema.columns:
-                if column.layer is not None:
-                    self._order.setdefault(column.layer, len(self._order))
+            layers = dict.fromkeys([column.layer for column in self.schema.columns])
+            named = [layer for layer in layers if layer is not None]
+            self._order.update(zip(named, range(len(named)), strict=True))
         return self._order
 
 

@@ -333,14 +333,17 @@ class MemoryHome:
             return True
 
 
+SCALARS = frozenset((str, int, float, bool, type(None)))
+
+
 def _copied(value: Json) -> Json:
     """Return a copy of JSON; `deepcopy` of a model of 200 layers takes eight times as long."""
     kind = type(value)
     if kind is dict:
-        return {key: _copied(item) for key, item in value.items()}
+        return {k: item if type(item) in SCALARS else _copied(item) for k, item in value.items()}
     if kind is list:
-        return [_copied(item) for item in value]
-    return value if kind in (str, int, float, bool, type(None)) else deepcopy(value)
+        return [item if type(item) in SCALARS else _copied(item) for item in value]
+    return value if kind in SCALARS else deepcopy(value)
 
 
 def once(rows: list[tuple[str, Event]]) -> list[tuple[str, Event]]:

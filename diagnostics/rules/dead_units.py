@@ -90,7 +90,7 @@ def judge(window: Window, context: Context) -> Verdict:
     # a handful of units is dead by chance: in a squeeze layer half of them are
     strength = np.where(found.units >= numbers["units"], strength, 0.0)
     bad = strength > 1
-    worst = float(np.nanmax(strength)) if np.isfinite(strength).any() else 0.0
+    worst = float(np.fmax.reduce(strength)) if np.isfinite(strength).any() else 0.0
     if not bad.any():
         return fine(worst)
     flat = not learned(window, context.facts, numbers["flat"])
@@ -173,7 +173,7 @@ def _shares(window: Window, samples: int, span: int) -> _Shares | None:
     if not len(known):
         return None
     whole = np.where(units.values[known] > 0, units.values[known], np.nan)
-    rows = float(np.nanmin(seen.values[known[-1]])) if seen.values.size else math.nan
+    rows = float(np.fmin.reduce(seen.values[known[-1]])) if seen.values.size else math.nan
     return _Shares(dead.steps[known], dead.values[known] / whole, whole[-1], rows, dead.layers)
 
 

@@ -124,7 +124,7 @@ def _look(losses: Samples, context: Context) -> _Spike | None:
     usual, limit = _limit(before, context)
     recent, steps = losses.values[-stretch:], losses.steps[-stretch:]
     high = recent > limit
-    if _most(high, IN_A_ROW) < numbers.fire:
+    if high.sum() < numbers.fire or _most(high, IN_A_ROW) < numbers.fire:
         return _Spike(steps[:0], math.nan, 0, usual, limit, 0)
     top = int(np.argmax(recent))
     most = _most(high, stretch)
