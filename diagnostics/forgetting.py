@@ -11,7 +11,7 @@ from .advice import first_step, sound_step
 from .facts import Facts, update_ratios
 from .medians import median_of
 from .progress import course, scheduled
-from .rule import Context
+from .rule import UNCORRECTED, Context
 from .windows import Window
 from .words import number, percent
 
@@ -69,26 +69,31 @@ def forgets(window: Window, context: Context) -> Evidence | None:
 
 
 def torn(window: Window, context: Context, now: float) -> Evidence | None:
-    """Return the first step where it left nothing of the initialization, and the loss went up.
+    """Return the step of the first ones that left nothing of the initialization, if the loss went up.
 
-    It alone: what momentum would make of it, had the gradient stayed, is not what was stepped. None
-    where the loss (`now`) has come back from that. Numbers of lr_too_high: `torn`, `torn_steps`,
-    `torn_rise` and `learned`.
+    A step that was measured: what momentum would make of the first one, had the gradient stayed, is not
+    what was stepped. None where the loss (`now`) has come back from that. Numbers of lr_too_high:
+    `torn`, `torn_steps`, `torn_rise` and `learned`.
     """
     numbers, facts = context.thresholds, context.facts
+    few = int(numbers["torn_steps"])
     losses = window.history.column(
-        "train", "loss", facts.first_step, facts.first_step + int(numbers["torn_steps"])
+        "train", "loss", facts.first_step, facts.first_step + few
     ).finite.values
-    size = min(facts.update_first, first_step(context))
+    at, size = facts.first_step, min(facts.update_first, first_step(context))
+    longest = facts.update_peak / UNCORRECTED.get(context.optimizer_name.lower(), 1.0)
+    if longest > size and facts.update_peak_step < facts.first_step + few:
+        at, size = facts.update_peak_step, longest
     if not size > numbers["torn"] or not len(losses) or now < _left(facts, numbers["learned"]):
         return None
     if np.sort(losses)[-HIGHEST:].mean() < _left(facts, numbers["torn_rise"]):
         return None
+    which = "the first step" if at == facts.first_step else f"step {at:,}"
     text = (
-        f"the first step moved the weights by {percent(size)}; "
+        f"{which} moved the weights by {percent(size)}; "
         f"in runs that train it is about {percent(sound_step(context))}"
     )
-    return Evidence(text, "gradients", "update_ratio", facts.first_step, size, numbers["torn"])
+    return Evidence(text, "gradients", "update_ratio", at, size, numbers["torn"])
 
 
 def _left(facts: Facts, share: float) -> float:

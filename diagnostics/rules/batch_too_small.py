@@ -32,6 +32,7 @@ from ..batching import (
     steps_of,
 )
 from ..guessing import remembered
+from ..medians import median_of
 from ..progress import Trend, course, scheduled
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import Window
@@ -78,12 +79,14 @@ def _stand(window: Window, context: Context) -> _Stand | str | None:
     schedule = scheduled(window, context, 2 * half, 2 * numbers.span, numbers["decay"])
     if schedule is not None:
         return schedule
+    # of so few samples the lowest of the first losses, which `loss_start` may be, is a lucky one
+    begin, highest = median_of(facts.first_losses), max(facts.first_losses, default=math.nan)
     guess = context.memory.get("guess")
-    if isinstance(guess, (int, float)) and facts.loss_start < numbers["begun"] * guess:
-        return None  # it had learned before: how much is left is not told by its first loss
+    if isinstance(guess, (int, float)) and highest < numbers["begun"] * guess:
+        return None  # it had learned before: how much is left is not told by its first losses
     old, new = losses.values[:-half], losses.values[-half:]
     before, now = float(old.mean()), float(new.mean())
-    if not (before > 0 and now > numbers["much_left"] * abs(facts.loss_start)):
+    if not (before > 0 and now > numbers["much_left"] * abs(begin)):
         return None
     error = math.sqrt(float(old.var()) / len(old) + float(new.var()) / len(new))
     improvement, apart = (before - now) / before, float(new.std()) / now
@@ -116,6 +119,10 @@ def _by_noise(window: Window, context: Context) -> Verdict:
     trend = course(losses.steps, losses.values, int(numbers["block"]))
     start = abs(context.facts.loss_start)
     stuck = trend.improvement < numbers["improvement"] and trend.z < numbers["z"]
+    if not stuck and found.batch <= numbers["handful"]:
+        stand = _stand(window, context)
+        if isinstance(stand, _Stand):
+            return breach(1.0, _case_of_handful(window, context, stand, found.batch, found))
     if not stuck or trend.now < numbers["floor"] * start:
         return fine(0.5)
     much_left = trend.now > numbers["much_left"] * start
@@ -123,7 +130,13 @@ def _by_noise(window: Window, context: Context) -> Verdict:
     return breach(strength, _case(window, context, found, trend, much_left))
 
 
-def _case_of_handful(window: Window, context: Context, stand: _Stand, batch: float) -> Case:
+def _case_of_handful(
+    window: Window,
+    context: Context,
+    stand: _Stand,
+    batch: float,
+    noise: NoiseOverBatch | None = None,
+) -> Case:
     numbers = context.thresholds
     text = (
         f"loss {number(stand.now)} in the mean of {numbers.window} steps, "
@@ -136,12 +149,12 @@ def _case_of_handful(window: Window, context: Context, stand: _Stand, batch: flo
     return Case(
         title=f"Stuck: {count(round(batch), 'sample')} in a step tell too little of what is left to learn",
         why="So few samples hardly agree on a direction: what one step learns the next ones undo.",
-        because=(flat, apart),
+        because=(flat, apart) if noise is None else (flat, apart, noise.evidence()),
         recommendation=batch_of_handful(window, context, batch),
         may_be_normal="The loss floor may be reached: labels that are wrong, targets that the inputs "
         "do not tell.",
         severity="info",
-        not_measured=("noise scale: how large a batch would do",),
+        not_measured=("noise scale: how large a batch would do",) if noise is None else (),
         onset=max(stand.first_step, context.start + 1),
     )
 

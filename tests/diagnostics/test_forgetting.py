@@ -70,13 +70,16 @@ def test_a_first_step_that_tore_the_weights_is_named_where_the_loss_stands_half_
     assert begun(0.05, 2.8).judge() == []
 
 
-def torn(first: list[float], then: np.ndarray, ratio: float = 0.6) -> list[str]:
-    """Return the rules that speak of a first step of a size, behind ten losses."""
+def torn(
+    first: list[float], then: np.ndarray, ratio: float = 0.6, second: float = 0.0
+) -> list[str]:
+    """Return the rules that speak of first steps of a size, behind ten losses."""
     made = Made("lr_too_high", optimizers=[{**ADAM, "lr": 0.2}], classes=10)
     made.add("initialization", {"expected_loss": [2.303]}, [1])
     made.add("train", train(np.concatenate([first, then]), lr=0.2))
-    rows = {"update_sq": {"0": [ratio**2], "1": [ratio**2]}, "weight_sq": {"0": [1.0], "1": [1.0]}}
-    made.add("gradients", {}, [1], rows)
+    sizes = [ratio**2, second**2]
+    rows = {"update_sq": {"0": sizes, "1": sizes}, "weight_sq": {"0": [1.0] * 2, "1": [1.0] * 2}}
+    made.add("gradients", {}, [1, 2], rows)
     return [item.rule for item in made.judge()]
 
 
@@ -88,6 +91,7 @@ def test_a_first_step_that_tore_the_weights_is_told_by_several_losses_over_the_s
     assert torn(RISES, learns) == ["lr_too_high"]
     assert torn([2.3] * 4 + [2.9] + [2.3] * 5, learns) == []  # one hard batch
     assert torn(RISES, learns, 0.1) == []
+    assert torn(RISES, learns, 0.1, second=0.5) == ["lr_too_high"]  # what was stepped, not foretold
     back = 0.1 + 2.1 * np.exp(-np.arange(200) / 15)
     assert torn(RISES, back) == []
 
