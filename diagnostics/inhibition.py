@@ -39,6 +39,7 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "symmetric_weights": (
         "bad_initialization",
         "dead_units",
+        "saturated_activations",
         "vanishing_gradients",
         "frozen_layer",
         "update_imbalance",

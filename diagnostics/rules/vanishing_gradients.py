@@ -163,14 +163,16 @@ def _case(
         title=f"Gradients vanish before {listing(starved[::-1], 2)}",
         why="The first layers stay as they were drawn, and the last ones learn on noise.",
         because=because,
-        recommendation=_advice(window, context, layers, decay),
+        recommendation=_advice(window, context, layers, decay, gone=bool(rms[0] == 0)),
         may_be_normal="A converged run, where all gradients are small; layers that were frozen on "
         "purpose.",
         layers=tuple(starved),
     )
 
 
-def _advice(window: Window, context: Context, layers: list[str], decay: float) -> Recommendation:
+def _advice(
+    window: Window, context: Context, layers: list[str], decay: float, *, gone: bool
+) -> Recommendation:
     known = can_be_drawn(context)
     hidden = [layer for layer in layers[:-1] if layer in known]
     kinds = squashing(window)
@@ -204,6 +206,20 @@ def _advice(window: Window, context: Context, layers: list[str], decay: float) -
             verify=f"gradient of `{layers[0]}` over a hundredth of the last layer's at once",
             risk="outputs are no longer bounded; keep the last layer as it is",
             also=[{"parameter": "weight_init", "proposed": drawn}] if drawn else [],
+        )
+    anew = he_normal(context) if gone else {}
+    if anew:  # no factor helps where nothing at all comes back: ReLUs whose units are dead
+        return Recommendation(
+            parameter="weight_init",
+            current={layer: {"kind": "as drawn"} for layer in anew},
+            proposed=anew,
+            basis="rule of thumb",
+            formula="standard deviation sqrt(2 / fan-in), biases of zero: half of the units fire on "
+            "any sample",
+            snippet=as_code(anew),
+            effect="each layer passes its gradient on",
+            verify=f"a gradient of `{layers[0]}` that is not zero at once",
+            risk="starts again from the first step; weights that were loaded would be lost",
         )
     return Recommendation(
         parameter="weight_init",
