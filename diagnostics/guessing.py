@@ -55,18 +55,23 @@ def _entropy(entropies: Samples, ratios: Samples) -> float | None:
     return None
 
 
+def knows_guessing(context: Context, memory: Mapping[str, Json]) -> bool:
+    """Tell whether the first loss is near that of guessing: then the one measures the other."""
+    start, guess = context.facts.loss_start, memory.get("guess")
+    if not isinstance(guess, (int, float)) or not start > 0:
+        return False
+    low, high = COMPARABLE
+    return low * guess < start < high * guess
+
+
 def of_guessing(context: Context, memory: Mapping[str, Json]) -> float:
     """Return the first loss, or that of guessing where it is lower and of the same kind.
 
-    Weights as they are drawn begin over guessing: what is won by dropping to it is nothing that was
-    learned of the inputs. Of the cross-entropy of outputs and labels this holds however far above.
+    Weights as they are drawn begin a little over guessing: what is won by dropping to it is nothing
+    that was learned of the inputs.
     """
-    start, guess = context.facts.loss_start, memory.get("guess")
-    if not isinstance(guess, (int, float)) or not start > 0:
-        return start
-    low, high = COMPARABLE
-    its_kind = start > low * guess and (start < high * guess or "entropy" in memory)
-    return min(start, guess) if its_kind else start
+    start = context.facts.loss_start
+    return min(start, float(memory["guess"])) if knows_guessing(context, memory) else start
 
 
 def has_learned(window: Window, context: Context, memory: Mapping[str, Json], share: float) -> bool:

@@ -15,6 +15,7 @@ from .windows import Samples, Window
 WARMING = 1.02
 """A rate that rose by more than this over the window is warming up."""
 DECAYING = 0.98
+WARMS_UP = "the learning rate is still warming up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,21 @@ def scheduled(window: Window, context: Context, count: int, span: int, decay: fl
     if len(rates) < 2:
         return None
     if rates[-1] > WARMING * rates[0]:
-        return "the learning rate is still warming up"
+        return WARMS_UP
     falling = rates[-1] < DECAYING * rates[0]
     if rates[-1] <= 0 or (falling and rates[-1] < decay * context.facts.lr_peak):
         return "the learning rate is in its final decay"
     return None
+
+
+def patience_of(context: Context) -> float:
+    """Return the steps for which a run may stand at its start: a share of its length, where it is known.
+
+    Many a sound run stands at first and learns then; what that costs is told by what is left of it. The
+    rule's numbers are `patience` and `longest`.
+    """
+    share, most = context.thresholds["patience"], context.thresholds["longest"]
+    return min(share * max(context.meta.max_steps or 0, 0), most)
 
 
 def steady_losses(window: Window, context: Context) -> tuple[Samples, str]:

@@ -2,7 +2,7 @@
 
 What: at the first step. Too large: the layers together multiply the signal's energy by more than 10,
 one of them by more than 2, and the first loss is more than three times that of guessing; or most of
-them were drawn with 1.8 times what keeps the signal, and it is more than twice that. A net whose loss has come down
+four layers and more were drawn with 1.8 times what keeps the signal, and it is more than twice that. A net whose loss has come down
 all the same is named only where it learned the training samples by heart on such weights: validation
 stays over 0.4 of guessing, and the training loss under a quarter of that. Too small:
 the signal, or its gradient, shrinks in most layers and by more than a ten-thousandth in all, by the
@@ -52,6 +52,8 @@ EXPLAINED = 0.5
 HEAD = 0.1
 """A last layer under this share of its deviation was drawn too small as well; many begin small by design."""
 UNKNOWN = "whether weights are too large for the first loss: what guessing costs is not known"
+DEEP = 4
+"""Layers over which a deviation that is too large adds up; a net of fewer soon makes up for it."""
 UNIFORM = 1 / math.sqrt(3)
 """Deviation of U(-1, 1): the framework's default draws from U(-1/sqrt(n), 1/sqrt(n))."""
 
@@ -70,6 +72,8 @@ class _Start:
     rectifies: bool
     drawn: set[str]
     """The layers that can be drawn anew."""
+    own: float
+    """Square of the largest outputs of a layer over the first loss; NaN where it is not known."""
 
     @classmethod
     def of(cls, window: Window, context: Context) -> _Start | None:
@@ -79,6 +83,8 @@ class _Start:
         if not len(read[0]):
             return None
         ratio = history.column("initialization", "loss_ratio", after, window.step)
+        sizes = history.layers("initialization", "rms", after, window.step)
+        loss = history.column("initialization", "initial_loss", after, window.step)
         table = history.tables.get("activations")
         rectifies = table is not None and bool(table.of_layers("dead", None)[1])
 
@@ -87,10 +93,15 @@ class _Start:
                 return None
             forward, backward, std, xavier, he = (found.values[0] for found in read)
             first, drawn = float(ratio.values[0]), can_be_drawn(context)
+            largest = float(np.fmax.reduce(sizes.values[:1].flatten(), initial=math.nan))
+            own = (
+                largest**2 / float(loss.values[0]) if len(loss) and loss.values[0] > 0 else math.nan
+            )
             layers = read[0].layers
-            return cls(layers, forward, backward, std, xavier, he, first, rectifies, drawn)
+            return cls(layers, forward, backward, std, xavier, he, first, rectifies, drawn, own)
 
-        return history.once("bad_initialization", (context.meta, *read, ratio, rectifies), made)
+        known = (context.meta, *read, ratio, sizes, loss, rectifies)
+        return history.once("bad_initialization", known, made)
 
     @cached_property
     def grows(self) -> float:
@@ -105,7 +116,7 @@ class _Start:
         with np.errstate(invalid="ignore", divide="ignore"):
             times = (self.std / keeps)[drawn]
         times = times[np.isfinite(times)]
-        return float(np.median(times)) if len(times) > 1 else math.nan
+        return float(np.median(times)) if len(times) >= DEEP else math.nan
 
     @cached_property
     def fades(self) -> float:
@@ -118,6 +129,14 @@ class _Start:
         forward = _logs(np.where(own > self.forward, own, self.forward)[:-1])
         backward = _logs(np.where(own > self.backward, own, self.backward)[1:-1])
         return math.exp(min(forward.sum(), backward.sum()))
+
+    @cached_property
+    def forth(self) -> float:
+        """What is left of the signal's energy over all but the last layer, by their weights alone."""
+        with np.errstate(invalid="ignore"):
+            own = EXPLAINED * (self.std / self.he) ** 2
+        forward = np.where(own > self.forward, own, self.forward)[:-1]
+        return math.exp(_logs(forward).sum())
 
     @cached_property
     def slope(self) -> float:
@@ -143,6 +162,8 @@ def judge(window: Window, context: Context) -> Verdict:
     # where all targets of a batch are one number guessing costs nothing: that is no measure either
     known = math.isfinite(start.ratio)
     ratio = start.ratio if known else 0.0
+    if start.own < numbers["own"]:
+        ratio = 0.0  # it is the targets that lie far from zero: next to them the outputs are small
     grows, largest = start.grows / numbers["compound"], float(np.nanmax(start.forward))
     strength = min(grows, ratio / numbers.fire)
     over = start.over / numbers["over"]
@@ -159,7 +180,7 @@ def judge(window: Window, context: Context) -> Verdict:
     if strength > 1:
         return fine(0.5)
     faint = numbers["faded"] / max(start.fades, 1e-80)
-    if faint > 1 and start.slope > numbers["slope"]:
+    if faint > 1 and (start.slope > numbers["slope"] or start.forth < numbers["gone"]):
         return _faded(window, context, start, faint)
     large = over > 1 or (grows > 1 and largest > numbers["gain"])
     return fine(min(0.9, max(strength, 0.0)), UNKNOWN if large and not known else "")

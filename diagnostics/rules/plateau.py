@@ -2,7 +2,7 @@
 
 What: over 200 steps, in blocks of 20 whose medians count, the loss improved by less than 1 % and
 by less than two standard errors, in four evaluations 50 steps apart. It must be near its start, or the loss of
-guessing (over 80 %), or at the entropy of the labels; or stuck for a reason that was seen: layers that never move,
+guessing (over 95 % of that, or 80 % of a start that tells nothing of it), or at the entropy of the labels; or stuck for a reason that was seen: layers that never move,
 dead units, vanishing gradients, or a learning rate far too low. Without such a reason it has stood for a
 tenth of the run, where its length is known: many stand at first and learn then. A flat loss at the floor, in the final
 decay of the learning rate, or far below its start without such a reason is what convergence looks
@@ -20,9 +20,9 @@ from ...store import Evidence, Recommendation
 from ...store.schemas import Json
 from ..advice import higher_rate, rate_times, timid
 from ..batching import larger_batch, noise_over_batch
-from ..guessing import knows_classes_alone, of_guessing, remembered
+from ..guessing import knows_classes_alone, knows_guessing, of_guessing, remembered
 from ..initialization import as_code, he_normal
-from ..progress import Trend, course, largest_ratio, steady_losses
+from ..progress import Trend, course, largest_ratio, patience_of, steady_losses
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import Window
 from ..words import number
@@ -54,23 +54,28 @@ def judge(window: Window, context: Context) -> Verdict:
         return fine(least / trend.improvement)
     if abs(trend.z) >= numbers["z"] and not still:
         return fine(0.5)
-    near_start = trend.now > numbers["unlearned"] * of_guessing(context, context.memory)
+    near_start = trend.now > _unlearned(context)
     near_start |= knows_classes_alone(trend.now, context.memory, numbers["of_entropy"])
     caused = context.standing("dead_units", "vanishing_gradients", "lr_too_low", "frozen_layer")
     if not (near_start or caused):
         return fine(0.5)
-    if not (caused or still) and window.step - context.start < _patience(context):
+    if not (caused or still) and window.step - context.start < patience_of(context):
         return fine(0.5)
     return breach(1.0, _case(window, context, trend, ratio))
 
 
-def _patience(context: Context) -> float:
-    """Return the steps for which a run may stand at its start: a share of its length, where it is known.
+def _unlearned(context: Context) -> float:
+    """Return the loss over which a net has learned next to nothing.
 
-    Many a sound run stands at first and learns then; what that costs is told by what is left of it.
+    Where that of guessing is known, what stands clearly under it has: of targets that are mostly noise no
+    more can be learned. What goes on from trained weights, with a first loss that tells nothing of guessing,
+    is at no such start.
     """
-    share, most = context.thresholds["patience"], context.thresholds["longest"]
-    return min(share * (context.meta.max_steps or 0), most)
+    numbers, memory = context.thresholds, context.memory
+    begin = of_guessing(context, memory)
+    if knows_guessing(context, memory):
+        return numbers["unlearned_of_guess"] * begin
+    return math.inf if context.start > 0 else numbers["unlearned"] * begin
 
 
 def _case(window: Window, context: Context, trend: Trend, ratio: float) -> Case:

@@ -7,7 +7,7 @@ is more than half over that in training mode, by a tenth of the first loss, in t
 it is three times as much, or validation bears it out) after 250 steps, in which moments of a slow momentum
 follow; or their momentum is so small that by the end of the run half of what they began with is left,
 and validation does not say that it does no harm; or, after
-200 steps, the classes that are predicted have less than 0.3 of the entropy of the labels, one is
+200 steps, a tenth of the run and its warm-up, the classes that are predicted have less than 0.3 of the entropy of the labels, one is
 never predicted, and the most frequent one is three times as frequent as the rarest, while the loss is
 not under half of that entropy: where classes are
 even, a net that names a few of them does not learn at all, and weights do not mend that. Of two classes
@@ -29,7 +29,7 @@ import numpy as np
 
 from ...store import Evidence, Recommendation
 from ..eval_mode import another_in_eval_mode
-from ..progress import course, scheduled
+from ..progress import WARMS_UP, course, patience_of, scheduled
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import own_loop
 from ..windows import Samples, Window
@@ -42,6 +42,8 @@ MANY_CLASSES = 3
 """Of two classes of which one is rare, as with clicks and frauds, no sample need be more likely the rare one."""
 OTHERS = ("lr_too_high", "dead_units", "lr_too_low", "input_problem", "non_finite")
 """Rules that tell why a net names one class alone: it does not learn at all."""
+LETTERS = 24
+"""Classes of tokens, beyond which they are the letters of a text, and no tags of its words."""
 SUFFERS = 3.0
 """Times the training loss from which a validation loss tells that naming one class alone does harm."""
 TOO_FEW = "whether a softmax is taken twice: too few outputs were compared with their labels"
@@ -135,9 +137,13 @@ def _as_if_twice(
 
 def _one_class(window: Window, context: Context) -> Verdict:
     numbers = context.thresholds
-    settled = context.start + numbers["settle"]
+    settled = context.start + max(numbers["settle"], patience_of(context))
     if window.step <= settled:
         return unknown(f"which classes are predicted counts from step {settled:,.0f} on")
+    if scheduled(window, context, LOSSES, 2 * LOSSES, DECAY) == WARMS_UP:
+        return unknown(f"classes: {WARMS_UP}")
+    if _classes(window) > LETTERS and _is_text(window, context):
+        return unknown("classes: most letters of a text are never the likeliest one")
     stuck = _names_one_class(window, context)
     if stuck is not None:
         return stuck
@@ -177,6 +183,15 @@ def _one_class(window: Window, context: Context) -> Verdict:
     if len(weights) < MANY_CLASSES and not _validation_suffers(window, now):
         case = replace(case, severity="info")
     return breach(strength, case)
+
+
+def _is_text(window: Window, context: Context) -> bool:
+    """Tell whether the net is one of language: its inputs are tokens, with a label for each of them."""
+    read = [
+        window.history.column("inputs", name, context.start, window.step).values
+        for name in ("is_integer", "label_entropy")
+    ]
+    return bool(len(read[0]) and (read[0] == 1).all() and np.isnan(read[1]).all())
 
 
 def _validation_suffers(window: Window, now: float) -> bool:
@@ -311,7 +326,7 @@ def _classes(window: Window) -> int:
 
 def _unnamed(window: Window, context: Context, share: float, never: float, step: int) -> Case:
     weights, shares = _weights(window)
-    rare = int(np.argmin(shares)) if len(shares) else None
+    rare = int(np.argmin(np.where(shares > 0, shares, np.inf))) if len(shares) else None
     text = f"predicted classes have {percent(share)} of the entropy of the labels"
     because = [
         Evidence(text, "head", "predicted_entropy", step, share, context.thresholds.fire),

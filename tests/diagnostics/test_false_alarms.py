@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,14 @@ def test_a_gain_alone_is_no_bad_draw_where_the_loss_of_guessing_is_not_known(rat
     assert "guessing" in unknown.why  # that it was not judged is said
     assert Made("bad_initialization", drawn(4.0)).finding is not None
     assert Made("bad_initialization", drawn(ratio, gain=1.0)).why == ""
+
+
+@pytest.mark.parametrize(("size", "fires"), [(0.5, False), (40.0, True)])
+def test_targets_far_from_zero_are_no_weights_drawn_too_large(size: float, fires: bool) -> None:
+    told = {**drawn(25.0)["initialization"], "initial_loss": {1: 2600.0}}
+    sizes = {f"rms/{layer}": {1: size} for layer in "abc"}
+    made_of = Made("bad_initialization", {"initialization": {**told, **sizes}})
+    assert (made_of.finding is not None) == fires
 
 
 # ---- batches of few rows -------------------------------------------------------------------------
@@ -206,6 +215,59 @@ def test_a_net_that_knows_all_already_is_moved_little_by_any_rate(
     }
     made_of = Made("lr_too_low", told, steps=500, loss=lambda step: loss)
     assert (made_of.finding is not None) == fires
+
+
+@pytest.mark.parametrize(("stands", "fires"), [(0.85, False), (0.99, True)])
+def test_targets_that_are_mostly_noise_leave_a_loss_that_stands_under_guessing(
+    stands: float, fires: bool
+) -> None:
+    run = made.Made("plateau")
+    run.add("initialization", {"expected_loss": [1.0]}, steps=[1])
+    run.add("train", made.train(np.r_[np.linspace(1.1, stands, 100), made.flat(500, stands, 0.01)]))
+    assert bool(run.judge()) == fires
+
+
+@pytest.mark.parametrize(("begin", "fires"), [(5001, False), (1, True)])
+def test_a_run_that_goes_on_stands_where_it_ended_and_at_no_start(begin: int, fires: bool) -> None:
+    run = made.Made("plateau")
+    run.add("train", made.train(made.flat(600, 0.3, 0.01)), steps=list(range(begin, begin + 600)))
+    assert bool(run.judge()) == fires
+
+
+# ---- not yet learned -----------------------------------------------------------------------------
+
+
+def named_one_class(
+    steps: int,
+    rate: Callable[[int], float] = lambda step: 0.1,
+    rare: int = 2,
+    inputs: Rows | None = None,
+    **meta: Any,
+) -> bool:
+    """Tell whether it is said of a net that it names one class alone, of so many rare ones."""
+    told = {"predicted_entropy": 0.0, "label_entropy": 0.6, "never_predicted": 2.0, "rows": 512.0}
+    told |= {"class_share_0": 0.8, **{f"class_share_{i + 1}": 0.2 / rare for i in range(rare)}}
+    told |= {"probability_rows": 0.0, "as_logits": 1.0, "as_probabilities": 9.0}
+    rows = {name: dict.fromkeys(range(10, steps, 20), value) for name, value in told.items()}
+    families = {"head": rows, **({} if inputs is None else {"inputs": inputs})}
+    run = Made("wrong_head", families, steps=steps, lr=rate, loss=lambda s: 0.9 * 0.9995**s, **meta)
+    return run.finding is not None
+
+
+def test_letters_of_a_text_are_no_rare_classes() -> None:
+    tokens = {"is_integer": {1: 1.0}, "label_entropy": {1: math.nan}}
+    assert named_one_class(500, rare=40)
+    assert not named_one_class(500, rare=40, inputs=tokens)
+    assert named_one_class(500, rare=5, inputs=tokens)  # tags of words
+    of_rows = {"is_integer": {1: 1.0}, "label_entropy": {1: 1.0}}  # one label for each text
+    assert named_one_class(500, rare=40, inputs=of_rows)
+
+
+def test_a_net_may_name_the_background_alone_for_a_tenth_of_its_run_and_while_it_warms_up() -> None:
+    assert named_one_class(500)
+    assert not named_one_class(500, max_steps=6000)
+    assert named_one_class(700, max_steps=6000)
+    assert not named_one_class(500, rate=lambda step: 1e-4 * step)
 
 
 # ---- what is pasted ------------------------------------------------------------------------------
