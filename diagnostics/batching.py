@@ -10,7 +10,7 @@ import numpy as np
 from ..store import Evidence, Recommendation
 from ..store.noise import student
 from ..store.schemas import Json
-from .advice import current_rate
+from .advice import current_rate, first_step
 from .medians import median_of
 from .rule import Context
 from .snippets import batch_snippet, optimizer_snippet
@@ -205,24 +205,25 @@ def larger_batch(window: Window, context: Context, noise: NoiseOverBatch) -> lis
 def batch_of_handful(window: Window, context: Context, batch: float) -> Recommendation:
     """Return the advice to take several times as many samples a step, with the rate that goes with it.
 
-    Where nearly all of a step is noise, lr grows with the batch for SGD, with its root for Adam: the
-    same way in fewer steps. A step of so few samples takes hardly less time than one of eight times
-    as many. Source: McCandlish et al. 2018.
+    Where nearly all of a step is noise, lr grows with the batch: the same way in fewer steps; as far as
+    the first step stays under `update_peak`, over which no run falls. A step of so few samples takes
+    hardly less time than one of eight times as many. Source: McCandlish et al. 2018.
     """
     accumulated, ranks = _parts(context)
     most = float(context.meta.training_samples or math.inf)
     own = max(int(min(LARGEST * batch, most) / (accumulated * ranks)), 1)
     grown = own * accumulated * ranks / batch
-    rate, factor = current_rate(window, context), math.sqrt(grown) if context.adaptive else grown
+    rate, size = current_rate(window, context), first_step(context)
+    room = context.rates["update_peak"] / size if size > 0 else math.sqrt(grown)
+    factor = min(grown, max(room, 1.0))
     value = rounded(rate * factor)
-    how = f"sqrt({number(grown)})" if context.adaptive else number(grown)
     return Recommendation(
         parameter="batch_size",
         current=round(batch / (accumulated * ranks)),
         proposed=own,
         basis="rule of thumb",
         formula=f"{LARGEST} × {number(batch)} = {number(own * accumulated * ranks)} samples"
-        f"{_over(ranks)}; lr {number(rate)} × {how} = {number(value)}",
+        f"{_over(ranks)}; lr {number(rate)} × {number(factor)} = {number(value)}",
         snippet=f"{batch_snippet(context, accumulated, 1, own)}\n"
         f"{optimizer_snippet(context, value)}",
         effect=f"as far in {number(grown)} times fewer steps, each of which takes hardly longer",

@@ -25,11 +25,18 @@ def stuck(n: int = 900, at: float = 1.6) -> np.ndarray:
 
 
 def said(
-    losses: np.ndarray, batch: int = 2, guess: float = 2.3, **columns: object
+    losses: np.ndarray,
+    batch: int = 2,
+    guess: float = 2.3,
+    first: float = 0.001,
+    optimizer: str = "SGD",
+    **columns: object,
 ) -> list[Finding]:
     losses = losses.copy()
     losses[:5] = 2.3  # what begins is known, or little is said of what is left
-    made = Made("batch_too_small", batch_size=batch, optimizers=[{"name": "SGD", "lr": 0.05}])
+    made = Made("batch_too_small", batch_size=batch, optimizers=[{"name": optimizer, "lr": 0.05}])
+    sizes = {"update_sq": {"0": [first**2]}, "weight_sq": {"0": [1.0]}}
+    made.add("gradients", {}, [1], sizes)
     made.add("initialization", {"expected_loss": [guess]}, [1])
     told = {**train(losses, lr=0.05), "samples": np.full(len(losses), float(batch)), **columns}
     made.add("train", told)
@@ -46,6 +53,17 @@ def test_a_loss_that_stands_under_two_samples_a_step_is_told_with_a_batch_and_it
     assert advice.also == [{"parameter": "lr", "proposed": 0.4}]
     assert "batch_size=16" in advice.snippet
     assert "noise scale: how large a batch would do" in finding.not_measured
+    (longer,) = said(noisy(stuck()), first=0.02)  # 5 % of the weights are the most
+    assert longer.recommendation is not None
+    assert longer.recommendation.also == [{"parameter": "lr", "proposed": 0.12}]
+
+
+def test_with_adam_a_lower_rate_comes_first_and_more_samples_beside_it() -> None:
+    (finding,) = said(noisy(stuck()), optimizer="Adam")
+    advice = finding.recommendation
+    assert advice is not None
+    assert (advice.parameter, advice.proposed) == ("lr", 0.015)
+    assert [item["parameter"] for item in advice.alternatives] == ["batch_size"]
 
 
 @pytest.mark.parametrize(

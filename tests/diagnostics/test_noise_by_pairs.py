@@ -58,6 +58,13 @@ def test_pairs_that_hardly_agree_tell_of_a_small_batch_where_the_loss_stands() -
     assert made(cosines(2.0, 20), flat(500)).judge() == []
 
 
+def test_a_loss_that_creeps_by_more_than_its_noise_is_held_by_no_batch() -> None:
+    creeps = flat(600) - np.linspace(
+        0, 0.07, 600
+    )  # 1 % in 200 steps, a fifth of what single losses differ
+    assert made(cosines(30.0, 20), creeps).judge() == []
+
+
 def test_pairs_that_agree_tell_of_a_large_batch() -> None:
     (finding,) = made(cosines(0.05, 40), falling(700), 1024).judge()
     assert (finding.rule, finding.severity) == ("batch_too_large", "info")
