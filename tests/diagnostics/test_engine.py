@@ -241,3 +241,18 @@ def test_a_case_that_was_put_off_is_made_while_it_is_pending_and_not_for_what_st
     better = breach(2, Later(lambda: case("derived"), "derived"))
     feed(engine, "plateau", [better], at=50)
     assert engine.findings[0].recommendation == case("derived").recommendation
+
+
+def test_a_case_that_was_put_off_tells_its_severity_and_onset_all_the_same() -> None:
+    worse = case(severity="critical", onset=7)
+    engine, eager = Engine("run-1"), Engine("run-1")
+    put_off = Later(lambda: worse, "rule of thumb", "critical", 7)
+    for of, verdict in ((engine, breach(2, put_off)), (eager, breach(2, worse))):
+        feed(of, "plateau", [breach(2, case())] * 2)
+        feed(of, "plateau", [fine(0.9)] * 3, at=20)
+        feed(of, "plateau", [verdict], at=50)
+    assert engine.findings[0].severity == "critical"
+    assert engine.entry("plateau").onset == 7
+    assert not engine.wants("plateau", put_off)
+    assert engine.to_json() == eager.to_json()
+    assert [f.to_json() for f in engine.findings] == [f.to_json() for f in eager.findings]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from otoscope.diagnostics import tables
+from otoscope.diagnostics.facts import layer_ratios, update_ratios
 from otoscope.diagnostics.tables import LONGEST, Table
 from otoscope.diagnostics.windows import KEPT_STEPS, History, Window
 from otoscope.store import Column, Frame, Schema
@@ -52,7 +53,9 @@ def test_any_window_holds_what_a_copy_of_the_rows_would_however_it_was_asked_for
         line = table.column("grad_cosine", low, high)
         np.testing.assert_array_equal(line.values, whole[:, 3])
         np.testing.assert_array_equal(line.steps, np.arange(steps[0], steps[-1] + 1))
-        np.testing.assert_array_equal(line.finite.values, whole[np.isfinite(whole[:, 3]), 3])
+        known = whole[np.isfinite(whole[:, 3]), 3]
+        np.testing.assert_array_equal(line.finite.values, known)
+        assert line.finite.median == np.median(known) if len(known) else True
         for name, places in (("grad_sq", [0, 1, 2]), ("update_sq", [4]), ("numel", [])):
             found = table.layers(name, None, low, high)
             np.testing.assert_array_equal(found.values, whole[:, places])
@@ -61,6 +64,32 @@ def test_any_window_holds_what_a_copy_of_the_rows_would_however_it_was_asked_for
     assert len(held) > 60 and table.gone
     for values, expected in held:  # later rows are written behind what was handed out
         np.testing.assert_array_equal(values, expected)
+
+
+def test_how_far_layers_moved_is_the_same_whether_it_was_kept_or_made_at_once() -> None:
+    names = ("update_sq", "weight_sq")
+    columns = [Column.of(name, layer=x, group="weight") for name in names for x in LAYERS]
+    schema, count = Schema("gradients", tuple(columns)), KEPT_STEPS + 700
+    rows, history = np.abs(rows_of(count, 6, seed=3)), History()
+    rows[rows > 2] = 0.0  # layers that stand, and weights of zero
+    draw = np.random.default_rng(4)
+    for step in range(1, count + 1):
+        frame = Frame("gradients", 0, 1, step, 0.0, schema.hash, rows[step - 1])
+        history.add([frame], {schema.hash: schema})
+        if draw.random() < 0.98 and step < count:
+            continue
+        after = max(step - int(draw.choice([1, 7, 300, LONGEST + 10, KEPT_STEPS])), 0)
+        whole = rows[after:step].astype(np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            expected = np.sqrt(whole[:, :3] / np.where(whole[:, 3:] > 0, whole[:, 3:], np.nan))
+        steps, ratios = layer_ratios(history, after, step)
+        np.testing.assert_array_equal(ratios, expected)
+        assert steps.tolist() == list(range(after + 1, step + 1))
+        np.testing.assert_array_equal(layer_ratios(history, after, step, 5)[1], expected[-5:])
+        told = np.isfinite(expected).any(axis=1)
+        steps, medians = update_ratios(history, after, step)
+        assert steps.tolist() == (np.flatnonzero(told) + after + 1).tolist()
+        np.testing.assert_array_equal(medians, np.nanmedian(expected[told], axis=1))
 
 
 def test_what_lies_farther_back_than_is_kept_is_not_told_although_it_is_still_there() -> None:
