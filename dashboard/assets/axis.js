@@ -9,6 +9,9 @@
           second: "#087f5b", third: "#c2410c", fourth: "#7048e8", shade: "rgba(8,127,91,.08)", mark: "#c92a2a", fault: "rgba(224,49,49,.08)", panel: "#fff", event: "#868e96" };
   };
 
+  /** Height of a chart that has nothing to show but words. */
+  o.EMPTY = 72;
+
   /** Size a canvas to its box in device pixels; returns {context, width, height} in CSS pixels. */
   o.canvas = function (element, height) {
     const width = Math.max(50, Math.floor(element.clientWidth));
@@ -133,7 +136,7 @@
 
   /** Purple below, orange above: readable with every kind of colour blindness. z runs from -5 to 5. */
   o.diverging = function (z) {
-    const middle = o.isDark() ? [46, 46, 46] : [247, 247, 247];
+    const middle = o.isDark() ? [54, 54, 54] : [247, 247, 247]; // not quite the card's ground
     const end = z >= 0 ? (o.isDark() ? WARM_DARK : WARM) : (o.isDark() ? COOL_DARK : COOL);
     // what is within one spread is plain: ordinary noise should not look like an event
     const share = Math.max(0, Math.min(1, (Math.abs(z) - 1) / 4));

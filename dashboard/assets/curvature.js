@@ -162,7 +162,7 @@
       means: "From slope and curvature along the last update: −(curvature / slope) − 1, clipped to −1…3, undefined for a step uphill. The median at the best learning rate is 0 to 0.26 in published sweeps, so 0 is no target." },
     ({ box, note }) => {
       const chart = new o.LineChart(box, model, { name: "step-position", label: "Position of the step in the valley", family: "landscape", show: (v) => o.number(v, 2),
-        rules: [{ value: 0, name: "valley floor" }], empty: "Every scanned step went uphill, or none was scanned.",
+        rules: [{ value: 0, name: "valley floor" }],
         lines: (table, colours) => {
           const alpha = table.column("alpha");
           return [{ name: "each scan", values: alpha, gaps: false, colour: colours.raw, width: 1 },
@@ -171,6 +171,7 @@
       const update = chart.update.bind(chart);
       chart.update = () => {
         const uphill = ((model.tables.landscape && model.tables.landscape.column("uphill")) || []).filter(Number.isFinite);
+        chart.options.empty = uphill.length ? "Every scanned step went uphill." : ["No scan yet.", "No scan was made."];
         note.textContent = uphill.length ? `${o.percent(uphill.reduce((a, b) => a + b, 0) / uphill.length)} of the steps went uphill` : "";
         update();
       };

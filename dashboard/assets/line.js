@@ -107,8 +107,8 @@
 
     draw() {
       const table = this.table();
-      const { context, width } = o.canvas(this.canvas, this.height);
       const lines = this.read();
+      const { context, width } = o.canvas(this.canvas, lines.length ? this.height : o.EMPTY);
       this.x = null;
       if (!lines.length) return;
       const { values: xs, label } = o.horizontal(table, this.model);

@@ -37,8 +37,8 @@
     update() { o.redraw(this.canvas); }
 
     draw() {
-      const { context, width } = o.canvas(this.canvas, this.height);
       const shown = (this.shown = this.options.read(o.colours()));
+      const { context, width } = o.canvas(this.canvas, shown ? this.height : o.EMPTY);
       this.empty.hidden = Boolean(shown);
       this.empty.textContent = o.emptyWords(this.model, this.options.empty);
       this.foot.hidden = !shown;

@@ -274,7 +274,7 @@ def test_what_is_scrolled_away_follows_the_systems_theme_too(home, look):
     frames = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
     page.evaluate(frames)
     page.emulate_media(color_scheme="dark")
-    page.wait_for_function(GROUND, arg=46)
+    page.wait_for_function(GROUND, arg=54)
 
 
 def test_a_family_that_no_page_knows_is_drawn_and_found_by_its_filter(home, look):
