@@ -32,6 +32,7 @@ import numpy as np
 from ...store import Evidence
 from ...store.schemas import Json, Severity
 from ..advice import (
+    best_basis,
     current_rate,
     first_step,
     lower_rate,
@@ -43,7 +44,7 @@ from ..advice import (
 from ..facts import BLOCK, Facts, mostly_dead, update_ratios
 from ..forgetting import forgets, torn
 from ..medians import median_of
-from ..rule import Case, Context, Verdict, breach, fine, unknown
+from ..rule import Case, Context, Later, Verdict, breach, fine, unknown
 from ..standing import error_of, proof_of, spread_of
 from ..windows import Window
 from ..words import number, percent
@@ -276,7 +277,7 @@ def _too_long(
     return seen or None
 
 
-def _tore(window: Window, context: Context, now: float, torn: Evidence) -> Case:
+def _tore(window: Window, context: Context, now: float, torn: Evidence) -> Later:
     facts = context.facts
     text = f"loss {number(facts.loss_start)} → {number(facts.loss_peak)} at step {facts.loss_peak_step:,}"
     limit = _fallen(facts, context.thresholds["torn_rise"])
@@ -284,7 +285,7 @@ def _tore(window: Window, context: Context, now: float, torn: Evidence) -> Case:
     return _words(window, context, (torn, seen), context.start + 1, severity=None)
 
 
-def _forgot(window: Window, context: Context, now: float, forgotten: Evidence) -> Case:
+def _forgot(window: Window, context: Context, now: float, forgotten: Evidence) -> Later:
     facts = context.facts
     text = (
         f"loss {number(facts.loss_start)} at the start, {number(now)} now, and it falls no further"
@@ -294,7 +295,7 @@ def _forgot(window: Window, context: Context, now: float, forgotten: Evidence) -
     return _words(window, context, (forgotten, seen), None, severity=None)
 
 
-def _blown_up(window: Window, context: Context, now: float, length: list[Evidence]) -> Case:
+def _blown_up(window: Window, context: Context, now: float, length: list[Evidence]) -> Later:
     facts = context.facts
     changed = window.since > context.start and math.isfinite(facts.loss_best)
     before = facts.loss_best if changed else facts.loss_start
@@ -311,7 +312,7 @@ def _case(
     never_fell: bool,
     length: list[Evidence],
     early: bool,
-) -> Case:
+) -> Later:
     facts, numbers = context.facts, context.thresholds
     start, best = facts.loss_start, facts.loss_best
     if never_fell:
@@ -348,27 +349,35 @@ def _words(
     *,
     severity: Severity | None,
     onset: int | None = None,
-) -> Case:
-    rate = current_rate(window, context)
-    new = stable_rate(window, context, rate)
-    title = "The learning rate is too high"
-    if new.basis == "derived":  # by curvature alone: a rule of thumb does not tell what is stable
-        title = (
-            f"The learning rate is too high for this curvature: {number(rate)} where "
-            f"{number(new.value)} is stable"
+) -> Later:
+    severity = severity or ("critical" if _blew_up(context) else None)
+    onset = rollback_before if onset is None else onset
+
+    def made() -> Case:
+        rate = current_rate(window, context)
+        new = stable_rate(window, context, rate)
+        title = "The learning rate is too high"
+        if (
+            new.basis == "derived"
+        ):  # by curvature alone: a rule of thumb does not tell what is stable
+            title = (
+                f"The learning rate is too high for this curvature: {number(rate)} where "
+                f"{number(new.value)} is stable"
+            )
+        measured = math.isfinite(context.facts.edge_peak)
+        return Case(
+            title=title,
+            why="Along the steepest direction each step lands farther out than it began.",
+            because=because,
+            recommendation=lower_rate(window, context, rollback_before=rollback_before),
+            may_be_normal="A short bump with a falling trend; the end of a warm-up; a restart of the "
+            "schedule. Sharpness above the limit alone is no fault.",
+            severity=severity,
+            not_measured=() if measured else ("curvature against this optimizer's edge",),
+            onset=onset,
         )
-    measured = math.isfinite(context.facts.edge_peak)
-    return Case(
-        title=title,
-        why="Along the steepest direction each step lands farther out than it began.",
-        because=because,
-        recommendation=lower_rate(window, context, rollback_before=rollback_before),
-        may_be_normal="A short bump with a falling trend; the end of a warm-up; a restart of the "
-        "schedule. Sharpness above the limit alone is no fault.",
-        severity=severity or ("critical" if _blew_up(context) else None),
-        not_measured=() if measured else ("curvature against this optimizer's edge",),
-        onset=rollback_before if onset is None and rollback_before is not None else onset,
-    )
+
+    return Later(made, best_basis(window, context), severity, onset)
 
 
 def _blew_up(context: Context) -> bool:
