@@ -95,6 +95,20 @@ def test_gradients_vanish_along_the_layers_that_are_in_order(
         assert "(model)" not in made.sure.layers
 
 
+def test_layers_that_no_gradient_at_all_comes_back_to_are_drawn_anew_with_biases_of_zero() -> None:
+    held = [
+        {"name": f"{n}.{what}", "layer": n, "kind": what, "ndim": dims, "numel": numel}
+        for n in FADING
+        for what, dims, numel in (("weight", 2, 100), ("bias", 1, 10))
+    ]
+    nothing = {layer: 0.0 if layer < "body.4" else 10.0 ** int(layer[-1]) for layer in FADING}
+    made = Made("vanishing_gradients", gradients(nothing), parameters=held)
+    assert made.advice.parameter == "weight_init"
+    assert "zeros_" in made.advice.snippet
+    some = Made("vanishing_gradients", gradients(FADING), parameters=held)
+    assert "zeros_" not in some.advice.snippet
+
+
 @pytest.mark.parametrize(("now", "fires"), [(1.39, True), (0.9, False)])
 def test_a_loss_that_came_down_to_guessing_has_learned_nothing(now: float, fires: bool) -> None:
     guess = {"initialization": {"expected_loss": {1: 1.386}}}
@@ -145,6 +159,40 @@ def test_bad_batches_of_one_rank_are_told_by_how_far_ranks_differ_around_them() 
     assert of_ranks({(step % 60 == 0, step): 4.0 for step in (120, 150, 180)}) is None  # of both
     assert of_ranks({(1, 120): 4.0, (1, 150): 4.0}) is None
     assert of_ranks({}) is None
+
+
+# ---- two classes, and half a net -----------------------------------------------------------------
+
+
+def rare(validation: float, loss: float = 0.1) -> Made:
+    told = {
+        "as_logits": 1.0, "predicted_entropy": 0.0, "label_entropy": 0.11, "never_predicted": 1.0,
+        "rows": 512.0, "class_share_0": 0.023, "class_share_1": 0.977, "probability_rows": 0.0,
+        "as_probabilities": 2.0,
+    }  # fmt: skip
+    head = {name: dict.fromkeys((210, 215, 220), value) for name, value in told.items()}
+    seen = {"val_loss": dict.fromkeys((100, 150, 200), validation)}
+    return Made("wrong_head", {"head": head, "validation": seen}, loss=lambda s: loss)
+
+
+def test_a_rare_one_of_two_classes_is_a_warning_only_where_validation_suffers() -> None:
+    assert rare(1.7).sure.severity == "warning"
+    assert rare(0.11).sure.severity == "info"
+    assert rare(1.7, loss=0.04).finding is None  # far under the entropy: it tells samples apart
+
+
+@pytest.mark.parametrize(("dead", "severity"), [((60, 40), "warning"), ((60, 10), "info")])
+def test_half_of_all_units_dead_is_a_warning_although_the_loss_falls(
+    dead: tuple[int, int], severity: str
+) -> None:
+    steps = range(120, 320, 20)
+    rows: dict[str, dict[int, float]] = {}
+    for layer, count in zip("ab", dead, strict=True):
+        rows[f"dead/{layer}"] = {20: 5.0, **dict.fromkeys(steps, float(count))}
+        rows[f"units/{layer}"] = dict.fromkeys((20, *steps), 96.0)
+        rows[f"samples/{layer}"] = dict.fromkeys((20, *steps), 600.0)
+    made = Made("dead_units", {"activations": rows}, steps=320, loss=lambda s: 2.0 * 0.998**s)
+    assert made.sure.severity == severity
 
 
 # ---- real runs -----------------------------------------------------------------------------------
