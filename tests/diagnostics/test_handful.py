@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -30,7 +32,7 @@ def said(
     guess: float = 2.3,
     first: float = 0.001,
     optimizer: str = "SGD",
-    **columns: object,
+    **columns: Any,
 ) -> list[Finding]:
     losses = losses.copy()
     losses[:5] = 2.3  # what begins is known, or little is said of what is left

@@ -250,7 +250,7 @@ def test_a_batch_under_the_noise_counts_where_the_loss_stands_and_only_there() -
 
 
 def test_late_in_training_a_small_batch_is_an_opportunity() -> None:
-    losses = np.concatenate([falling(600, noise=0.0), flat(400, at=0.3)])
+    losses = np.concatenate([falling(600, noise=0.0), flat(400, at=0.3, noise=0.005)])
     (finding,) = noisy("batch_too_small", losses, 0.001, 10.0, 8).judge()
     assert finding.severity == "info"
 
