@@ -170,9 +170,11 @@ def rare(validation: float, loss: float = 0.1) -> Made:
         "rows": 512.0, "class_share_0": 0.023, "class_share_1": 0.977, "probability_rows": 0.0,
         "as_probabilities": 2.0,
     }  # fmt: skip
-    head = {name: dict.fromkeys((210, 215, 220), value) for name, value in told.items()}
-    seen = {"val_loss": dict.fromkeys((100, 150, 200), validation)}
-    return Made("wrong_head", {"head": head, "validation": seen}, loss=lambda s: loss)
+    rows: Rows = {
+        "head": {name: dict.fromkeys((210, 215, 220), value) for name, value in told.items()},
+        "validation": {"val_loss": dict.fromkeys((100, 150, 200), validation)},
+    }
+    return Made("wrong_head", rows, loss=lambda s: loss)
 
 
 def test_a_rare_one_of_two_classes_is_a_warning_only_where_validation_suffers() -> None:
