@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import socket
@@ -77,8 +78,10 @@ def main(job: Path) -> None:
     rank, world = distributed.get_rank(), distributed.get_world_size()
     torch.manual_seed(seed)
     split = datasets.load(body["data"], body["normalize"])
-    net: nn.Module = nn.parallel.DistributedDataParallel(parts.net_of(body))
-    loss_of = parts.loss_of(body)
+    loss_of, alone = parts.loss_of(body), parts.net_of(body)
+    net: nn.Module = nn.parallel.DistributedDataParallel(
+        alone, find_unused_parameters=_has_unused(alone, split.train, loss_of)
+    )
     optimizer = parts.optimizer_of(body, net)
     machine: Mapping[str, Any] = body["machine"] or {}
     same = bool(machine.get("same_batches"))
@@ -125,6 +128,14 @@ def main(job: Path) -> None:
         }
         (folder / "ended.json").write_text(json.dumps(ended), encoding="utf-8")
     distributed.destroy_process_group()
+
+
+def _has_unused(net: nn.Module, rows: tuple[Tensor, ...], loss_of: Any) -> bool:
+    """Tell whether some parameter has no part in the loss, of which the ranks must know; changes nothing."""
+    with torch.random.fork_rng():
+        probe = copy.deepcopy(net)
+        loss_of(probe(rows[0][:8]), rows[1][:8]).backward()
+    return any(p.requires_grad and p.grad is None for p in probe.parameters())
 
 
 def _mine(machine: Mapping[str, Any], rank: int) -> bool:
