@@ -17,7 +17,7 @@ HEAD = """# What it finds, and what its advice mends
 
 Small runs on one core, trained by [the fault bench](../benchmarks/faults/README.md): ill ones, into which a
 fault was planted, healthy ones, and ones that look ill and are not. Rules and their numbers were chosen on the
-*tuning* cases; two thirds of those were held out in turn, were looked at, and are tuned on since. What counts are
+*tuning* cases; three quarters of those were held out in turn, were looked at, and are tuned on since. What counts are
 the *held-out* ones: nets and data that none of these have, planned by someone who knew the catalogue of faults and
 not the rules, and judged once, when tuning had ended. (The rules were also tried on runs of their authors' own
 making, some of them of a kind with held-out nets: language models, graphs, experts, 1-d convolutions.) The
