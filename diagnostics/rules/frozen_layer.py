@@ -5,6 +5,7 @@ optimizers (at once), or over 20 steps and more, cut off from the loss (the laye
 or with a gradient that no step follows. A gradient of zero is a dead net and no frozen layer; layers
 with requires_grad=False, heads that are not in use, what runs in eval mode or without gradients alone (a
 teacher), and a learning rate of zero, of its own group, too, or at the end of its decay do not count.
+A few layers that are cut off behind others that do get a gradient are information: what they make is not used.
 Why: the layer stays as it was drawn, and all the others learn around it.
 Source: measured: half of the parameters not passed give a step of exactly 0 beside a gradient that is
 not, whatever the optimizer; DIAGNOSES rule 19.
@@ -25,6 +26,8 @@ from ..windows import Window
 from ..words import count, listing
 
 FAMILY = "gradients"
+FEW = 0.25
+"""Share of the layers up to which those that are cut off may be a branch whose outputs nothing uses."""
 
 
 def remember(window: Window, context: Context) -> dict[str, Json]:
@@ -53,6 +56,8 @@ class _Still:
     cut_off: tuple[str, ...]
     no_step: tuple[str, ...]
     trained: int
+    aside: bool = False
+    """Whether layers before those that are cut off get a gradient: then their outputs serve nothing."""
 
     @property
     def all(self) -> tuple[str, ...]:
@@ -118,7 +123,18 @@ def _still(
                 cut_off.append(layer)
         elif (np.asarray(seen) > 0).any() and _would_move(window, context, layer):
             no_step.append(layer)
-    return _Still(tuple(left_out), tuple(cut_off), tuple(no_step), max(len(told), 1))
+    trained = max(len(told), 1)
+    aside = not (left_out or no_step) and 0 < len(cut_off) <= FEW * trained
+    aside = aside and _hears_before(window, context, cut_off[0])
+    return _Still(tuple(left_out), tuple(cut_off), tuple(no_step), trained, aside)
+
+
+def _hears_before(window: Window, context: Context, layer: str) -> bool:
+    """Tell whether some layer before this one gets a gradient, by the order in which they are defined."""
+    squares = window.layers("gradients", "grad_sq", span=context.thresholds.span, group="weight")
+    if layer not in squares.layers:
+        return False
+    return bool((squares.values[:, : squares.layers.index(layer)] > 0).any())
 
 
 def _would_move(window: Window, context: Context, layer: str) -> bool:
@@ -187,8 +203,9 @@ def _case(window: Window, context: Context, still: _Still) -> Case:
         ),
         recommendation=_thaw(names, cut=not still.left_out and bool(still.cut_off)),
         may_be_normal="Left out on purpose: requires_grad=False says so, and saves their backward "
-        "pass; a teacher or a loss network that shall not learn.",
-        severity="critical" if len(layers) >= still.trained else None,
+        "pass; a teacher or a loss network that shall not learn; a branch whose outputs nothing uses, as "
+        "that of the last of several blocks.",
+        severity="info" if still.aside else "critical" if len(layers) >= still.trained else None,
         layers=layers,
         onset=context.start + 1,
     )

@@ -22,7 +22,7 @@ from torch import nn
 
 from . import made
 from .lab import digits, mlp
-from .told import Made, Rows, rules_of
+from .told import Made, Rows, named, rules_of, trained
 
 # ---- how the weights were drawn ------------------------------------------------------------------
 
@@ -330,3 +330,31 @@ def test_rows_that_a_step_made_alike_are_no_bad_draw_after_thousands_of_steps() 
         "weight_sq": {"a": [60.0] * 2, "b": [60.0] * 2}}
     )  # fmt: skip
     assert {finding.rule for finding in run.judge()} == {"lr_too_high"}
+
+
+# ---- outputs that nothing uses -------------------------------------------------------------------
+
+
+class Blocks(nn.Module):
+    """Each block takes from the input what it explains: what the last one takes, nothing reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunks = nn.ModuleList(nn.Linear(64, 32) for _ in range(3))
+        self.backs = nn.ModuleList(nn.Linear(32, 64) for _ in range(3))
+        self.aheads = nn.ModuleList(nn.Linear(32, 10) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        told = torch.zeros(len(x), 10)
+        for trunk, back, ahead in zip(self.trunks, self.backs, self.aheads, strict=True):
+            h = torch.relu(trunk(x))
+            x, told = x - back(h), told + ahead(h)
+        return told
+
+
+def test_a_layer_whose_outputs_nothing_uses_is_information(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Blocks()
+    judged = trained(tmp_path, model, torch.optim.SGD(model.parameters(), 0.05), steps=60)
+    finding = named(judged, "frozen_layer")
+    assert (finding["layers"], finding["severity"]) == (["backs.2"], "info")

@@ -244,6 +244,7 @@ def test_a_layer_that_is_cut_off_is_named_and_an_unused_head_is_not(
         return
     finding = named(judged, "frozen_layer")
     assert finding["layers"] == ["first"]
+    assert finding["severity"] == "warning"
     assert finding["recommendation"]["parameter"] == "inspect"
 
 
