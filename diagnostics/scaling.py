@@ -9,6 +9,7 @@ import numpy as np
 
 from ..store.schemas import Json
 from .advice import aimed_step, current_rate, first_step, highest_rate, sound_step
+from .initialization import squashing
 from .medians import median_of
 from .rule import Context
 from .snippets import own_loop
@@ -88,6 +89,8 @@ def rate_for_scaled(window: Window, context: Context, size: float) -> float | No
     then = first_step(context) * rate / facts.update_first_lr
     if not context.adaptive:
         if any(entry.get("kind") == "norm" for entry in context.meta.parameters):
+            return None
+        if squashing(window):
             return None
         then /= size * _shrink_of_residuals(window, context)
     sound, most = sound_step(context), highest_rate(context)

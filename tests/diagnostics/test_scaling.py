@@ -10,6 +10,7 @@ from otoscope.diagnostics.scaling import scaling_snippet
 from otoscope.store import Meta
 from torch import Tensor, nn
 
+from .lab import digits
 from .told import named, trained
 
 SGD = torch.optim.SGD
@@ -62,6 +63,19 @@ def test_features_of_one_scale_share_one_mean_and_one_deviation(tmp_path: Path) 
         loss=nn.functional.mse_loss,
     )
     assert isinstance(named(judged, "input_problem")["recommendation"]["proposed"]["std"], float)
+
+
+def test_behind_what_saturates_the_rate_stays_as_it_is(tmp_path: Path) -> None:
+    x, y = digits()
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10)
+    )
+    optimizer = SGD(net.parameters(), 0.05, momentum=0.9)
+    judged = trained(tmp_path, net, optimizer, data=(60 * x + 110, y), steps=60)
+    advice = named(judged, "input_problem")["recommendation"]
+    assert advice["parameter"] == "input_normalization"
+    assert not [item for item in advice["also"] if item["parameter"] == "lr"]
 
 
 def test_the_lines_that_scale_each_feature_run_as_they_are() -> None:
