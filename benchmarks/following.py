@@ -112,7 +112,7 @@ class Asked(Otoscope):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
         assert self.recorder is not None
-        self.dispatch = self.recorder._dispatch
+        self.dispatch = self.recorder.dispatch
 
 
 def lightning(net: Net, steps: int, spool: str) -> dict[str, float]:

@@ -26,7 +26,6 @@ from typing import Any
 
 import torch
 from otoscope.callbacks import Otoscope
-from otoscope.callbacks.dispatch import dispatch_seconds
 from otoscope.callbacks.probes.probe import AFTERMATH
 
 from .overhead import NETS, Net, run
@@ -58,8 +57,8 @@ class Switched(Otoscope):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
-        self.dispatch = dispatch_seconds(trainer, self)
         assert self.recorder is not None
+        self.dispatch = self.recorder.dispatch
         stepped = self.recorder._on_stepped
         for handle in self.recorder._handles:
             handle.remove()

@@ -122,7 +122,7 @@ class Account:
         if whole < SHORT_SECONDS or done <= 5:
             return LOAN_SECONDS
         ahead = max(0.0, whole - self.elapsed)
-        left = share - self._fixed / self.step_seconds
+        left = share - self._fixed_share()
         return min(LOAN_SECONDS, max(0.0, ahead * left))
 
     def _start_owed(self) -> float:
@@ -132,7 +132,7 @@ class Account:
     def _start_cost(self) -> float:
         """Return what the start has cost in all: hooking in, and what is measured once."""
         once = [claim.seconds for claim in self.claims.values() if claim.once and not claim.dear]
-        return self.start_seconds + sum(once)
+        return SPARE * self.start_seconds + sum(once)
 
     def _start_rate(self) -> float:
         """Return the share of the wall time that pays back what the start has cost."""
@@ -179,8 +179,12 @@ class Account:
         """Return how much of the dear probes' part is left by what every step costs, in [0, 1]."""
         if not self.step_seconds > 0 or not self._aside > 0:
             return 1.0
-        left = self.share - self._fixed / self.step_seconds
+        left = self.share - self._fixed_share()
         return min(1.0, max(0.0, left / self._aside))
+
+    def _fixed_share(self) -> float:
+        """Return the share of the wall time that every step costs, with what is kept to spare."""
+        return SPARE * self._fixed / self.step_seconds if self.step_seconds > 0 else 0.0
 
     def nominal(self, claim: Claim) -> float:
         """Return a probe's part of the budget by weight alone; 0 where it is off."""
@@ -204,8 +208,7 @@ class Account:
         parts = self.parts()
         asking = [self.claims[name] for name in parts]
         most = {claim.name: self._most(claim) for claim in asking}
-        fixed = self._fixed / self.step_seconds if self.step_seconds > 0 else 0.0
-        left = self.share - fixed
+        left = self.share - self._fixed_share()
         if self._start_owed() < self._start_cost():
             left -= self._start_rate()
         left = max(0.0, left)

@@ -60,7 +60,8 @@ class Budget(Account):
         super().__init__(share, max_steps)
         self.dear_from = math.inf
         """Step from which a dear probe may sample; its batches are kept from shortly before."""
-        self._next = 0
+        self.next_step = 0
+        """Step before which nothing is due."""
         self._apart = self._dear_step = 0
 
     def begin(self, step: int, max_steps: int | None = None) -> None:
@@ -70,7 +71,7 @@ class Budget(Account):
         may take its first sample early, as long as the rest of the run pays it back.
         """
         self.max_steps = None if max_steps is None else max(0, max_steps - step)
-        self._start = self._next = step
+        self._start = self.next_step = step
         for claim in self.claims.values():
             claim.first += step
             claim.next_step = claim.first
@@ -104,7 +105,7 @@ class Budget(Account):
         )
         self.claims[name].promised = [] if every is not None or aligned else list(promised)
         self._known_parts.clear()
-        self._next = 0
+        self.next_step = 0
         self._look_ahead()
 
     def off(self, name: str, why: str) -> None:
@@ -131,7 +132,7 @@ class Budget(Account):
         sparse = free and 2 * wait > EARLY_GRID
         if sparse and claim.samples < EARLY_SAMPLES and not claim.dear:
             claim.next_step = -(-claim.next_step // EARLY_GRID) * EARLY_GRID
-        self._next = 0
+        self.next_step = 0
         self._look_ahead()
 
     def interval(self, name: str) -> int:
@@ -150,7 +151,7 @@ class Budget(Account):
 
     def due(self, step: int) -> list[str]:
         """Return the probes that sample in a step, at most one dear one."""
-        if step < self._next:  # in most steps nothing is due, and this line is all that runs
+        if step < self.next_step:  # in most steps nothing is due, and this line is all that runs
             return []
         self.catch_up()
         self._keep_promises(step)
@@ -173,7 +174,7 @@ class Budget(Account):
         opened = [claim for claim in self.claims.values() if claim.open]
         waiting = [claim.next_step for claim in opened]
         waiting += [claim.promised[0][0] for claim in opened if claim.promised]
-        self._next = max(step + 1, min(waiting, default=step + LONGEST_WAIT))
+        self.next_step = max(step + 1, min(waiting, default=step + LONGEST_WAIT))
         self._look_ahead()
         return names
 
@@ -204,7 +205,7 @@ class Budget(Account):
             if claim.next_step > soon and claim.seconds <= self.earned(claim) + ahead:
                 claim.hastened, claim.next_step = True, soon
                 soon += POOL
-        self._next = 0
+        self.next_step = 0
         self._look_ahead()
 
     def _hurry(self, claim: Claim, samples: int, cost: float, earned: float, step: int) -> None:
@@ -229,7 +230,7 @@ class Budget(Account):
         if self.max_steps is None or not self.step_seconds > 0:
             return math.inf
         ahead = max(0.0, self._whole() - self.elapsed)
-        free = max(0.0, self.share - self._fixed / self.step_seconds)
+        free = max(0.0, self.share - self._fixed_share())
         return max(0.0, self.share * self.elapsed - SPARE * self.spent + free * ahead)
 
     def hopeless(self, step: int) -> list[tuple[str, str]]:
@@ -251,7 +252,7 @@ class Budget(Account):
     def crowded(self) -> tuple[str, float] | None:
         """Say so, and what would do, where every step's own cost leaves the probes next to nothing."""
         self.catch_up()
-        if not self.step_seconds > 0 or self._fixed < 0.8 * self.share * self.step_seconds:
+        if not self.step_seconds > 0 or self._fixed_share() < 0.8 * self.share:
             return None
         return crowded(self.share, self._fixed, self.step_seconds)
 

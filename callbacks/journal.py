@@ -44,6 +44,8 @@ class Journal:
     ) -> None:
         self.step = 0
         self.is_open = False
+        self.calm_until = 0.0
+        """The reading of `time.perf_counter` until which a step that begins finds nothing to do here."""
         self._overhead = overhead
         self._pace = pace
         self._rank = rank
@@ -103,6 +105,7 @@ class Journal:
     def keep(self, frames: Sequence[Pending]) -> None:
         """Keep frames of the current step."""
         self._held.others += frames
+        self.calm_until = 0.0
 
     def follow(self, schema: Schema, fill: Fill) -> None:
         """Take the schema of `train`, and what puts late values into its frames."""
@@ -120,6 +123,7 @@ class Journal:
         attempt = self.sender.attempt if self.is_open else 1
         now = time.time()
         self._held.events.append(Event(kind, self.step, attempt, self._rank, now, dict(body or {})))
+        self.calm_until = 0.0
 
     def turn(self, now: float) -> None:
         """Begin a step: what comes from now on belongs to it; those before leave once it is time.
@@ -133,6 +137,7 @@ class Journal:
             self._settle()
         elif self._transfer.is_busy:
             self._transfer.poll()
+        self.calm_until = 0.0 if self._transfer.is_busy else self._ledger.rests_until
 
     def _hand_on(self, held: Held) -> None:
         """Put what came since the last row to it."""
@@ -155,6 +160,7 @@ class Journal:
         """Tell at once that a pause begins (a validation, a checkpoint), which may be long."""
         if self.is_open and not self._paused:
             self._paused, self._told_at = True, 0.0
+            self.calm_until = 0.0
             self.alive()
 
     def alive(self) -> None:

@@ -73,9 +73,14 @@ class Ledger:
         """Take the row of the step that ended."""
         self.rows.append(row)
 
+    @property
+    def rests_until(self) -> float:
+        """The reading of `time.perf_counter` until which rows wait, as long as there are not too many."""
+        return 0.0 if self._count < BEGINNING else self._settled_at + LONGEST_WAIT
+
     def is_due(self, now: float) -> bool:
         """Tell whether the rows have waited long enough, by `time.perf_counter`."""
-        if now - self._settled_at >= LONGEST_WAIT or self._count < BEGINNING:
+        if now >= self.rests_until:
             return bool(self.rows)
         return len(self.rows) >= TOGETHER
 

@@ -8,16 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..store import ConfigError, Sink
-from ..store.keys import RUN_ID
 from .bases import callback_bases, class_now
 from .checkpoints import Checkpoints
 from .describing import batch_size_of
-from .dispatch import call_all, dispatch_seconds, leave_out
+from .dispatch import Dispatch
 from .guard import Guard, log
 from .norms import all_finite
 from .options import Options
 from .ranks import leave_token
-from .recorder import Origin, Recorder
+from .recorder import Recorder
+from .resuming import is_sound, origin_of, state_of
 from .scaling import Scale, has_shrunk, scale_now, shown_scale
 from .settings import Settings
 from .trainer import (
@@ -114,10 +114,12 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
         self._micro = 0
         self._ended = math.nan
         self._data = 0.0
-        call_all(self)
+        self._dispatch = Dispatch(self)
         self._manual: list[Any] = []
         self._scaler: Any = None
         self._scale: Scale = 1.0
+        self._is_plain = False
+        """Whether a step has one loss and no scale: its optimizer's step tells all."""
         self._expected = False
         self._epoch = math.nan
         self._paused = math.nan
@@ -175,12 +177,13 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
         if recorder is None:
             return
         with self._border:
-            leave_out(trainer, pl_module, self, waits=recorder.waits)
+            self._dispatch.leave_out(trainer, pl_module, waits=recorder.waits)
+            self._dispatch.begin(trainer)
             recorder.begin(
-                self._origin(),
+                origin_of(self._resumed),
                 max_steps=max_steps_of(trainer),
                 meta=meta_of(trainer, pl_module),
-                dispatch=dispatch_seconds(trainer, self),
+                dispatch=self._dispatch.seconds,
             )
             self.run_id = recorder.run_id
             recorder.sender.is_over = interrupted(trainer)
@@ -192,24 +195,14 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
                 self._end(lambda recorder: recorder.finish())
         self._ended = time.perf_counter()
 
-    def _origin(self) -> Origin:
-        state = self._resumed
-        if not state:
-            return Origin()
-        return Origin(
-            str(state["run_id"]),
-            int(state["attempt"]) + 1,
-            int(state["step"]),
-            from_attempt=int(state["attempt"]),
-        )
-
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         if self.recorder is not None:
             with self._border:
                 self._look_for_checkpoints(trainer)
-                leave_out(trainer, pl_module, self, waits=self.recorder.waits)
+                self._dispatch.leave_out(trainer, pl_module, waits=self.recorder.waits)
                 self._epoch = float(trainer.current_epoch)
                 self._scaler = getattr(trainer.precision_plugin, "scaler", None)
+                self._is_plain = self._scaler is None and pl_module.automatic_optimization
                 self.recorder.event("epoch", {"n": int(self._epoch)})
                 self.recorder.restart_clock()
             self._ended = time.perf_counter()
@@ -223,11 +216,17 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
         if recorder is None:
             return
         with self._border:
-            self._data += time.perf_counter() - self._ended
+            now = time.perf_counter()
+            self._data += now - self._ended
             if self._micro == 0:
-                self._look_for_checkpoints(trainer)
                 self._settings.tell(trainer, recorder)
+                if recorder.is_calm(now):  # most steps
+                    return
+                self._look_for_checkpoints(trainer)
                 recorder.before_step()
+                resting = not recorder.measures_gradients
+                if self._dispatch.rest(resting):
+                    recorder.dispatch = self._dispatch.seconds
                 if self._scaler is not None:
                     self._scale = scale_now(self._scaler)  # it may change with the step
             recorder.batch_ready(batch)
@@ -266,17 +265,27 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
         if recorder is None:
             return
         begun = time.perf_counter()
+        if self._is_plain and trainer.accumulate_grad_batches == 1:
+            with self._border:
+                size = batch_size_of(batch) or 0
+                loss = outputs.get("loss") if type(outputs) is dict else None
+                if recorder.note(loss, size, self._data, self._epoch, begun):  # most steps
+                    self._data, self._expected = 0.0, False
+                    self._ended = time.perf_counter()
+                    return
         with self._border:
             loss = self._loss(trainer, pl_module, outputs)
             recorder.forward_done(loss, batch_size_of(batch) or 0)
         self._micro += 1
         with self._border:
             if self._expected or recorder.stepped:
-                self._close_step(recorder, pl_module, begun)
+                self._close_step(recorder, trainer, pl_module, begun)
         self._ended = time.perf_counter()
 
-    def _close_step(self, recorder: Recorder, pl_module: Any, begun: float) -> None:
+    def _close_step(self, recorder: Recorder, trainer: Any, pl_module: Any, begun: float) -> None:
         data, expected, scaler = self._data, self._expected, self._scaler
+        if expected and recorder.stepped and self._is_plain:
+            self._dispatch.allow_rest(trainer)
         self._micro, self._data, self._expected = 0, 0.0, False
         if not pl_module.automatic_optimization:
             recorder.undo(1.0 / recorder.gradient_scale)
@@ -339,21 +348,12 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
         recorder = self.recorder
         with self._border:
             if recorder is not None and recorder.begun:
-                # plain Python values only: one numpy number makes the user's checkpoint unloadable
-                self._last = {
-                    "run_id": str(recorder.run_id),
-                    "attempt": int(recorder.sender.attempt),
-                    "step": int(recorder.steps),
-                }
+                self._last = state_of(recorder)
         return dict(self._last)  # after the fit too: `trainer.save_checkpoint` is then called
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        known = {"run_id": str, "attempt": int, "step": int}
-        sound = all(isinstance(state_dict.get(key), kind) for key, kind in known.items())
-        if sound and RUN_ID.match(state_dict["run_id"]):
-            counts = (state_dict["attempt"], state_dict["step"])
-            if all(0 <= count < 2**53 for count in counts):
-                self._resumed = dict(state_dict)
+        if is_sound(state_dict):
+            self._resumed = dict(state_dict)
 
     # -- a fit ends -----------------------------------------------------------------------------
 

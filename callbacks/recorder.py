@@ -92,7 +92,7 @@ class Recorder(Stepping):
                 "nothing is recorded: hooking into model and optimizers failed, as was logged before"
             )
         begun = clock()
-        self._dispatch = dispatch
+        self.dispatch = dispatch
         name = self.options.run or type(self._model).__name__
         self._first = origin.step
         self._budget.begin(origin.step, max_steps)
@@ -223,6 +223,8 @@ class Recorder(Stepping):
             with self._border:  # each: what one of them leaves would stay on the user's model
                 let_go()
         if self.begun:
+            with self._border:
+                self._enter()
             with self._border:
                 self.event(kind, body)
                 self._journal.close(how, reason)

@@ -185,10 +185,22 @@ class Sampling:
             probe.arm(step)
         attached.arm_seconds = clock() - begun
 
+    @property
+    def is_armed(self) -> bool:
+        """Whether the coming step is measured."""
+        tap = self._training.tap
+        return self._armed or (tap is not None and (tap.armed or tap.exact))
+
+    @property
+    def looks_from(self) -> float:
+        """Step from which `keep_batch` may have something to do with a batch."""
+        if self._wants_batch or self.batches:
+            return 0
+        return self._budget.dear_from - POOL
+
     def is_looking(self, step: int) -> bool:
         """Tell whether `keep_batch` has anything to do with a batch of a step."""
-        soon = self._budget.dear_from - POOL <= step
-        return soon or self._wants_batch or bool(self.batches)
+        return self.looks_from <= step
 
     def keep_batch(self, batch: Any, step: int) -> None:
         """Keep the tensors of a batch while a probe that looks at batches is about to sample."""

@@ -19,6 +19,7 @@ from .guard import Guard
 from .journal import Journal
 from .layers import trained_parameters
 from .ledger import Row, Told
+from .noting import Noting
 from .options import Options
 from .probes.probe import AFTERMATH, COUNTERS, Training
 from .probes.tap import GradientTap
@@ -32,15 +33,13 @@ from .waiting import Waiting
 
 log = logging.getLogger("otoscope")
 
-PAID_OVER = 32
-"""Steps over which the cost of steps that leave together is spread, be they one or 64."""
 CROWDED_AFTER = 100
 """Steps after which a run is told that its budget leaves no room for probes."""
 
 LossFn = Callable[[torch.nn.Module, Any], torch.Tensor]
 
 
-class Stepping:
+class Stepping(Noting):
     """The half of a recorder that lies on the path of the training step.
 
     `before_step` … `end_step` for every step; nothing here waits, and no error leaves it.
@@ -70,6 +69,7 @@ class Stepping:
         guard: Guard | None = None,
         sink: Callable[[], Sink] | None = None,
     ) -> None:
+        super().__init__()
         self.options = options
         self.rank = rank
         self._one_node = one_node
@@ -114,6 +114,7 @@ class Stepping:
         waits = world_size > 1 and not sharded
         self._tap.averaged = waits
         self._waiting = Waiting(trained_parameters(self._optimizers)) if waits else None
+        self._alone = not waits
         self._budget = Budget(options.budget)
         self._sampling = Sampling(
             self._training,
@@ -131,13 +132,8 @@ class Stepping:
         self._samples = 0
         self._sizes: list[int] = []
         self._parts_done: list[int] = []
-        self._lrs: list[float] = []
-        self._stepped = False
-        self._spent = 0.0
-        self._owed = self._dispatch = 0.0
         self._closed_now = 0
         self._sender_seconds = 0.0
-        self._last_end = math.nan
 
     @property
     def begun(self) -> bool:
@@ -162,12 +158,14 @@ class Stepping:
         """Decide what the coming step measures; call before its first forward pass."""
         begun = time.perf_counter()
         with self._border:
+            self._enter()
             self._journal.turn(begun)
             if self._closed_now:
                 now = time.perf_counter()
                 self._share(now - begun)
                 begun = now
             self._sampling.arm(self._journal.step + 1)
+            self._calm_down()
         self._spent += time.perf_counter() - begun
 
     def _share(self, seconds: float) -> None:
@@ -251,11 +249,13 @@ class Stepping:
     def pausing(self) -> None:
         """Tell that the steps pause, for a validation or a checkpoint."""
         with self.guard("recorder"):
+            self._enter()
             self._journal.pause()
 
     def alive(self) -> None:
         """Tell that the run goes on although it makes no steps: call from a long validation."""
         with self.guard("recorder"):
+            self._enter()
             self._journal.alive()
 
     def _before_stepped(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
@@ -294,6 +294,7 @@ class Stepping:
         """
         begun = time.perf_counter() if begun is None else begun
         with self._border:
+            self._enter()
             losses, samples = self._losses, float(self._samples or math.nan)
             self._losses, self._samples, self._stepped = [], 0, False
             self._parts_done, self._sizes = self._sizes, []
@@ -313,9 +314,7 @@ class Stepping:
             hooks = self._sampling.hook_seconds
             self._journal.keep(frames)
         lrs, self._lrs = self._lrs or self._throughput.lrs(), []
-        paid = self._owed / PAID_OVER
-        self._owed -= paid
-        within = self._dispatch + self._spent + paid + hooks - begun
+        within = self.dispatch + self._spent + self._paid() + hooks - begun
         told += [within + time.perf_counter(), epoch]
         late: Sequence[torch.Tensor] = ()
         simple = self._waiting is None and not self._tap.armed and len(losses) == 1

@@ -30,7 +30,7 @@ def test_a_trainer_calls_the_hooks_that_have_something_to_do_until_the_fit_ends(
             seen.update(h for h in HOOKS_OF_A_STEP if not callable(getattr(otoscope, h)))
 
     fit(name, tmp_path, [Watching(), otoscope])
-    assert seen == IDLE
+    assert seen == IDLE | {"on_before_optimizer_step"}  # which rests in steps that measure nothing
     assert all(callable(getattr(otoscope, hook)) for hook in HOOKS_OF_A_STEP)
     assert len(recorded(tmp_path, otoscope.run_id).read(otoscope.run_id, "train")) == 12
 
