@@ -222,6 +222,10 @@ class Budget(Account):
         for claim in self.claims.values():
             while claim.promised and claim.promised[0][0] <= step:
                 _, samples = claim.promised.pop(0)
+                if claim.open and not claim.samples:  # what it costs only a first sample tells
+                    claim.hurried, claim.next_step = 1, min(claim.next_step, step)
+                    claim.promised.insert(0, (step + HURRIED_APART, samples - 1))
+                    break
                 earned = min(self.share * self.elapsed, self._payable() / HURRIED_SHARE)
                 self._hurry(claim, samples, claim.cheapest, earned, step)
 

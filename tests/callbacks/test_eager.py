@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,18 +18,22 @@ from tests.callbacks.fits import recorded
 STEP = 0.01
 
 
-def eager(cost: float) -> Budget:
-    """Return a budget in debt, a hundred steps into a run, of one eager probe and a plain one."""
+def in_debt(cost: float, name: str, **claim: Any) -> Budget:
+    """Return a budget in debt, a hundred steps into a run, of a probe of that name and a plain one."""
     budget = Budget(0.02)
-    budget.claim("inputs", eager=True, least=20)
+    budget.claim(name, **claim)
     budget.claim("gradients")
     budget.begin(0)
     for step in range(1, 101):
-        for name in budget.due(step):
-            budget.paid(name, cost, step)
+        for due in budget.due(step):
+            budget.paid(due, cost, step)
         budget.stepped(STEP, 0.9 * 0.02 * STEP)
     budget.paid("gradients", 1.0, 100)
     return budget
+
+
+def eager(cost: float) -> Budget:
+    return in_debt(cost, "inputs", eager=True, least=20)
 
 
 def sampled(budget: Budget, name: str, steps: range, cost: float) -> list[int]:
@@ -61,15 +66,7 @@ def test_an_eager_probe_that_is_dear_beside_the_steps_does_not_hurry() -> None:
 
 def promising(cost: float) -> list[int]:
     """Return the steps of a probe that has promised three looks from step 105 on, of a budget in debt."""
-    budget = Budget(0.02)
-    budget.claim("head", least=10, promised=((105, 3),))
-    budget.claim("gradients")
-    budget.begin(0)
-    for step in range(1, 101):
-        for name in budget.due(step):
-            budget.paid(name, cost, step)
-        budget.stepped(STEP, 0.9 * 0.02 * STEP)
-    budget.paid("gradients", 1.0, 100)
+    budget = in_debt(cost, "head", least=10, promised=((105, 3),))
     return sampled(budget, "head", range(101, 401), cost)
 
 
@@ -80,6 +77,17 @@ def test_looks_that_were_promised_are_taken_in_debt_where_they_are_cheap() -> No
         105 + HURRIED_APART,
     ]  # as many as a fifth of what was earned pays
     assert promising(4e-3) == []
+
+
+def test_a_look_that_was_promised_is_the_first_where_the_budget_had_no_room_for_one() -> None:
+    budget = Budget(0.02)
+    budget.claim("head", least=10, promised=((105, 3),))
+    budget.claim("gradients")
+    budget.begin(0)
+    budget.paid("gradients", 1.0, 0)
+    for _ in range(100):
+        budget.stepped(STEP, 0.9 * 0.02 * STEP)
+    assert sampled(budget, "head", range(101, 401), 1e-3) == [105, 110, 115]
 
 
 def test_a_run_that_goes_on_keeps_its_promises_as_many_steps_later() -> None:
