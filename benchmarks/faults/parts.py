@@ -21,7 +21,16 @@ from .._nets import (
     residual,
     sequence_loss,
 )
-from . import datasets, further_nets, nets, reserved_nets, reserved_tables, starting, third_nets
+from . import (
+    datasets,
+    fourth_nets,
+    fourth_tables,
+    further_nets,
+    nets,
+    reserved_nets,
+    starting,
+    third_nets,
+)
 
 Spoiler = Callable[[int, Batch], Batch]
 
@@ -41,6 +50,7 @@ NETS: dict[str, Callable[..., nn.Module]] = {
     "logistic": nets.logistic,
     **further_nets.NETS,
     **third_nets.NETS,
+    **fourth_nets.NETS,
     **reserved_nets.NETS,
 }
 DATA = datasets.DATA
@@ -81,7 +91,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "probabilities": probabilities,
     "absolute": functional.l1_loss,
     "squared_one_hot": squared_one_hot,
-    **reserved_tables.LOSSES,
+    **fourth_tables.LOSSES,
 }
 
 
