@@ -17,11 +17,14 @@ DEAR_WEIGHT = 4.0
 together less of it: more of them shall not starve the measuring of layers."""
 
 SPARE = 1.1
-"""A sample is booked at so many times what it cost. A run's own clock is right to some tenths of what is
-allowed, and its end is paid by nobody: so the whole stays below what was stated, not at it."""
+"""A sample, and what every step costs, are booked at so many times what they cost. A run's own clock is
+right to some tenths of what is allowed, and its end is paid by nobody: so the whole stays below what was
+stated, not at it."""
 
 SHORT_SECONDS = 2.0
 """A run that is over sooner need not pay the credit back."""
+FADING_SECONDS = 1.0
+"""Over so many more seconds, what is promised may use less and less of it."""
 START_SHARE = 0.1
 """Part of the budget that pays back what the start has cost, where the run's length is not known."""
 
@@ -124,6 +127,13 @@ class Account:
         ahead = max(0.0, whole - self.elapsed)
         left = share - self._fixed_share()
         return min(LOAN_SECONDS, max(0.0, ahead * left))
+
+    def _never_owed(self) -> float:
+        """Return the seconds of the credit that a run of this length need not pay back."""
+        whole = self._whole()
+        if not whole > 0:
+            return 0.0
+        return LOAN_SECONDS * min(1.0, max(0.0, 1 - (whole - SHORT_SECONDS) / FADING_SECONDS))
 
     def _start_owed(self) -> float:
         """Return what of the start is to be paid by now: bit by bit, for it must not cost samples."""

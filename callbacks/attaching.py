@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -71,15 +72,26 @@ class LoopRecorder(Recorder):
         """
         if self.finished:
             return
+        begun = time.perf_counter()
+        whole = self.loop.complete if complete is None else complete
         with self._border:
             tensor = loss if isinstance(loss, torch.Tensor) else torch.tensor(float(loss))
-            samples = batch_size_of(batch) if batch_size is None else int(batch_size)
-            self.forward_done(tensor, samples or 0, batch)
+            samples = (batch_size_of(batch) if batch_size is None else int(batch_size)) or 0
+            if whole and self._is_plain and self.note(tensor, samples, math.nan, math.nan, begun):
+                if not self.is_calm(begun):
+                    self.before_step()
+                return
+            self.forward_done(tensor, samples, batch)
         with self._border:
             self._parts += 1
-            if self.loop.complete if complete is None else complete:
+            if whole:
                 parts, self._parts = self._parts, 0
                 self._close_step(parts)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether the step has one loss and no scale."""
+        return not self._parts and self.loop.scaler is None
 
     def _close_step(self, parts: int) -> None:
         scaler = self.loop.scaler

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from .account import SPARE, Account
+from .account import LOAN_STEPS, SPARE, Account
 from .claim import DEAR_STEPS, Claim, aligned
 from .shortfall import crowded, too_dear
 from .trigger import COOL_DOWN
@@ -35,7 +35,7 @@ HURRIED, HURRIED_APART, FEWEST = 4, 5, 2
 stands out is none of a new kind. Fewer where these are too dear, but no fewer than the last of them."""
 HURRIED_SHARE = 0.2
 """They may cost so much of what the steps between two such events earn, at most; those that are promised
-of what the run has earned so far."""
+of what the run earns in all, where its length is known, else of what it has earned so far."""
 
 LONGEST_WAIT = 1000
 """Steps after which a probe that the budget has no room for asks again."""
@@ -195,7 +195,7 @@ class Budget(Account):
         earned = self.share * COOL_DOWN * (self.step_seconds if self.step_seconds > 0 else 0.0)
         for claim in self.claims.values():
             if claim.eager and claim.every is None:
-                self._hurry(claim, HURRIED, claim.usual, earned, step + 1)
+                self._hurry(claim, HURRIED, claim.cheapest, earned, step + 1)
         soon = step + POOL
         for claim in self.claims.values():
             if not (claim.dear and claim.open and claim.samples) or claim.every is not None:
@@ -210,7 +210,7 @@ class Budget(Account):
 
     def _hurry(self, claim: Claim, samples: int, cost: float, earned: float, step: int) -> None:
         """Let a probe take some samples from a step on, as many of them as are cheap beside what is earned."""
-        if not claim.open or not claim.samples:
+        if not claim.open or not claim.samples or samples < 1:
             return
         most = int(HURRIED_SHARE * earned / cost) if cost > 0 else samples
         count = min(samples, most)
@@ -226,7 +226,10 @@ class Budget(Account):
                     claim.hurried, claim.next_step = 1, min(claim.next_step, step)
                     claim.promised.insert(0, (step + HURRIED_APART, samples - 1))
                     break
-                earned = min(self.share * self.elapsed, self._payable() / HURRIED_SHARE)
+                if step - self._start <= LOAN_STEPS:  # those of the start count what was taken
+                    samples -= claim.samples
+                whole = max(self.elapsed, self._whole())
+                earned = min(self.share * whole, self._payable() / HURRIED_SHARE)
                 self._hurry(claim, samples, claim.cheapest, earned, step)
 
     def _payable(self) -> float:
@@ -235,7 +238,8 @@ class Budget(Account):
             return math.inf
         ahead = max(0.0, self._whole() - self.elapsed)
         free = max(0.0, self.share - self._fixed_share())
-        return max(0.0, self.share * self.elapsed - SPARE * self.spent + free * ahead)
+        earned = self.share * self.elapsed + free * ahead
+        return max(0.0, earned + self._never_owed() - SPARE * self.spent)
 
     def hopeless(self, step: int) -> list[tuple[str, str]]:
         """Return (probe, why) for dear probes that this run is too short to pay for."""

@@ -10,6 +10,7 @@ import torch
 
 from ..store.schemas import Json
 from .layers import described_parameters
+from .measures.activations import activation_kind
 
 
 def described_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Json]:
@@ -42,6 +43,11 @@ def described_model(
         "parameter_count": sum(row["numel"] for row in rows if row["requires_grad"]),
         "optimizers": [described_optimizer(optimizer) for optimizer in optimizers],
         "parameters": rows,
+        "activations": {
+            path: kind
+            for path, module in model.named_modules()
+            if (kind := activation_kind(module)) is not None
+        },
     }
 
 

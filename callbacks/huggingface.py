@@ -218,8 +218,11 @@ class OtoscopeCallback(TrainerCallback):
         """Decide what the step measures."""
         recorder = self.recorder
         if recorder is not None:
-            self._data = time.perf_counter() - self._ended
+            now = time.perf_counter()
+            self._data = now - self._ended
             with self._border:
+                if recorder.is_calm(now) and self._scaler is None:
+                    return
                 recorder.before_step()
                 recorder.gradient_scale = self._scale = scale_now(self._scaler)
 
@@ -232,20 +235,26 @@ class OtoscopeCallback(TrainerCallback):
         recorder = self.recorder
         if recorder is None:
             return
-        begun = time.perf_counter()
+        begun, noted = time.perf_counter(), False
+        epoch, scaler = float(state.epoch or 0.0), self._scaler
         with self._border:
-            recorder.forward_done(self._loss(args), self._samples, self._batch)
-            recorder.undo(1.0 / self._scale)
+            loss = self._loss(args)
+            if scaler is None:
+                noted = recorder.note(loss, self._samples, self._data, epoch, begun)
+            if not noted:
+                recorder.forward_done(loss, self._samples, self._batch)
+                recorder.undo(1.0 / self._scale)
         self._samples, self._batch = 0, None
         with self._border:
-            recorder.end_step(
-                data_seconds=self._data,
-                loss_scale=shown_scale(self._scaler, self._scale),
-                skipped=self._scaler is not None
-                and (not recorder.stepped or has_shrunk(self._scaler, self._scale)),
-                epoch=float(state.epoch or 0.0),
-                begun=begun,
-            )
+            if not noted:
+                recorder.end_step(
+                    data_seconds=self._data,
+                    loss_scale=shown_scale(scaler, self._scale),
+                    skipped=scaler is not None
+                    and (not recorder.stepped or has_shrunk(scaler, self._scale)),
+                    epoch=epoch,
+                    begun=begun,
+                )
         with self._guard("state"):
             # plain values: what is put here is saved with the Trainer's own state
             state.stateful_callbacks[STATE] = {"args": {}, "attributes": self._state()}

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from ..store.schemas import Json
+from .measures.weights import fan_in
 
 PARAMETRIZED = "parametrizations"
 """What torch.nn.utils.parametrize calls the child that makes a layer's weights."""
@@ -93,6 +94,7 @@ def described_parameters(
     `module` is the class of the layer: a batch norm is another one in eval mode, a layer norm is not.
     `group`: the optimizer's and the group's number, as the columns of learning rates have them.
     `momentum`, `fresh`: of a batch norm with running moments, and whether those are as they begin.
+    `fan_in`: inputs of a unit, of the weight of a linear layer or a convolution.
     """
     optimizers = list(optimizers)
     held = {id(parameter) for parameter in trained_parameters(optimizers)}
@@ -115,6 +117,7 @@ def described_parameters(
             "optimized": id(parameter) in held,
             **({"group": groups[id(parameter)]} if id(parameter) in groups else {}),
             **_running_moments(module),
+            **_inputs_of_a_unit(module, name, parameter),
         }
         for path, module, name, parameter in owned_parameters(model)
     ]
@@ -129,6 +132,13 @@ def _running_moments(module: nn.Module) -> dict[str, Json]:
         return {}
     # at the start, once: a device may wait here
     return {"momentum": module.momentum, "fresh": not bool(mean.any())}
+
+
+def _inputs_of_a_unit(module: nn.Module, name: str, parameter: nn.Parameter) -> dict[str, Json]:
+    if name != "weight" or is_lazy(parameter) or parameter.ndim < 2:
+        return {}
+    inputs = fan_in(module, parameter)
+    return {"fan_in": inputs} if inputs else {}
 
 
 def trained_parameters(optimizers: Iterable[torch.optim.Optimizer]) -> list[nn.Parameter]:

@@ -22,6 +22,10 @@ from .sampling import Sampling
 PAID_OVER = 32
 """Steps over which the cost of steps that leave together is spread, be they one or 64."""
 
+UNTIMED = 10e-6
+"""Seconds of a noted step that nobody times: being asked before it, torch's calling us behind it, and
+what a short way through cold caches takes more than the clocks at its ends tell (`benchmarks/steps.py`)."""
+
 Note = tuple[int, float, Sequence[float], float, float, float, float, float, float, float]
 """Step, loss, learning rates, samples, seconds of data, epoch; by the clock: the end of the step before,
 when ours began, when it ended; seconds spent earlier in the step."""
@@ -92,7 +96,7 @@ class Noting:
         notes, self._notes = self._notes, []
         wall = time.time() - time.perf_counter()
         for step, loss, lrs, samples, data, epoch, before, begun, end, spent in notes:
-            within = self.dispatch + spent + self._paid() + end - begun
+            within = self.dispatch + spent + UNTIMED + self._paid() + end - begun
             told = [
                 samples or math.nan,
                 begun - before,

@@ -122,6 +122,15 @@ def drawn(module: nn.Module) -> Drawn:
     )
 
 
+def fan_in(module: nn.Module, weight: Tensor) -> int | None:
+    """Return how many inputs a unit of a linear layer or a convolution has; None of any other.
+
+    >>> fan_in((layer := nn.Conv2d(3, 8, 5)), layer.weight)
+    75
+    """
+    return _fans(module, weight)[0] if _kind(module) in ("linear", "conv") else None
+
+
 def _weight(module: nn.Module) -> Tensor | None:
     """Return the weight that tells how a module was drawn: the first of two or more dimensions."""
     held = dict(module.named_parameters(recurse=False))

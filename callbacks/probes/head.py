@@ -40,8 +40,9 @@ QUANTITIES = (
 WINDOW, ENOUGH_ROWS = 8, 512
 """Samples over which predicted classes are counted; fewer where these hold so many rows: of the first
 samples, whose weights were still as they were drawn, nothing shall be left for long."""
-LATER = ((205, 6),)
-"""Looks at what is predicted when a net may no longer name one class alone."""
+LATER = ((10, 2), (205, 6))
+"""Looks at what is predicted when a net may no longer name one class alone; two by step 10, if the start
+of dearer probes left none."""
 YOUNG, SETTLED = 100, 200
 """Samples of the first steps are not counted any more so many steps later: the net was another one."""
 FIRST_SAMPLES = 2

@@ -46,6 +46,7 @@ class Inputs(Probe):
         self.weight = 0.2
         self.least = 20
         self.eager = True
+        self.promised = ((10, FIRST_SAMPLES),)
         self.sees_batch = True
 
     def attach(self, training: Training) -> Sequence[Column]:
