@@ -218,7 +218,10 @@ class Budget(Account):
             claim.hurried, claim.next_step = count, min(claim.next_step, step)
 
     def _keep_promises(self, step: int) -> None:
-        """Let probes look as they promised, as far as what is left of the run pays it back."""
+        """Let probes look as they promised, as far as what is left of the run pays it back.
+
+        The fewest looks that tell anything it need not pay, where they are a small part of what it earns.
+        """
         for claim in self.claims.values():
             while claim.promised and claim.promised[0][0] <= step:
                 _, samples = claim.promised.pop(0)
@@ -229,7 +232,8 @@ class Budget(Account):
                 if step - self._start <= LOAN_STEPS:  # those of the start count what was taken
                     samples -= claim.samples
                 whole = max(self.elapsed, self._whole())
-                earned = min(self.share * whole, self._payable() / HURRIED_SHARE)
+                payable = max(self._payable(), min(samples, FEWEST) * claim.cheapest)
+                earned = min(self.share * whole, payable / HURRIED_SHARE + 1e-12)
                 self._hurry(claim, samples, claim.cheapest, earned, step)
 
     def _payable(self) -> float:
