@@ -13,6 +13,10 @@ from .words import number
 
 RECENT = 3
 """Samples in a row that lie apart from the first ones."""
+FEW = 2
+"""First samples that are enough for a shift of so many deviations of the inputs."""
+FAR_BEHIND = 50
+"""Steps behind the first samples from which on one that lies apart is no more of their kind."""
 
 
 def shift_of(context: Context) -> tuple[float, str, int, float, float] | None:
@@ -25,7 +29,7 @@ def shift_of(context: Context) -> tuple[float, str, int, float, float] | None:
     first, last, numbers = context.memory["first"], context.memory["last"], context.thresholds
     if 0 < context.memory["rows"] < numbers["rows"]:
         return None
-    if len(first) < numbers.min_samples or len(last) < RECENT:
+    if len(first) < FEW or len(last) < RECENT:
         return None
     if last[-1][0] - last[0][0] < numbers["shift_steps"]:
         return None
@@ -41,7 +45,22 @@ def shift_of(context: Context) -> tuple[float, str, int, float, float] | None:
     stds = (np.log(np.maximum(rows[:, 2], 1e-12)) for rows in (base, now))
     change = math.exp(min(_beyond(*stds), 50.0))
     found.append((change / numbers["times"], "std", int(last[0][0]), spread, median_of(now[:, 2])))
-    return max(found)
+    strength, *told = max(found)
+    if len(first) < numbers.min_samples:  # what they differ by among themselves is hardly known
+        strength *= found[0][0] > 1 and moved > FEW * spread
+    return strength, *told
+
+
+def is_apart(row: list[float], first: list[list[float]]) -> bool:
+    """Tell whether a batch (step, mean, deviation, …) is none of those that a run began with.
+
+    Where the budget paid for few of the first ones, a shift must not be taken for one of them.
+    """
+    if len(first) < FEW or row[0] - first[-1][0] < FAR_BEHIND:
+        return False
+    base, now = np.array(first, dtype=float), np.array([row], dtype=float)
+    spread = max(median_of(base[:, 2]), 1e-12)
+    return _beyond(base[:, 1], now[:, 1]) > FEW * spread
 
 
 def _beyond(before: np.ndarray, now: np.ndarray) -> float:

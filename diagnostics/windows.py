@@ -164,6 +164,23 @@ class Window:
             return NO_SAMPLES
         return table.samples(column, self._after(span), self.step, count)
 
+    def rows(
+        self, family: str, columns: Sequence[str], after: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return steps int64[n] and columns float64[n, columns] of the samples behind a step.
+
+        `columns` are written names; one that was not recorded is NaN.
+        """
+        table = self.history.tables.get(family)
+        if table is None:
+            return NO_SAMPLES.steps, np.empty((0, len(columns)))
+        low, high = table.between(max(after, self._after(None)), self.step)
+        places = [table.schema.index.get(name, -1) for name in columns]
+        found = table.rows[low:high, places].astype(np.float64)
+        if -1 in places:
+            found[:, [place < 0 for place in places]] = np.nan
+        return table.steps_of(low, high), found
+
     def layers(
         self,
         family: str,

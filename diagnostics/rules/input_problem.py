@@ -25,7 +25,7 @@ from ..facts import BLOCK, learned
 from ..medians import median_of
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..scaling import by_feature, entered, rate_for_scaled, scaling_snippet
-from ..shifts import RECENT, shift_of, shifted
+from ..shifts import RECENT, is_apart, shift_of, shifted
 from ..snippets import optimizer_snippet
 from ..windows import Window
 from ..words import number, percent
@@ -34,6 +34,7 @@ FAMILY = "train"
 FROM_START = True
 BEGINNING, ORDERS = 4, 12
 SHAPE = ("mean", "std", "min", "max")
+READ = (*SHAPE, "non_finite", "label_entropy", "top_class_share", "label_classes", "rows")
 
 
 def remember(window: Window, context: Context) -> dict[str, Json]:
@@ -57,31 +58,15 @@ def remember(window: Window, context: Context) -> dict[str, Json]:
             kept["guess"] = float(guess[0])
     if window.last_step("inputs") <= kept["seen"]:
         return kept
-    read = {
-        name: window.samples("inputs", name)
-        for name in (
-            *SHAPE,
-            "non_finite",
-            "label_entropy",
-            "top_class_share",
-            "label_classes",
-            "rows",
-        )
-    }
-    steps = max((samples.steps for samples in read.values()), key=len)
-    for i in np.flatnonzero(steps > kept["seen"]):
-        kept["seen"] = int(steps[i])
-        row = {
-            name: float(samples.values[i]) if len(samples) else math.nan
-            for name, samples in read.items()
-        }
-        if row["non_finite"] > 0:
-            if kept["bad"] is None:
-                kept["bad"] = [int(steps[i]), min(row["non_finite"], 1.0)]
-                kept["handled"] = _handled(window, int(steps[i]))
-        elif all(math.isfinite(row[name]) for name in SHAPE):
-            numbers = [int(steps[i]), *(row[name] for name in SHAPE)]
-            if len(kept["first"]) < BEGINNING:
+    for step, values in zip(*window.rows("inputs", READ, kept["seen"]), strict=True):
+        kept["seen"] = int(step)
+        row = dict(zip(READ, values.tolist(), strict=True))
+        if row["non_finite"] > 0 and kept["bad"] is None:
+            kept["bad"] = [int(step), min(row["non_finite"], 1.0)]
+            kept["handled"] = _handled(window, int(step))
+        if all(math.isfinite(row[name]) for name in SHAPE):  # of the finite numbers
+            numbers = [int(step), *(row[name] for name in SHAPE)]
+            if len(kept["first"]) < BEGINNING and not is_apart(numbers, kept["first"]):
                 kept["first"] = [*kept["first"], numbers]
             else:
                 kept["last"] = [*kept["last"], numbers][-RECENT:]
@@ -109,11 +94,21 @@ class _Scale:
 
 def judge(window: Window, context: Context) -> Verdict:
     """Breach where the inputs are not finite, out of scale, shifted or sorted."""
-    numbers, kept = context.thresholds, context.memory
+    kept = context.memory
     if not kept.get("seen"):
         return unknown("no input was looked at: no batch was handed over, or none that has numbers")
-    if kept["bad"] is not None:
-        return _not_finite(context)
+    if kept["bad"] is None:
+        return _judged(window, context)
+    if kept.get("handled"):  # missing by design hides nothing of what is there
+        verdict = _judged(window, context)
+        if verdict.kind == "breach":
+            return verdict
+    return _not_finite(context)
+
+
+def _judged(window: Window, context: Context) -> Verdict:
+    """Breach where the finite numbers of the inputs are out of scale, shifted or sorted."""
+    numbers, kept = context.thresholds, context.memory
     judged: list[float] = []
     scale = _scale(window, context)
     if scale is not None:

@@ -1,0 +1,295 @@
+"""Unpredicted: classes that a net never names, since those that are frequent make nearly all of the loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..store import Evidence, Recommendation
+from ..store.schemas import Severity
+from .medians import median_of
+from .progress import WARMS_UP, course, patience_of, scheduled
+from .rule import Case, Context, Verdict, breach, fine, unknown
+from .snippets import own_loop
+from .thresholds import Thresholds
+from .windows import Samples, Window
+from .words import number, percent
+
+LOSSES, BLOCK, DECAY = 200, 20, 0.5
+MANY_CLASSES = 3
+"""Of two classes of which one is rare, as with clicks and frauds, no sample need be more likely the rare one."""
+OTHERS = ("lr_too_high", "dead_units", "lr_too_low", "input_problem", "non_finite")
+"""Rules that tell why a net names one class alone: it does not learn at all."""
+LETTERS = 24
+"""Classes of tokens, beyond which they are the letters of a text, and no tags of its words."""
+SUFFERS = 3.0
+"""Times the training loss from which a validation loss tells that naming one class alone does harm."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Looks:
+    """What two looks at the head agree on: the last one's step and numbers, and how often classes come."""
+
+    step: int
+    share: float
+    """Entropy of the predicted classes over that of the labels, the larger one."""
+    never: int
+    """Classes that are never predicted, the fewer."""
+    rows: float
+    """Labels compared with what was predicted."""
+    entropy: float
+    """Of the labels, in nats."""
+    shares: np.ndarray
+
+
+def left_unpredicted(window: Window, context: Context, validated: Samples | None) -> Verdict:
+    """Breach where the frequent classes alone are predicted; `validated`: the last validation losses."""
+    numbers = context.thresholds
+    settled = context.start + max(numbers["settle"], patience_of(context))
+    if window.step <= settled:
+        return unknown(f"which classes are predicted counts from step {settled:,.0f} on")
+    if scheduled(window, context, LOSSES, 2 * LOSSES, DECAY) == WARMS_UP:
+        return unknown(f"classes: {WARMS_UP}")
+    if classes_of(window) > LETTERS and _is_text(window, context):
+        return unknown("classes: most letters of a text are never the likeliest one")
+    stuck = _names_one_class(window, context)
+    if stuck is not None:
+        return stuck
+    if is_binary(window, context) and window.last_step("head") >= 0:
+        return unknown("classes: they are counted of nets that have one output for each")
+    found = _looked(window, context, settled)
+    if found is None:
+        return unknown("classes: too few labels were compared with what was predicted")
+    if found.entropy <= 0 or found.never < 1:
+        return fine()
+    strength = numbers.fire / max(found.share, 1e-3)
+    if strength <= 1 and found.never < numbers["most"] * (found.shares > 0).sum():
+        return fine(strength)
+    weights = _weights(found.shares)
+    if not weights:  # a model of language names the frequent words alone until it has learned
+        return unknown("classes: how often each comes is recorded of at most 64")
+    if max(weights) < numbers["uneven"] * min(weights):
+        return fine(0.9)  # of even classes none is missed but by a net that does not learn at all
+    if context.standing(*OTHERS):
+        return fine(0.9)
+    losses = window.samples("train", "loss", count=LOSSES, span=2 * LOSSES).finite
+    ratio = window.samples("head", "as_logits", count=1).finite.values
+    now = median_of(losses.values[-LOSSES // 4 :]) if len(losses) else math.nan
+    plain = len(ratio) > 0 and abs(float(ratio[-1]) - 1) < numbers["plain"]
+    suffers = _validation_suffers(validated, now)
+    if strength <= 1:
+        if not plain or not _are_what_is_left(found, now, numbers):
+            return fine(0.9)
+        if not suffers and not _stands(losses, numbers):
+            return fine(0.9)
+        return breach(1.0, _unnamed(found, context, weights, None if suffers else "info"))
+    if plain and now < numbers["far_under"] * found.entropy and not suffers:
+        return fine(0.9)  # it tells samples apart already, and the rare classes come last
+    mild = len(weights) < MANY_CLASSES and not suffers
+    return breach(strength, _unnamed(found, context, weights, "info" if mild else None))
+
+
+def _looked(window: Window, context: Context, settled: float) -> _Looks | None:
+    """Return what the last looks behind a step saw; None where they are too few, or saw too few labels."""
+    numbers = context.thresholds
+    read = [
+        window.samples("head", name, count=numbers.window, span=numbers.span)
+        for name in ("predicted_entropy", "label_entropy", "never_predicted", "rows")
+    ]
+    if len({len(samples) for samples in read}) > 1:
+        return None  # some of them were not recorded
+    late = read[3].steps > settled
+    table = np.stack([samples.values for samples in read])[:, late]
+    whole = np.isfinite(table).all(axis=0)
+    table = table[:, whole][:, -int(numbers["looks"]) :]
+    if table.shape[1] < numbers["looks"] or table[3].min() < numbers["seen"]:
+        return None
+    guessed, labels, never, rows = table
+    least = float(labels.min())
+    return _Looks(
+        step=int(read[3].steps[late][whole][-1]),
+        share=float(np.max(guessed / labels)) if least > 0 else math.inf,
+        never=int(never.min()),
+        rows=float(rows[-1]),
+        entropy=float(labels[-1]) if least > 0 else 0.0,
+        shares=_shares(window) if never.min() >= 1 else np.empty(0),
+    )
+
+
+def _are_what_is_left(found: _Looks, now: float, numbers: Thresholds) -> bool:
+    """Tell whether most of what is left to learn is the rare classes, those that are never predicted.
+
+    Told from the loss `now`: a net that knows all of the others, and of these how often each comes, has
+    the entropy of that.
+    """
+    present = np.sort(found.shares[found.shares > 0])
+    rare, others = present[: found.never], present[found.never :]
+    if not len(others) or np.median(others) < numbers["uneven"] * np.median(rare):
+        return False
+    share = float(rare.sum())
+    if share * found.rows < numbers["met"] or not 0 < share < 1:
+        return False
+    within = -float((rare / share * np.log(rare / share)).sum())
+    left = -share * math.log(share) - (1 - share) * math.log(1 - share) + share * within
+    return numbers["far_under"] * left <= now
+
+
+def _stands(losses: Samples, numbers: Thresholds) -> bool:
+    """Tell whether the loss hardly improves any more."""
+    if len(losses) < 0.9 * LOSSES:
+        return False
+    return course(losses.steps, losses.values, BLOCK).improvement <= numbers["stands"]
+
+
+def _is_text(window: Window, context: Context) -> bool:
+    """Tell whether the net is one of language: its inputs are tokens, with a label for each of them."""
+    read = [
+        window.history.column("inputs", name, context.start, window.step).values
+        for name in ("is_integer", "label_entropy")
+    ]
+    return bool(len(read[0]) and (read[0] == 1).all() and np.isnan(read[1]).all())
+
+
+def _validation_suffers(validated: Samples | None, now: float) -> bool:
+    """Tell whether what is validated on is lost for it: there the rare class is not that rare."""
+    if validated is None or len(validated) < 2:
+        return False
+    return float(validated.values[-2:].min()) > SUFFERS * abs(now)
+
+
+def _names_one_class(window: Window, context: Context) -> Verdict | None:
+    """Breach where the loss has stood at the entropy of uneven labels since the first looks.
+
+    That is the least that a net can have that gives every sample the same answer: with one class far
+    more frequent than another it names that one alone, whatever was or was not looked at since.
+    """
+    numbers = context.thresholds
+    read = [
+        window.samples("head", name, count=numbers.window, span=window.step)
+        for name in ("rows", "predicted_entropy", "label_entropy", "never_predicted", "as_logits")
+    ]
+    last = window.history.once("wrong_head.last", read, lambda: _last_whole(read))
+    if last is None:
+        return None
+    rows, guessed, labels, never, ratio = last
+    of_them = float(guessed / labels) if labels > 0 else 1.0
+    plain = abs(float(ratio) - 1) < numbers["plain"]
+    if not (plain and never >= 1 and rows >= numbers["seen"] and of_them < numbers.fire):
+        return None
+    shares = _shares(window)
+    weights = _weights(shares)
+    if len(weights) < MANY_CLASSES or context.standing(*OTHERS):
+        return None
+    uneven = max(weights) >= numbers["uneven"] * min(weights)
+    if not (uneven and float(labels) < numbers["uneven_entropy"] * math.log(len(weights))):
+        return None
+    losses = window.samples("train", "loss", count=LOSSES, span=2 * LOSSES).finite
+    if len(losses) < 0.9 * LOSSES or scheduled(window, context, LOSSES, 2 * LOSSES, DECAY):
+        return None
+    trend = course(losses.steps, losses.values, BLOCK)
+    stands = context.standing("wrong_head") or trend.improvement <= numbers["stands"]
+    least = numbers["at_entropy"] * (numbers.clear if context.standing("wrong_head") else 1.0)
+    if not stands or trend.now < least * labels:
+        return None
+    found = _Looks(int(read[0].steps[-1]), of_them, int(never), float(rows), float(labels), shares)
+    return breach(numbers.fire / max(of_them, 1e-3), _unnamed(found, context, weights))
+
+
+def _last_whole(read: Sequence[Samples]) -> np.ndarray | None:
+    """Return the values of the last sample that has all of them, None where there is none."""
+    if len({len(samples) for samples in read}) > 1:
+        return None  # some of them were not recorded
+    table = np.stack([samples.values for samples in read])
+    table = table[:, np.isfinite(table).all(axis=0)]
+    return table[:, -1] if table.size else None
+
+
+def how_many(window: Window, context: Context) -> int:
+    return int(context.meta.classes or classes_of(window))
+
+
+def is_binary(window: Window, context: Context) -> bool:
+    """Tell whether the net gives one number a sample, of which a sigmoid would make a probability."""
+    if how_many(window, context) >= 2:
+        return False
+    return not len(window.samples("head", "label_entropy").finite)  # else of more than are recorded
+
+
+def classes_of(window: Window) -> int:
+    table = window.history.tables.get("head")
+    if table is None:
+        return 0
+    columns = table.schema.columns
+    return window.history.once(
+        "wrong_head.classes", (columns,), lambda: sum("class_share" in c.name for c in columns)
+    )
+
+
+def _unnamed(
+    found: _Looks, context: Context, weights: list[float], severity: Severity | None = None
+) -> Case:
+    shares, share, never, step = found.shares, found.share, float(found.never), found.step
+    numbers = context.thresholds
+    rare = int(np.argmin(np.where(shares > 0, shares, np.inf))) if len(shares) else None
+    classes = int((shares > 0).sum())
+    entropy = Evidence(
+        f"predicted classes have {percent(share)} of the entropy of the labels",
+        "head", "predicted_entropy", step, share, numbers.fire,
+    )  # fmt: skip
+    many = share >= numbers.fire
+    missing = Evidence(
+        f"{number(never)} of the {classes} classes are never predicted",
+        "head", "never_predicted", step, never, numbers["most"] * classes if many else 0.0,
+    )  # fmt: skip
+    because = [missing] if many else [entropy, missing]
+    if rare is not None:
+        because.append(
+            Evidence(
+                f"class {rare} has {percent(float(shares[rare]))} of the labels",
+                "head",
+                f"class_share_{rare}",
+                step,
+                float(shares[rare]),
+            )
+        )
+    argument = f"weight=torch.tensor({weights!r})"
+    return Case(
+        title="Some classes are never predicted: the net names the most frequent ones alone",
+        why="Naming the frequent classes lowers the loss at once; the rare ones hardly count in it.",
+        because=tuple(because),
+        recommendation=Recommendation(
+            parameter="class_weights",
+            current=None,
+            proposed=weights,
+            basis="from your run",
+            formula="samples / (classes × samples of the class), of all labels seen so far",
+            snippet=f"loss = torch.nn.functional.cross_entropy(logits, labels, {argument})"
+            if own_loop(context)
+            else f"self.loss = torch.nn.CrossEntropyLoss({argument})",
+            effect="every class counts alike in the loss",
+            verify="no class that is never predicted after 300 steps",
+            risk="rare classes are named too often; their few samples are learned by heart",
+        ),
+        may_be_normal="Early in a hard task; classes that cannot be told apart.",
+        severity=severity,
+    )
+
+
+def _shares(window: Window) -> np.ndarray:
+    """Return the share of each class in all labels seen; empty where it was not recorded of each."""
+    found = [
+        window.samples("head", f"class_share_{place}", count=1)
+        for place in range(classes_of(window))
+    ]
+    if not found or not all(len(samples) for samples in found):
+        return np.empty(0)
+    return np.array([samples.values[-1] for samples in found])
+
+
+def _weights(shares: np.ndarray) -> list[float]:
+    known = np.where(shares > 0, shares, np.nan)
+    weights = 1 / (np.isfinite(known).sum() * known)
+    return [float(f"{w:.3g}") if math.isfinite(w) else 1.0 for w in weights]
