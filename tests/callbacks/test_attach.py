@@ -17,7 +17,7 @@ from otoscope.callbacks.budget import Budget
 from otoscope.callbacks.ledger import BEGINNING
 from otoscope.callbacks.probes.curvature import Curvature
 from otoscope.callbacks.probes.probe import AFTERMATH
-from otoscope.callbacks.stepping import PAID_OVER
+from otoscope.callbacks.noting import PAID_OVER
 from otoscope.store import ConfigError
 from torch.nn import functional
 

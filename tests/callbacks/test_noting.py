@@ -115,14 +115,14 @@ def test_noted_steps_are_stored_where_the_training_ends_in_an_error(
 
     class Breaking(package(PACKAGES[0]).Callback):  # type: ignore[misc]
         def on_train_batch_start(self, trainer: Any, *told: Any) -> None:
-            if trainer.global_step == 29:
+            if trainer.global_step == 38:
                 raise RuntimeError("planted")
 
     otoscope = Otoscope(spool=tmp_path, budget=1e-6, probes=[], verdict=False)
     with pytest.raises(RuntimeError, match="planted"):
         fit(PACKAGES[0], tmp_path, [otoscope, Breaking()], max_epochs=8, validate=False)
     run = str(otoscope.run_id)
-    assert recorded(tmp_path, run).read(run, "train").steps.tolist() == list(range(1, 30))
+    assert recorded(tmp_path, run).read(run, "train").steps.tolist() == list(range(1, 39))
     assert watched.noted > 10
 
 
