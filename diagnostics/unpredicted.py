@@ -25,8 +25,9 @@ OTHERS = ("lr_too_high", "dead_units", "lr_too_low", "input_problem", "non_finit
 """Rules that tell why a net names one class alone: it does not learn at all."""
 LETTERS = 24
 """Classes of tokens, beyond which they are the letters of a text, and no tags of its words."""
-SUFFERS = 3.0
-"""Times the training loss from which a validation loss tells that naming one class alone does harm."""
+SUFFERS, OVER_LABELS = 3.0, 1.5
+"""Times the training loss, and the entropy of the labels, from which a validation loss tells that naming one
+class alone does harm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def left_unpredicted(window: Window, context: Context, validated: Samples | None
     ratio = window.samples("head", "as_logits", count=1).finite.values
     now = median_of(losses.values[-LOSSES // 4 :]) if len(losses) else math.nan
     plain = len(ratio) > 0 and abs(float(ratio[-1]) - 1) < numbers["plain"]
-    suffers = _validation_suffers(validated, now)
+    suffers = _validation_suffers(validated, now, found.entropy)
     if strength <= 1:
         if not plain or not _are_what_is_left(found, now, numbers):
             return fine(0.9)
@@ -153,11 +154,15 @@ def _is_text(window: Window, context: Context) -> bool:
     return bool(len(read[0]) and (read[0] == 1).all() and np.isnan(read[1]).all())
 
 
-def _validation_suffers(validated: Samples | None, now: float) -> bool:
-    """Tell whether what is validated on is lost for it: there the rare class is not that rare."""
+def _validation_suffers(validated: Samples | None, now: float, entropy: float) -> bool:
+    """Tell whether what is validated on is lost for it: there the rare class is not that rare.
+
+    Of labels as they are in training a net that names the frequent ones alone has their entropy, however
+    well it knows its samples by heart.
+    """
     if validated is None or len(validated) < 2:
         return False
-    return float(validated.values[-2:].min()) > SUFFERS * abs(now)
+    return float(validated.values[-2:].min()) > max(SUFFERS * abs(now), OVER_LABELS * entropy)
 
 
 def _names_one_class(window: Window, context: Context) -> Verdict | None:
