@@ -14,6 +14,8 @@ from .thresholds import Thresholds
 
 RANK = {"critical": 0, "warning": 1, "info": 2}
 BASES = ("rule of thumb", "from your run", "derived")
+ASIDE = ("frozen_layer",)
+"""Rules whose information is of a branch that nothing uses: it explains nothing, and comes last."""
 KEPT_FINDINGS = 200
 REASONED = 100
 """Steps after which a rule that never had a sample is asked again why it does not judge."""
@@ -188,6 +190,7 @@ class Engine:
                 finding.state != "firing",
                 finding.acknowledged,
                 RANK[finding.severity],
+                finding.severity == "info" and finding.rule in ASIDE,
                 finding.attempt,
                 finding.first_step,
                 finding.rule,
@@ -275,7 +278,7 @@ class Engine:
             if isinstance(case, Later) and _is_better(finding, case.basis):
                 case = told(case)
             if case is not None:
-                _strengthen(finding, case)
+                _strengthen(finding, case, thresholds.severity)
             return
         entry.state, entry.calm = "clearing", entry.calm + 1
         if entry.calm >= thresholds.n:
@@ -309,13 +312,14 @@ def _say(finding: Finding, case: Case) -> None:
     finding.severity = case.severity or finding.severity
 
 
-def _strengthen(finding: Finding, case: Case | Later) -> None:
+def _strengthen(finding: Finding, case: Case | Later, usual: Any) -> None:
     """Let a finding that stands speak anew only where it knows better or it has got worse.
 
     Numbers measured after the damage are worth less than those of its onset (curvature of a
-    collapsed net), so a recommendation is replaced only by one of a better basis.
+    collapsed net), so a recommendation is replaced only by one of a better basis. `usual`: the severity
+    of a case that names none; one that began as information may come to that.
     """
-    severity = case.severity or finding.severity
+    severity = case.severity or usual
     worse = RANK[severity] < RANK[finding.severity]
     if isinstance(case, Case) and _is_better(finding, case.recommendation.basis):
         _say(finding, case)

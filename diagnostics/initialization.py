@@ -17,24 +17,28 @@ ONE_SIDED = ("gelu", "silu", "mish", "softplus", "elu", "selu")
 def he_normal(context: Context) -> dict[str, dict[str, Json]]:
     """Return `weight_init` of every layer but the last: He's deviation, biases of zero.
 
-    The fan-in is the count of weights over that of biases; layers without a bias, and those with
-    several weights (recurrent ones) or of another name (attention), are left as they are. Source: He et
-    al. 2015.
+    Where the run does not tell the fan-in it is the count of weights over that of biases; layers of which
+    neither is known, and those with several weights (recurrent ones) or of another name (attention), are
+    left as they are. Source: He et al. 2015.
     """
     weights: dict[str, list[int]] = {}
     biases: dict[str, list[int]] = {}
+    told: dict[str, int] = {}
     for entry in context.meta.parameters:
         layer, numel = str(entry.get("layer")), int(entry.get("numel") or 0)
         if entry.get("kind") == "weight" and int(entry.get("ndim") or 0) > 1:
             weights.setdefault(layer, []).append(numel)
+            told[layer] = int(entry.get("fan_in") or 0)
         elif entry.get("kind") == "bias" and int(entry.get("ndim") or 0) == 1:
             biases.setdefault(layer, []).append(numel)
     proposed: dict[str, dict[str, Json]] = {}
     known = can_be_drawn(context)
     for layer in list(weights)[:-1]:
-        outputs = biases.get(layer, [])
-        if layer in known and len(weights[layer]) == len(outputs) == 1 and outputs[0] > 0:
-            std = math.sqrt(2 * outputs[0] / weights[layer][0])
+        outputs, inputs = biases.get(layer, []), float(told[layer])
+        if not inputs and len(outputs) == 1 and outputs[0] > 0:
+            inputs = weights[layer][0] / outputs[0]
+        if layer in known and len(weights[layer]) == 1 and inputs > 0:
+            std = math.sqrt(2 / inputs)
             proposed[layer] = {"kind": "kaiming_normal", "std": float(f"{std:.3g}")}
     return proposed
 
@@ -86,16 +90,18 @@ def as_code(proposed: dict[str, dict[str, Json]], context: Context | None = None
     return "\n".join(lines)
 
 
-def squashing(window: Window) -> list[str]:
+def squashing(window: Window, context: Context) -> list[str]:
     """Return the activation layers that can saturate on both sides: no unit of them dies.
 
     Those behind the last layer of weights are the net's outputs, bounded as the loss wants them; unless
     there are no others, as where one module that is defined last serves all layers. A call is told by its
-    name; where it stands is not known.
+    name, a module by what the run told of it; where a call stands is not known.
     """
     saturating = window.layers("activations", "saturated", count=1)
     firing = set(window.layers("activations", "dead", count=1).layers)
-    found = [site for site in saturating.layers if site not in firing and _squashes(site)]
+    found = [
+        site for site in saturating.layers if site not in firing and not is_one_sided(site, context)
+    ]
     if not len(saturating) or not found:
         return []
     order = window.history.tables["activations"].layer_order()
@@ -104,6 +110,8 @@ def squashing(window: Window) -> list[str]:
     return [site for site in found if "()" in site or order[site] < last] or found
 
 
-def _squashes(site: str) -> bool:
+def is_one_sided(site: str, context: Context) -> bool:
+    """Tell whether an activation is known to be flat on its negative side alone, as GELU is."""
     call, called, _ = site.partition("()")
-    return not called or call.rpartition(".")[2] not in ONE_SIDED
+    kind = call.rpartition(".")[2] if called else context.meta.activations.get(site)
+    return kind in ONE_SIDED

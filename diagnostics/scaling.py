@@ -90,7 +90,7 @@ def rate_for_scaled(window: Window, context: Context, size: float) -> float | No
     if not context.adaptive:
         if any(entry.get("kind") == "norm" for entry in context.meta.parameters):
             return None
-        if squashing(window):
+        if squashing(window, context):
             return None
         then /= size * _shrink_of_residuals(window, context)
     sound, most = sound_step(context), highest_rate(context)

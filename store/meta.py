@@ -14,8 +14,9 @@ class Meta:
     """What a run told us about itself; every field has a default, so any part may be unknown.
 
     `optimizers`: [{name, lr, betas, momentum, nesterov, weight_decay}]; `parameters`:
-    [{name, layer, kind: weight|bias|norm|embedding, ndim, numel, requires_grad}]; `heartbeat`:
-    {rank: epoch s of its last sample}; `left`: {rank: epoch s at which it ended as it should};
+    [{name, layer, kind: weight|bias|norm|embedding, ndim, numel, requires_grad}]; `activations`:
+    {path of a module: tanh, gelu, …}, of those that can saturate; `heartbeat`: {rank: epoch s of its
+    last sample}; `left`: {rank: epoch s at which it ended as it should};
     `clock_offset`: {rank: seconds}. `attempt` is the latest, `began` the epoch s of its beginning.
     `sending`: {rank: {stored, waiting, lost}}, the samples of its attempt so far. `hosts`: {rank:
     name of its machine}, of runs of several processes. `num_workers`: processes that load the data,
@@ -42,6 +43,7 @@ class Meta:
     world_size: int = 1
     classes: int | None = None
     parameters: list[dict[str, Json]] = field(default_factory=list)
+    activations: dict[str, str] = field(default_factory=dict)
     heartbeat: dict[str, float] = field(default_factory=dict)
     clock_offset: dict[str, float] = field(default_factory=dict)
     left: dict[str, float] = field(default_factory=dict)
@@ -80,6 +82,7 @@ class Meta:
         meta.progress = {k: v for k, v in meta.progress.items() if _is_progress(v)}
         meta.optimizers = [item for item in meta.optimizers if isinstance(item, dict)]
         meta.parameters = [item for item in meta.parameters if isinstance(item, dict)]
+        meta.activations = {k: v for k, v in meta.activations.items() if isinstance(v, str)}
         meta.tags = [str(tag) for tag in meta.tags]
         return meta
 

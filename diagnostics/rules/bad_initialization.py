@@ -4,7 +4,9 @@ What: at the first step. Too large: the layers together multiply the signal's en
 one of them by more than 2, and the first loss is more than three times that of guessing; or most of
 four layers and more were drawn with 1.8 times what keeps the signal, and it is more than twice that. A net whose loss has come down
 all the same is named only where it learned the training samples by heart on such weights: validation
-stays over 0.4 of guessing, and the training loss under a quarter of that. Too small:
+stays over 0.4 of guessing, and the training loss under a quarter of that. Where nobody knows what
+guessing costs: most layers 1.8 times over (of fewer than four 3 times), and either the first loss is ten
+times that of 30 steps later, or the gradient's energy grows by more than 100 on its way back. Too small:
 the signal, or its gradient, shrinks in most layers and by more than a ten-thousandth in all, by the
 weights and not by the activations' slope, and the loss has not moved after 150 steps that were
 long enough. A net that learns all the same, inputs out of scale and weights from a checkpoint are
@@ -19,16 +21,17 @@ the loss of guessing; healthy 0.97 to 1.13.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 
 import numpy as np
 
 from ...store import Evidence, Recommendation
 from ...store.schemas import Json
 from ..advice import current_rate, highest_rate
+from ..as_drawn import Drawn
 from ..facts import BLOCK, learned
 from ..initialization import as_code, can_be_drawn
+from ..medians import median_of
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import KEPT_STEPS, Window
 from ..words import listing, number
@@ -44,117 +47,20 @@ OTHERS = (
     "input_problem",
     "lr_too_low",
 )
-COLUMNS = ("forward_gain", "backward_gain", "weight_std", "xavier_std", "he_std")
 SHIFTED = 4.0
 """A gain of so many times what a layer's deviation gives comes from a mean that is not zero."""
-EXPLAINED = 0.5
-"""Share of what a layer's deviation lets through beyond which its gain is not the weights' doing."""
 HEAD = 0.1
 """A last layer under this share of its deviation was drawn too small as well; many begin small by design."""
 UNKNOWN = "whether weights are too large for the first loss: what guessing costs is not known"
-DEEP = 4
-"""Layers over which a deviation that is too large adds up; a net of fewer soon makes up for it."""
+UNDOING = (20, 40)
+"""Steps between which the loss is read that comes after what large weights cost at first."""
 UNIFORM = 1 / math.sqrt(3)
 """Deviation of U(-1, 1): the framework's default draws from U(-1/sqrt(n), 1/sqrt(n))."""
 
 
-@dataclass(frozen=True)
-class _Start:
-    """How the layers were drawn, [layers], NaN where it was not seen."""
-
-    layers: tuple[str, ...]
-    forward: np.ndarray
-    backward: np.ndarray
-    std: np.ndarray
-    xavier: np.ndarray
-    he: np.ndarray
-    ratio: float
-    rectifies: bool
-    drawn: set[str]
-    """The layers that can be drawn anew."""
-    own: float
-    """Square of the largest outputs of a layer over the first loss; NaN where it is not known."""
-
-    @classmethod
-    def of(cls, window: Window, context: Context) -> _Start | None:
-        """Read the first step, which windows that began anew since then do not hold any more."""
-        history, after = window.history, max(context.start, window.step - KEPT_STEPS)
-        read = [history.layers("initialization", name, after, window.step) for name in COLUMNS]
-        if not len(read[0]):
-            return None
-        ratio = history.column("initialization", "loss_ratio", after, window.step)
-        sizes = history.layers("initialization", "rms", after, window.step)
-        loss = history.column("initialization", "initial_loss", after, window.step)
-        table = history.tables.get("activations")
-        rectifies = table is not None and bool(table.of_layers("dead", None)[1])
-
-        def made() -> _Start | None:
-            if len({found.layers for found in read}) > 1:
-                return None
-            forward, backward, std, xavier, he = (found.values[0] for found in read)
-            first, drawn = float(ratio.values[0]), can_be_drawn(context)
-            largest = float(np.fmax.reduce(sizes.values[:1].flatten(), initial=math.nan))
-            own = (
-                largest**2 / float(loss.values[0]) if len(loss) and loss.values[0] > 0 else math.nan
-            )
-            layers = read[0].layers
-            return cls(layers, forward, backward, std, xavier, he, first, rectifies, drawn, own)
-
-        known = (context.meta, *read, ratio, sizes, loss, rectifies)
-        return history.once("bad_initialization", known, made)
-
-    @cached_property
-    def grows(self) -> float:
-        """The whole net's gain in energy."""
-        return math.exp(_logs(self.forward).sum())
-
-    @cached_property
-    def over(self) -> float:
-        """How many times what keeps the signal the median layer was drawn with."""
-        drawn = np.array([layer in self.drawn for layer in self.layers])
-        keeps = self.he if self.rectifies else self.he / math.sqrt(2)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            times = (self.std / keeps)[drawn]
-        times = times[np.isfinite(times)]
-        return float(np.median(times)) if len(times) >= DEEP else math.nan
-
-    @cached_property
-    def fades(self) -> float:
-        """What is left of the energy, forth or back, over all but the last layer.
-
-        No layer takes more than its weights explain: a mean over places shrinks each one's gradient, too.
-        """
-        with np.errstate(invalid="ignore", divide="ignore"):
-            own = EXPLAINED * (self.std / self.he) ** 2
-        forward = _logs(np.where(own > self.forward, own, self.forward)[:-1])
-        backward = _logs(np.where(own > self.backward, own, self.backward)[1:-1])
-        return math.exp(min(forward.sum(), backward.sum()))
-
-    @cached_property
-    def forth(self) -> float:
-        """What is left of the signal's energy over all but the last layer, by their weights alone."""
-        with np.errstate(invalid="ignore"):
-            own = EXPLAINED * (self.std / self.he) ** 2
-        forward = np.where(own > self.forward, own, self.forward)[:-1]
-        return math.exp(_logs(forward).sum())
-
-    @cached_property
-    def slope(self) -> float:
-        """The activations' part of the backward gain, against that of a ReLU."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            part = self.backward / (self.std / self.he) ** 2
-        part = part[1:-1][np.isfinite(part[1:-1])]
-        return float(np.median(part)) if len(part) else math.nan
-
-
-def _logs(gains: np.ndarray) -> np.ndarray:
-    known = gains[np.isfinite(gains) & (gains > 0)]
-    return np.clip(np.log(known), -200, 200) if len(known) else np.zeros(1)
-
-
 def judge(window: Window, context: Context) -> Verdict:
     """Breach where the weights are too large for the first loss, or too small to learn from."""
-    numbers, start = context.thresholds, _Start.of(window, context)
+    numbers, start = context.thresholds, Drawn.of(window, context)
     if start is None:
         return unknown(_why_not(window, context))
     if np.isfinite(start.forward).sum() < numbers["least_layers"]:
@@ -179,11 +85,55 @@ def judge(window: Window, context: Context) -> Verdict:
             return breach(over, replace(case, because=(*case.because, heart)))
     if strength > 1:
         return fine(0.5)
+    if not known:
+        unmeasured = _without_guessing(window, context, start)
+        if unmeasured is not None:
+            return unmeasured
     faint = numbers["faded"] / max(start.fades, 1e-80)
     if faint > 1 and (start.slope > numbers["slope"] or start.forth < numbers["gone"]):
         return _faded(window, context, start, faint)
     large = over > 1 or (grows > 1 and largest > numbers["gain"])
     return fine(min(0.9, max(strength, 0.0)), UNKNOWN if large and not known else "")
+
+
+def _without_guessing(window: Window, context: Context, start: Drawn) -> Verdict | None:
+    """Breach where weights are too large, though what guessing costs is not known; None where they are not.
+
+    Either the first steps did nothing but undo them, which no learning is as fast as, or the gradient grows
+    on its way back: then tiny changes of the weights change everything, and the net learns slowly.
+    """
+    numbers = context.thresholds
+    deep = math.isfinite(start.over)
+    over = start.over / numbers["over"] if deep else start.times / numbers["far_over"]
+    behind = window.step - context.start
+    if not over > 1 or start.own < numbers["own"] or behind < UNDOING[1]:
+        return None
+    losses = window.history.column(
+        "train", "loss", context.start, context.start + UNDOING[1]
+    ).finite
+    later = losses.values[losses.steps > context.start + UNDOING[0]]
+    middle = median_of(later) if len(later) else math.nan
+    if not middle > 0 or not len(losses):
+        return None
+    undone = float(losses.values[0]) / middle
+    if undone > numbers["undone"] and start.grows > numbers["compound"]:
+        text = (
+            f"the first loss is {number(undone)} times that of steps {UNDOING[0]} to {UNDOING[1]}"
+        )
+        return _unguessed(context, start, over, text)
+    if not start.returns > numbers["returns"] or behind < numbers["settle"]:
+        return None
+    now = window.samples("train", "loss", count=BLOCK).finite.values
+    if not len(now) or median_of(now) < numbers["comes_down"] * middle:
+        return None
+    text = f"the gradient's energy is multiplied by {number(start.returns)} on its way back"
+    return _unguessed(context, start, over, text)
+
+
+def _unguessed(context: Context, start: Drawn, over: float, text: str) -> Verdict:
+    case = _case(context, start, grows=True)
+    first = Evidence(text, "train", "loss", context.start + 1)
+    return breach(over, replace(case, because=(first, *case.because)), certain=True)
 
 
 def _why_not(window: Window, context: Context) -> str:
@@ -198,7 +148,7 @@ def _why_not(window: Window, context: Context) -> str:
     return "the first step was not looked at"
 
 
-def _came_down(window: Window, context: Context, start: _Start) -> bool:
+def _came_down(window: Window, context: Context, start: Drawn) -> bool:
     """Tell whether the loss fell under half of that of guessing, in spite of its start."""
     return learned(window, context.facts, context.thresholds["learned"] / max(start.ratio, 1.0))
 
@@ -229,7 +179,7 @@ def _by_heart(window: Window, context: Context) -> Evidence | None:
     )
 
 
-def _faded(window: Window, context: Context, start: _Start, strength: float) -> Verdict:
+def _faded(window: Window, context: Context, start: Drawn, strength: float) -> Verdict:
     numbers, facts = context.thresholds, context.facts
     if window.step - context.start < numbers["settle"]:
         return unknown(f"whether the net learns is seen from step {numbers['settle']:,.0f} on")
@@ -248,7 +198,7 @@ def _faded(window: Window, context: Context, start: _Start, strength: float) -> 
     return breach(min(strength, 100.0), _case(context, start, grows=False))
 
 
-def _drawn(start: _Start, context: Context, *, grows: bool) -> dict[str, dict[str, Json]]:
+def _drawn(start: Drawn, context: Context, *, grows: bool) -> dict[str, dict[str, Json]]:
     """Return the deviation to draw each layer with: He's before a ReLU, Xavier's elsewhere."""
     proposed: dict[str, dict[str, Json]] = {}
     known = can_be_drawn(context)
@@ -270,7 +220,7 @@ def _drawn(start: _Start, context: Context, *, grows: bool) -> dict[str, dict[st
     return proposed
 
 
-def _case(context: Context, start: _Start, *, grows: bool) -> Case:
+def _case(context: Context, start: Drawn, *, grows: bool) -> Case:
     drawn = _drawn(start, context, grows=grows)
     layers = tuple(drawn) or start.layers
     known = start.forward[np.isfinite(start.forward)]
@@ -335,11 +285,11 @@ def _case(context: Context, start: _Start, *, grows: bool) -> Case:
     )
 
 
-def _of(start: _Start, layer: str) -> float:
+def _of(start: Drawn, layer: str) -> float:
     return float(start.std[start.layers.index(layer)])
 
 
-def _is_default(start: _Start) -> bool:
+def _is_default(start: Drawn) -> bool:
     """Tell whether the layers were drawn from U(±1/√n), as Linear and Conv are by default."""
     expected = UNIFORM * start.he / math.sqrt(2)
     with np.errstate(invalid="ignore"):

@@ -151,7 +151,7 @@ def _nothing_fires(window: Window, context: Context, silent: list[Silent]) -> Ca
                 0.0,
             ),
         ),
-        recommendation=_drawn_anew(drawn, names)
+        recommendation=_drawn_anew(context, drawn, names)
         if born and drawn
         else _advice(window, context, names, None if born else spike),
         may_be_normal="Hardly ever: a part of the net that is switched off on purpose.",
@@ -240,7 +240,7 @@ def _advice(
         return advice
     drawn = he_normal(context)
     if len(layers) > 1 and drawn:
-        return _drawn_anew(drawn, layers)
+        return _drawn_anew(context, drawn, layers)
     rate = current_rate(window, context)
     return Recommendation(
         parameter="activation",
@@ -257,9 +257,12 @@ def _advice(
     )
 
 
-def _drawn_anew(drawn: dict[str, dict[str, Json]], layers: list[str]) -> Recommendation:
+def _drawn_anew(
+    context: Context, drawn: dict[str, dict[str, Json]], layers: list[str]
+) -> Recommendation:
     return drawn_anew(
         drawn,
+        context,
         basis="rule of thumb",
         formula="standard deviation sqrt(2 / fan-in), biases of zero: half of the units fire on "
         "any sample",

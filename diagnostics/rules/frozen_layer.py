@@ -33,19 +33,32 @@ FEW = 0.25
 def remember(window: Window, context: Context) -> dict[str, Json]:
     """Keep whether a gradient came back to the outputs of any layer that no optimizer holds.
 
-    To those of a teacher none does, whatever its mode. Of a single layer it is not told: how much a layer
-    passes on is held against the one before it.
+    To those of a teacher none does, whatever its mode. How much a layer passes on is held against the one
+    run before it, so that of the first none is known. Where one layer alone is left out and all others
+    train, a second one without a number says that nothing came back to that layer.
     """
     if context.memory:
         return context.memory  # type: ignore[return-value]  # as it was
     gains = window.history.layers("initialization", "backward_gain", context.start, window.step)
     if not len(gains):
         return {}
+    trains: dict[str, bool] = {}
+    for row in context.meta.parameters:
+        trained = bool(row.get("requires_grad", True) and row.get("optimized", True))
+        trains[str(row["layer"])] = trains.get(str(row["layer"]), True) and trained
     rows = [row for row in context.meta.parameters if row.get("requires_grad", True)]
     left_out = {str(row["layer"]) for row in rows if not row.get("optimized", True)}
     known = dict(zip(gains.layers, np.isfinite(gains.values[0]).tolist(), strict=True))
+    if not any(known.values()):
+        return {"heard": True}
     heard = [was for layer, was in known.items() if layer in left_out]
-    return {"heard": len(heard) < 2 or any(heard) or not any(known.values())}
+    if len(heard) != 1:
+        return {"heard": not heard or any(heard)}
+    alone = all(trains.get(layer, True) for layer in known if layer not in left_out)
+    ran = window.history.layers("initialization", "forward_gain", context.start, window.step)
+    seen = dict(zip(ran.layers, np.isfinite(ran.values[0]).tolist(), strict=True))
+    without = [layer for layer, was in known.items() if not was and seen.get(layer)]
+    return {"heard": any(heard) or not alone or len(without) < 2}
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,12 @@ from ...store.schemas import Json
 from ..advice import higher_rate, rate_times, timid
 from ..batching import larger_batch, noise_over_batch
 from ..guessing import knows_classes_alone, knows_guessing, of_guessing, remembered
-from ..initialization import as_code, he_normal
+from ..initialization import drawn_anew, he_normal
 from ..progress import Trend, course, largest_ratio, patience_of, steady_losses
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import Window
 from ..words import number
+from .vanishing_gradients import advice_where_it_fades
 
 FAMILY = "train"
 FROM_START = True
@@ -125,7 +126,10 @@ def _advice(window: Window, context: Context, ratio: float) -> tuple[str, Recomm
     numbers = context.thresholds
     drawn = he_normal(context)
     if ratio == 0 and not context.facts.update_peak > 0 and drawn:
-        return "Stuck: no gradient reaches any weight", _draw_anew(drawn)
+        return "Stuck: no gradient reaches any weight", _draw_anew(context, drawn)
+    faded = advice_where_it_fades(window, context, numbers["faded"], numbers["in_order"])
+    if faded is not None:
+        return "Stuck: the activations hand back next to no gradient to the first layers", faded
     if timid(context):
         return "Stuck: the steps are shorter than in any run that trains", higher_rate(
             window, context
@@ -144,15 +148,13 @@ def _advice(window: Window, context: Context, ratio: float) -> tuple[str, Recomm
     )
 
 
-def _draw_anew(drawn: dict[str, dict[str, Json]]) -> Recommendation:
-    return Recommendation(
-        parameter="weight_init",
-        current={layer: {"kind": "as drawn"} for layer in drawn},
-        proposed=drawn,
+def _draw_anew(context: Context, drawn: dict[str, dict[str, Json]]) -> Recommendation:
+    return drawn_anew(
+        drawn,
+        context,
         basis="rule of thumb",
         formula="standard deviation sqrt(2 / fan-in), biases of zero: half of the units fire on "
         "any sample",
-        snippet=as_code(drawn),
         effect="weights get a gradient from the first step on",
         verify="the first layers move in the next sample, and the loss falls",
         risk="starts again from the first step; weights that were loaded would be lost",

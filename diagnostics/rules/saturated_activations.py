@@ -22,7 +22,7 @@ from ...store import Evidence, Recommendation
 from ...store.schemas import Json
 from ..advice import current_rate, lower_rate
 from ..facts import learned
-from ..initialization import as_code, can_be_drawn
+from ..initialization import as_code, can_be_drawn, is_one_sided
 from ..medians import nan_median
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import LayerSamples, Table, Window
@@ -73,15 +73,20 @@ def judge(window: Window, context: Context) -> Verdict:
     if len(found.steps) < numbers.min_samples:
         return unknown(f"fewer than {numbers.min_samples} samples of the activations")
     share = np.median(found.shares[-numbers.window :], axis=0)
-    strength = np.where(np.isfinite(share), share, 0.0) / numbers.fire
+    # of GELU and its kin the negative tail alone is flat, and half of the inputs may well lie there
+    sided = np.array([is_one_sided(site, context) for site in found.sites])
+    limit = np.where(sided, numbers["one_sided"], numbers.fire)
+    strength = np.where(np.isfinite(share), share, 0.0) / limit
     worst = float(strength.max())
     if worst <= 1:
         return fine(worst)
     bad = np.flatnonzero(strength > 1)
     starved = [int(i) for i in bad if _starved(window, context, found.before[i])]
-    flat = window.step - context.start > numbers["settle"] and not learned(
-        window, context.facts, numbers["flat"]
-    )
+    began = context.memory.get("began") or {}
+    born = any(began.get(found.sites[i], 0.0) > limit[i] for i in bad)
+    # what is in its tails since some step only is where many a net stands for a while and goes on from
+    settled = window.step - context.start > numbers["settle" if born else "settle_later"]
+    flat = settled and not learned(window, context.facts, numbers["flat"])
     if not starved and not flat:
         return fine(0.6)  # a net may learn with what is left
     order = sorted(bad.tolist(), key=lambda i: -strength[i])

@@ -101,7 +101,7 @@ def _collapsed(window: Window, context: Context) -> Verdict:
         return fine()
     if not facts.update_peak > numbers["moved"] or context.standing(*OTHERS):
         return fine()
-    if squashing(window):
+    if squashing(window, context):
         return fine()  # outputs of a deep stack of them are alike: its gradients tell
     ranks = window.layers("activations", "effective_rank", span=numbers.span)
     shares: dict[str, float] = {}

@@ -19,7 +19,7 @@ import numpy as np
 from ...store import Evidence, Recommendation
 from ...store.schemas import Json
 from ..guessing import has_learned, remembered
-from ..initialization import as_code, can_be_drawn, he_normal, squashing
+from ..initialization import as_code, can_be_drawn, drawn_anew, he_normal, squashing
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import activation_snippet
 from ..windows import Window
@@ -27,6 +27,8 @@ from ..words import listing, number, percent
 
 FAMILY = "gradients"
 TINY = 1e-30
+FEWEST = 4
+"""Layers of weights among which a gradient can fade that is not judged by itself."""
 ORDERED = 0.95
 """Rank correlation of layers that are in order, beside one that is not."""
 
@@ -66,6 +68,30 @@ def judge(window: Window, context: Context) -> Verdict:
         return fine(0.0)
     case = _case(window, context, layers, rms, moved)
     return breach(strength, case, certain=strength > numbers["alone"])
+
+
+def advice_where_it_fades(
+    window: Window, context: Context, share: float, monotone: float
+) -> Recommendation | None:
+    """Return the advice for squashing activations that hand back too little of the gradient.
+
+    None where there are none, where the first weights get over `share` of what the last ones get (by
+    root mean square), or where it does not fall from layer to layer, by a rank correlation of `monotone`.
+    """
+    squares = window.layers("gradients", "grad_sq", count=1, group="weight")
+    numels = window.layers("gradients", "numel", count=1, group="weight")
+    if not squashing(window, context) or not len(squares) or squares.layers != numels.layers:
+        return None
+    known = (squares.values[-1] > 0) & (numels.values[-1] > 0)
+    rms = np.sqrt(squares.values[-1][known] / numels.values[-1][known])
+    layers = [layer for layer, keep in zip(squares.layers, known, strict=True) if keep]
+    if len(layers) < FEWEST:
+        return None
+    layers, rms = _in_order(layers, rms, FEWEST)
+    if rms[0] > share * rms[-1] or rank_correlation(rms) < monotone:
+        return None
+    decay = float(rms[0] / rms[-1]) ** (1 / (len(layers) - 1))
+    return _advice(window, context, layers, decay, gone=False)
 
 
 def _in_order(layers: list[str], rms: np.ndarray, least: int) -> tuple[list[str], np.ndarray]:
@@ -175,7 +201,7 @@ def _advice(
 ) -> Recommendation:
     known = can_be_drawn(context)
     hidden = [layer for layer in layers[:-1] if layer in known]
-    kinds = squashing(window)
+    kinds = squashing(window, context)
     weights = window.layers("gradients", "weight_sq", count=1, group="weight")
     numels = window.layers("gradients", "numel", count=1, group="weight")
     spread = dict(
@@ -200,7 +226,7 @@ def _advice(
             "with weights of deviation sqrt(2 / fan-in)",
             snippet="\n".join(
                 [activation_snippet(layer, "ReLU()", "relu(x)") for layer in kinds]
-                + ([as_code(drawn)] if drawn else [])
+                + ([as_code(drawn, context)] if drawn else [])
             ),
             effect=f"raises the gradient by {number(1 / decay)} times a layer",
             verify=f"gradient of `{layers[0]}` over a hundredth of the last layer's at once",
@@ -209,14 +235,12 @@ def _advice(
         )
     anew = he_normal(context) if gone else {}
     if anew:  # no factor helps where nothing at all comes back: ReLUs whose units are dead
-        return Recommendation(
-            parameter="weight_init",
-            current={layer: {"kind": "as drawn"} for layer in anew},
-            proposed=anew,
+        return drawn_anew(
+            anew,
+            context,
             basis="rule of thumb",
             formula="standard deviation sqrt(2 / fan-in), biases of zero: half of the units fire on "
             "any sample",
-            snippet=as_code(anew),
             effect="each layer passes its gradient on",
             verify=f"a gradient of `{layers[0]}` that is not zero at once",
             risk="starts again from the first step; weights that were loaded would be lost",
