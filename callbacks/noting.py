@@ -44,7 +44,7 @@ class Noting:
         self._alone = True
         """Whether no other rank is waited for."""
         self._calm = False
-        """Whether the step under way measures nothing."""
+        """Whether the step under way measures nothing, and keeps no batch."""
         self._calm_before = 0.0
         """The first step that may have something to measure, or to let leave."""
         self._lrs: Sequence[float] = []
@@ -65,9 +65,11 @@ class Noting:
 
     def _calm_down(self) -> None:
         """Find out until when the steps to come have nothing to do, behind a `before_step`."""
-        self._calm = self._alone and not self._sampling.is_armed
-        soonest = min(self._budget.next_step, self._sampling.looks_from)
-        self._calm_before = soonest if self._calm else 0.0
+        sampling = self._sampling
+        looks_from = sampling.looks_from
+        looks = looks_from <= self._journal.step + 1
+        self._calm = self._alone and not (looks or sampling.is_armed)
+        self._calm_before = min(self._budget.next_step, looks_from) if self._calm else 0.0
 
     def note(self, loss: object, samples: float, data: float, epoch: float, begun: float) -> bool:
         """Close a step that measured nothing; False where it takes an `end_step`.
