@@ -38,7 +38,7 @@ class _Looks:
     share: float
     """Entropy of the predicted classes over that of the labels, the larger one."""
     never: int
-    """Classes that are never predicted, the fewer."""
+    """Classes that are never predicted at the last one; 0 where there were none at the other."""
     rows: float
     """Labels compared with what was predicted."""
     entropy: float
@@ -113,7 +113,7 @@ def _looked(window: Window, context: Context, settled: float) -> _Looks | None:
     return _Looks(
         step=int(read[3].steps[late][whole][-1]),
         share=float(np.max(guessed / labels)) if least > 0 else math.inf,
-        never=int(never.min()),
+        never=int(never[-1]) if never.min() >= 1 else 0,
         rows=float(rows[-1]),
         entropy=float(labels[-1]) if least > 0 else 0.0,
         shares=_shares(window) if never.min() >= 1 else np.empty(0),

@@ -52,7 +52,15 @@ def test_missed_classes_are_information_where_no_validation_suffers() -> None:
     [
         ({"never_predicted": 3.0}, falling(0.25)),  # most of them are predicted
         ({}, falling(0.04)),  # what is left is less than how often the rare ones come
-        ({"rows": 100.0}, falling(0.25)),  # six labels of them were met
+        (
+            {
+                "rows": 101.0,
+                "class_share_0": 0.5,
+                "class_share_1": 0.48,
+                **{f"class_share_{i}": 0.005 for i in range(2, 8)},
+            },
+            falling(0.25),
+        ),  # three labels of them were met
         ({"as_logits": 0.5}, falling(0.25)),  # another loss, whose floor is not known
         ({f"class_share_{place}": 0.125 for place in range(8)}, falling(0.25)),
         ({"class_share_7": 0.3}, falling(0.25)),  # no rarer than those that are predicted
