@@ -20,6 +20,8 @@ FIRST_LOSSES = 5
 BLOCK = 50
 KEPT_CHECKPOINTS = 20
 SANE = 1.5
+AROUND = 5
+"""Losses before and behind a lone one that it is held against."""
 NO_RATIOS = (np.empty(0, dtype=np.int64), np.empty(0))
 NO_LAYER_RATIOS = (np.empty(0, dtype=np.int64), np.empty((0, 0)))
 BEGAN_AT_ZERO = 0.9999
@@ -325,11 +327,29 @@ def bursts(losses: np.ndarray, numbers: Thresholds, floor: float) -> np.ndarray:
     """Return where single batches throw the loss up: several lone spikes, or one beyond doubt."""
     if not len(losses) or not losses.max() > floor:
         return np.empty(0, dtype=np.int64)
-    around = _around(losses)
-    several = _lone(losses, around, numbers["spike"], floor)
+    around, least = _around(losses), math.exp(numbers["tail"] * _log_spread(losses))
+    several = _lone(losses, around, max(numbers["spike"], least), floor)
     if len(several) >= numbers["spikes"]:
         return several
-    return _lone(losses, around, numbers["lone_spike"], floor)
+    return _lone(losses, around, max(numbers["lone_spike"], least), floor)
+
+
+def single_spikes(losses: np.ndarray, numbers: Thresholds, floor: float) -> np.ndarray:
+    """Return where a single batch throws the loss up, be it the only one, and no more than that."""
+    if not len(losses) or not losses.max() > floor:
+        return np.empty(0, dtype=np.int64)
+    least = math.exp(numbers["tail"] * _log_spread(losses))
+    return _lone(losses, _around(losses), max(numbers["spike"], least), floor)
+
+
+def _log_spread(losses: np.ndarray) -> float:
+    """Return the deviation of the losses' logarithms around their course; 0 of losses under zero.
+
+    Batches of a few samples have losses many times over the usual one by themselves.
+    """
+    if len(losses) < 3 or not losses.min() > 0:
+        return 0.0
+    return 1.4826 / math.sqrt(2) * median_of(np.abs(np.diff(np.log(losses))))
 
 
 def lone_spikes(values: np.ndarray, times: float, floor: float = 0.0) -> np.ndarray:

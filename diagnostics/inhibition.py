@@ -85,6 +85,7 @@ CAUSES: dict[str, tuple[str, ...]] = {
         "loss_scale_collapse",
         "loss_spike",
         "dead_units",
+        "vanishing_gradients",
         "activation_drift",
         "oscillating_loss",
         "plateau",

@@ -19,12 +19,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...store import Evidence, Recommendation
-from ...store.schemas import Severity
+from ...store.schemas import Json, Severity
 from ..advice import lower_rate
-from ..facts import bursts, spike_floor
+from ..facts import AROUND, BLOCK, bursts, single_spikes, spike_floor
 from ..medians import median_of, quantiles_of
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import clip_snippet, tighter
+from ..standing import error_of, spread_of
 from ..windows import Samples, Window
 from ..words import count, listing, number, percent, rounded
 
@@ -45,6 +46,26 @@ class _Seen:
     sustained: bool
     of_loss: bool = False
     """`norms` are losses: the norm was not measured at those steps."""
+    few: bool = False
+    """Too few norms were measured shortly before to say what was usual."""
+
+
+def remember(window: Window, context: Context) -> dict[str, Json]:
+    """Keep the step of a lone spike of the loss, until the loss is better than it was before."""
+    kept = context.memory.get("single")
+    if isinstance(kept, int) and context.facts.loss_best_step <= kept + BLOCK:
+        return {"single": kept}
+    losses = window.samples("train", "loss", count=BLOCK).finite
+    floor = spike_floor(context.facts, context.thresholds)
+    found = single_spikes(losses.values, context.thresholds, floor)
+    usual = median_of(losses.values)
+    for i in found[
+        found < len(losses) - AROUND
+    ].tolist():  # one at the end may be the first of many
+        behind = float(losses.values[i + 1 : i + 1 + AROUND].max()) - usual
+        if behind < context.thresholds["single"] * (float(losses.values[i]) - usual):
+            return {"single": int(losses.steps[i])}
+    return {}
 
 
 def judge(window: Window, context: Context) -> Verdict:
@@ -60,7 +81,7 @@ def judge(window: Window, context: Context) -> Verdict:
     if len(squares) >= numbers.min_samples:
         seen = _look(squares, context)
     if seen is None or not len(seen.steps):
-        seen = _lone_losses(losses, squares, context) or seen
+        seen = _lone_losses(losses, squares, context) or _single(losses, squares, context) or seen
     if seen is None:
         return unknown(f"fewer than {numbers.min_samples} gradient norms to compare")
     strength = 1.0 if _thrown_back(losses, context) else _strength(seen)
@@ -72,7 +93,11 @@ def judge(window: Window, context: Context) -> Verdict:
     wait = numbers["usual" if len(seen.steps) >= numbers["spikes"] else "usual_lone"]
     if seen.of_loss and len(since) < wait:
         return fine(strength)
-    if not up or now - usual < numbers["loss_rise"] * context.facts.loss_scale:
+    damaged = now - usual > numbers["loss_rise"] * context.facts.loss_scale
+    undone = seen.of_loss and _undone(context, now)
+    # that it was a single batch is told by what has not come back since, for as long
+    damaged = undone or (damaged and not (seen.of_loss and _is_single(seen, context)))
+    if not (up and damaged and _beyond_noise(losses, seen, now - usual, numbers["errors"])):
         return fine(strength)  # keeps a finding that stands, and makes none
     # a loss that comes back between the bursts has not gone to waste
     stays = float(np.quantile(since, 0.1)) - usual
@@ -88,6 +113,9 @@ def _thrown_back(losses: Samples, context: Context) -> bool:
     now = median_of(losses.values[-numbers.window :])
     damage = now - facts.loss_best
     left = damage > numbers["loss_rise"] * facts.loss_scale
+    single = context.memory.get("single")
+    if single is not None and _undone(context, now):
+        return True
     return facts.bursts_step > facts.loss_best_step and left
 
 
@@ -120,10 +148,33 @@ def _lone_losses(losses: Samples, squares: Samples, context: Context) -> _Seen |
     spikes = bursts(values, numbers, floor)
     if not len(spikes):
         return None
-    before = np.sqrt(squares.values[squares.steps < steps[spikes[0]]])
-    if not len(before):
+    return _of_losses(steps[spikes], values[spikes], squares, context)
+
+
+def _of_losses(
+    steps: np.ndarray, losses: np.ndarray, squares: Samples, context: Context
+) -> _Seen | None:
+    """Return bursts of the loss with the norms that were measured before the first one; None without any."""
+    numbers = context.thresholds
+    before = squares.steps < steps[0]
+    norms, at = np.sqrt(squares.values[before]), squares.steps[before]
+    if not len(norms):
         return None
-    return _Seen(steps[spikes], values[spikes], before, floor, False, of_loss=True)
+    near = norms[at >= steps[0] - numbers["burst_window"]]
+    # norms of the start tell nothing of what is usual now
+    few = len(near) < numbers["few_norms"]
+    floor = spike_floor(context.facts, numbers)
+    return _Seen(steps, losses, norms if few else near, floor, False, of_loss=True, few=few)
+
+
+def _single(losses: Samples, squares: Samples, context: Context) -> _Seen | None:
+    """Return the one batch that threw the loss up, where only the loss shows it, None where there is none."""
+    at = np.flatnonzero(losses.steps == context.memory.get("single", -1))
+    return _of_losses(losses.steps[at], losses.values[at], squares, context) if len(at) else None
+
+
+def _is_single(seen: _Seen, context: Context) -> bool:
+    return len(seen.steps) == 1 and int(seen.steps[0]) == context.memory.get("single")
 
 
 def _strength(seen: _Seen) -> float:
@@ -149,6 +200,21 @@ def _loss_is_up(losses: Samples, seen: _Seen, count: int) -> tuple[bool, float, 
     hit = median_of(losses.values[at]) if at.any() else now
     low, high = quantiles_of(before[-100:], 0.25, 0.75)
     return (now > usual + 0.25 * (high - low) and hit > usual), now, usual
+
+
+def _undone(context: Context, now: float) -> bool:
+    """Tell whether half of what the run had learned is gone: a little, where it had just begun to."""
+    facts = context.facts
+    learned = facts.loss_start - facts.loss_best
+    return learned > 0 and now - facts.loss_best > context.thresholds["undone"] * learned
+
+
+def _beyond_noise(losses: Samples, seen: _Seen, rise: float, errors: float) -> bool:
+    """Tell whether the loss rose by more than two medians differ by, of so many losses."""
+    before = losses.values[losses.steps < seen.steps[0]][-100:]
+    since = int((losses.steps >= seen.steps[0]).sum())
+    error = error_of(spread_of(before), min(len(before), since))
+    return rise > errors * error
 
 
 def _case(
@@ -240,7 +306,7 @@ def _advice(window: Window, seen: _Seen, context: Context, onset: int) -> Recomm
 def _clip(seen: _Seen, context: Context, onset: int) -> Recommendation:
     numbers = context.thresholds
     norms = seen.before[-int(numbers["clip_samples"]) :]
-    if len(norms) < numbers["few_norms"]:
+    if seen.few or len(norms) < numbers["few_norms"]:
         return _clip_by_few(norms, context, onset)
     value = float(np.quantile(norms, numbers["clip_quantile"]))
     low, high = (float(q) for q in np.quantile(norms, [0.75, 0.95]))

@@ -2,8 +2,9 @@
 
 What: 3 of 8 steps over the median of the 128 before by six spreads (at least six tenths of it), over
 1.5 times their 95th percentile, and by a seventh of the first loss. Of 16 steps in a row 8 must be,
-else it is told as information only; earlier spikes are cut down to that limit before they count as
-usual. A loss that is not back within 1.2 times its usual after 200 steps has diverged.
+or 13 over that percentile itself, else it is told as information only; earlier spikes are cut down to that limit before they count as
+usual. What a single batch threw up four times as high as any other step is left alone for 80 steps: its
+echo goes by. A loss that is not back within 1.2 times its usual after 200 steps has diverged.
 Why: a stretch of bad batches, or steps grown too long, undo what hundreds of steps have learned.
 Source: Chowdhery et al. 2022 (PaLM: go back about 100 steps and skip the batches); measured: labels
 permuted for 20 batches raise 8 to 16 of 16 losses, in 58 healthy runs at most 7 rose.
@@ -53,6 +54,10 @@ class _Spike:
     limit: float
     most: int
     """Of so many steps in a row as a stretch must have, how many are high."""
+    edge: float = math.inf
+    """The 95th percentile of the losses before."""
+    level: int = 0
+    """Of so many steps in a row, how many are over that."""
 
 
 def remember(window: Window, context: Context) -> dict[str, Json]:
@@ -71,7 +76,7 @@ def remember(window: Window, context: Context) -> dict[str, Json]:
     found = _look(losses, context)
     if found is not None and len(found.steps):
         onset = int(found.steps[0])
-        kept |= {"onset": onset, "usual": found.usual, "limit": found.limit}
+        kept |= {"onset": onset, "usual": found.usual, "limit": found.limit, "edge": found.edge}
     return kept
 
 
@@ -90,6 +95,8 @@ def judge(window: Window, context: Context) -> Verdict:
     since = Samples(losses.steps[losses.steps >= onset], losses.values[losses.steps >= onset])
     if not len(since):
         return fine(1.0)
+    if window.step - onset < numbers["echo"] and _is_echo(losses, onset, usual, numbers):
+        return fine(0.9)  # keeps a finding that stands, and makes none
     top = int(np.argmax(since.values))
     high = since.steps[since.values > limit]
     seen = _Spike(
@@ -99,9 +106,20 @@ def judge(window: Window, context: Context) -> Verdict:
         usual,
         limit,
         _most(since.values > limit, int(numbers["stretch"])),
+        level=_most(since.values > float(kept["edge"]), int(numbers["stretch"])),
     )
     diverged = window.step - onset >= numbers["patience"]
     return breach(seen.top / limit, _case(window, context, seen, onset, diverged))
+
+
+def _is_echo(losses: Samples, onset: int, usual: float, numbers: Thresholds) -> bool:
+    """Tell whether it was a single batch, and all that came after it is what its step left behind.
+
+    Momentum goes on in the direction of a bad step for a while: the loss rises again behind it, far less
+    than it leapt, and comes down by itself.
+    """
+    near = np.sort(losses.values[losses.steps >= onset - int(numbers["stretch"])] - usual)
+    return len(near) > 1 and bool(near[-2] < numbers["single"] * near[-1])
 
 
 def _back(context: Context, usual: float) -> float:
@@ -126,9 +144,10 @@ def _look(losses: Samples, context: Context) -> _Spike | None:
     high = recent > limit
     if high.sum() < numbers.fire or _most(high, IN_A_ROW) < numbers.fire:
         return _Spike(steps[:0], math.nan, 0, usual, limit, 0)
+    (edge,) = quantiles_of(np.minimum(before, limit), 0.95)
     top = int(np.argmax(recent))
     most = _most(high, stretch)
-    return _Spike(steps[high], float(recent[top]), int(steps[top]), usual, limit, most)
+    return _Spike(steps[high], float(recent[top]), int(steps[top]), usual, limit, most, edge)
 
 
 def _limit(before: np.ndarray, context: Context) -> tuple[float, float]:
@@ -177,7 +196,7 @@ def _case(window: Window, context: Context, seen: _Spike, onset: int, diverged: 
         text = f"steps {number(times)} times longer than usual at step {step:,}, before it"
         because.append(Evidence(text, "gradients", "update_ratio", step, times, 2.0))
     severity = "critical" if diverged else None
-    if not diverged and seen.most < numbers["many"]:
+    if not diverged and seen.most < numbers["many"] and seen.level < numbers["level"]:
         severity = "info"
     title = f"The loss leapt from {number(seen.usual)} to {number(seen.top)} at step {onset:,}"
     if diverged:

@@ -56,7 +56,7 @@ LATEST = 15
 
 
 def remember(window: Window, context: Context) -> dict[str, Json]:
-    """Keep how far the losses of the best window lay apart, and the loss of guessing.
+    """Keep how far the losses of the best window lay apart, the loss of guessing, and the first bursts.
 
     By so much any window differs from the best one.
     """
@@ -65,6 +65,8 @@ def remember(window: Window, context: Context) -> dict[str, Json]:
         guess = window.samples("initialization", "expected_loss").finite.values
         if len(guess):
             kept = {**kept, "guess": float(guess[0])}
+    if "bursts" not in kept and context.facts.bursts_step == window.step:
+        kept = {**kept, "bursts": window.step}
     if context.facts.loss_best_step != window.step:
         return kept  # type: ignore[return-value]  # as it was
     losses = window.samples("train", "loss", count=BLOCK).finite.values
@@ -146,7 +148,7 @@ def judge(window: Window, context: Context) -> Verdict:
     length = _too_long(window, context, from_start=never_fell and not climbed, worse=worse)
     # single batches that throw the run back are mended by a clip, not by the rate
     thrown_back = (
-        not never_fell
+        (not never_fell or _was_calm(context))
         and first is None
         and facts.bursts_step > facts.loss_best_step
         and not raised(window, context, current_rate(window, context))
@@ -176,6 +178,14 @@ def _never_fell(context: Context, now: float, best: float) -> bool:
 def _fallen(facts: Facts, share: float) -> float:
     """Return the loss at which it has fallen to a share of its start; under zero by as much."""
     return facts.loss_start - (1 - share) * abs(facts.loss_start)
+
+
+def _was_calm(context: Context) -> bool:
+    """Tell whether all that is wild about a run came with single batches, long after its first steps."""
+    facts, bursts = context.facts, context.memory.get("bursts")
+    if not isinstance(bursts, int) or bursts - context.start < context.thresholds["patience"]:
+        return False
+    return min(facts.loss_peak_step, facts.update_peak_step) > bursts - BLOCK
 
 
 def _first_too_long(context: Context) -> Evidence | None:

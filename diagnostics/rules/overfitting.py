@@ -198,12 +198,26 @@ def _case(window: Window, context: Context, now: float, last: np.ndarray) -> Cas
 def _costs(context: Context, now: float, best: float, last: np.ndarray) -> bool:
     """Tell whether more than the loss's own certainty is lost: the metric, or much of the loss."""
     kept, numbers = context.memory, context.thresholds
+    if _is_worse_than_at_first(context, now, best):
+        return True
     scores = last[:, 3][np.isfinite(last[:, 3])]
     if len(scores) and "top" in kept:
         if kept["top_step"] >= last[0, 0]:
             return False  # its best is among them: a median of what rises lags behind
         return bool(np.median(scores) < kept["top"] - numbers["worse"] * abs(kept["top"]))
     return now - best > numbers["only_loss"] * abs(best)
+
+
+def _is_worse_than_at_first(context: Context, now: float, best: float) -> bool:
+    """Tell whether a net that had learned has a loss by far worse than that of one that knows nothing."""
+    first, score = _float(context.memory["first"]), _float(context.memory["best"][3])
+    improved = "top" in context.memory and context.memory["top"] > score
+    if not (improved or best < context.thresholds["knew"] * first):
+        return False
+    if math.isfinite(context.facts.loss_start):
+        first = max(first, context.facts.loss_start)
+    scale = max(abs(first), first - best)  # one that may lie under zero may begin near it
+    return now > first + context.thresholds["over_first"] * scale
 
 
 def _checkpoint(context: Context, step: int, now: int) -> Json:

@@ -39,7 +39,7 @@ def judge(window: Window, context: Context) -> Verdict:
     values = np.where(np.isfinite(found.values[known]), found.values[known], np.nan)
     seen = LayerSamples(found.steps[known], values, found.layers)
     worst = np.fmax.reduce(seen.values, axis=1)
-    high = worst > numbers.fire
+    high = _episode(worst > numbers.fire)
     enough = int(high.sum()) >= numbers["several"] and not _loss_falls(window, seen.steps[high])
     alone = bool((worst > numbers["alone"]).any()) and _loss_is_up(window, context, seen, worst)
     if not (enough or alone):
@@ -52,6 +52,18 @@ def judge(window: Window, context: Context) -> Verdict:
         onset=onset,
     )
     return breach(float(worst.max()) / numbers.fire, case)
+
+
+def _episode(high: np.ndarray) -> np.ndarray:
+    """Return which samples over the limit are of the last episode, most of whose samples are.
+
+    One that stood out by chance some samples before is not where it began.
+    """
+    found = np.flatnonzero(high)
+    for first in found:
+        if high[first : found[-1] + 1].mean() > 0.5:
+            return high & (np.arange(len(high)) >= first)
+    return high
 
 
 def _loss_falls(window: Window, high: np.ndarray) -> bool:
@@ -80,8 +92,8 @@ def _case(context: Context, window: Window, seen: LayerSamples, worst: np.ndarra
     step, ratio = int(seen.steps[top]), float(worst[top])
     row = np.where(np.isfinite(seen.values[top]), seen.values[top], 0.0)
     layers = [seen.layers[i] for i in np.argsort(-row) if row[i] > numbers.fire][:3]
-    high = int((worst > numbers.fire).sum())
-    onset = int(seen.steps[int(np.argmax(worst > numbers.fire))])
+    over = _episode(worst > numbers.fire)
+    high, onset = int(over.sum()), int(seen.steps[int(np.argmax(over))])
     because = (
         Evidence(
             f"gradients of {listing(layers)} are {number(ratio)} times what the second moment "

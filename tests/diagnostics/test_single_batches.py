@@ -1,0 +1,125 @@
+"""Single bad batches: those that a run digests, those that undo what it learned, and the tails of few samples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from otoscope.diagnostics.rule import Case, Context, Verdict, breach
+from otoscope.diagnostics.windows import Window
+from otoscope.store import Evidence, Recommendation
+
+from .made import ADAM, Made, falling, flat, train
+from .scripted import ADVICE, a_fold, frames
+from .scripted import rule as scripted_rule
+
+
+def spikes(losses: np.ndarray) -> list[tuple[str, str]]:
+    made = Made("loss_spike", optimizers=[ADAM])
+    made.add("train", train(losses))
+    return [(item.rule, item.severity) for item in made.judge()]
+
+
+def thrown(top: float, echo: float, lasts: int) -> np.ndarray:
+    """Return losses of which that of step 300 is `top`, and those behind it come down from `echo`."""
+    losses = falling(500, begin=1.0, end=0.06, noise=0.005)
+    losses[299] = top
+    losses[301 : 301 + lasts] += echo * np.linspace(1, 0.1, lasts)
+    return losses
+
+
+def test_what_a_single_batch_leaves_behind_is_no_spike_of_many() -> None:
+    assert spikes(thrown(3.0, 0.4, 40)) == []
+    assert spikes(thrown(0.5, 0.4, 40)) == [("loss_spike", "warning")]
+
+
+def test_an_echo_that_does_not_go_by_is_told() -> None:
+    ((rule, severity),) = spikes(thrown(3.0, 0.6, 180))
+    assert (rule, severity) == ("loss_spike", "warning")
+
+
+def explosions(losses: np.ndarray, norms: float = 0.5) -> list[Recommendation | None]:
+    """Judge losses of a run whose norms were measured in its first 30 steps alone."""
+    measured = np.where(np.arange(len(losses)) < 30, norms**2, np.nan)
+    made = Made("exploding_gradients")
+    made.add("train", train(losses, grad_sq=measured))
+    return [item.recommendation for item in made.judge()]
+
+
+@pytest.mark.parametrize("stays", [2.3, 2.05])
+def test_one_batch_that_undoes_what_was_learned_is_clipped(stays: float) -> None:
+    losses = flat(450, at=2.0, noise=0.02)
+    losses[:180] += np.linspace(0.3, 0, 180)
+    losses[181] = 12.0
+    losses[182:] += stays - 2.0
+    advice = explosions(losses)
+    if stays < 2.1:  # it came back
+        assert advice == []
+        return
+    (clip,) = advice
+    assert clip is not None
+    # norms of the first steps tell nothing of what is usual 150 steps later: not their quantile
+    assert (clip.parameter, clip.proposed) == ("gradient_clip_val", 2.5)
+
+
+@pytest.mark.parametrize(("spread", "fires"), [(0.1, True), (0.7, False)])
+def test_losses_of_a_few_samples_have_tails_of_their_own(spread: float, fires: bool) -> None:
+    draw = np.random.default_rng(3)
+    losses = 0.6 * np.exp(spread * draw.standard_normal(500))
+    losses[:100] += np.linspace(1.0, 0, 100)
+    losses[[350, 371]] = 4.5
+    losses[351:] *= 1.25
+    assert bool(explosions(losses)) is fires
+
+
+def overfitted(losses: np.ndarray, accuracy: np.ndarray | None = None) -> list[tuple[str, int]]:
+    """Judge a run that validates every 20 steps while its training loss goes to zero."""
+    made = Made("overfitting")
+    n = 20 * len(losses)
+    columns = (
+        {"val_loss": losses} if accuracy is None else {"val_loss": losses, "val_acc": accuracy}
+    )
+    made.add("validation", columns, steps=range(20, n + 1, 20))
+    made.add("train", train(np.geomspace(1.6, 0.002, n)))
+    return [(item.severity, item.first_step) for item in made.judge()]
+
+
+def test_a_loss_by_heart_that_is_worse_than_knowing_nothing_is_no_information() -> None:
+    fell, rising = np.linspace(1.6, 1.2, 6), np.linspace(0.2, 0.4, 30)
+    assert overfitted(np.r_[fell, np.linspace(1.2, 1.8, 24)], rising) == []
+    assert overfitted(np.r_[fell, np.linspace(1.2, 3.0, 24)], rising)[0][0] == "warning"
+
+
+def test_a_rise_that_goes_on_becomes_a_warning() -> None:
+    fell = np.linspace(1.0, 0.5, 6)
+    assert overfitted(np.r_[fell, np.linspace(0.5, 0.58, 24)]) == [("info", 121)]
+    assert overfitted(np.r_[fell, np.linspace(0.5, 0.7, 24)]) == [("warning", 121)]
+
+
+def test_a_finding_that_began_as_information_comes_to_its_usual_severity() -> None:
+    def judge(window: Window, context: Context) -> Verdict:
+        mild = window.step < 50
+        told = Evidence("a loss", "train", "loss", window.step, 1.0, 1.0)
+        case = Case("it", "so", (told,), ADVICE, "never", severity="info" if mild else None)
+        return breach(2.0, case)
+
+    from dataclasses import replace
+
+    rule = replace(scripted_rule(), judge=judge)
+    fold = a_fold(rule)
+    fold.push(frames(range(1, 46)))
+    fold.judge()
+    assert [item.severity for item in fold.findings()] == ["info"]
+    fold.push(frames(range(46, 91)))
+    fold.judge()
+    assert [item.severity for item in fold.findings()] == ["warning"]
+
+
+def test_a_gradient_that_stood_out_once_is_not_where_a_stale_moment_began() -> None:
+    ratios = np.ones(40)
+    ratios[30], ratios[34:38] = 4.3, 5.0  # of every tenth step
+    made = Made("stale_second_moment", optimizers=[ADAM])
+    made.add("train", train(flat(400)))
+    layers = {"adam_ratio": {"0": ratios.tolist()}}
+    made.add("gradients", {}, steps=range(10, 401, 10), layers=layers)
+    (finding,) = made.judge()
+    assert finding.first_step == 350
