@@ -28,6 +28,7 @@ from . import (
     further_nets,
     nets,
     reserved_nets,
+    reserved_tables,
     starting,
     third_nets,
 )
@@ -92,6 +93,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "absolute": functional.l1_loss,
     "squared_one_hot": squared_one_hot,
     **fourth_tables.LOSSES,
+    **reserved_tables.LOSSES,
 }
 
 
