@@ -16,7 +16,7 @@ import numpy as np
 
 from ..store import Evidence
 from .advice import sound_step
-from .facts import mostly_dead
+from .facts import BLOCK, mostly_dead
 from .medians import median_of
 from .rule import Context
 from .windows import Window
@@ -24,6 +24,8 @@ from .words import number
 
 HIGHEST = 3
 """Losses whose mean tells that they were thrown up: one alone is a hard batch."""
+CALM = 20
+"""Losses before a leap that tell that nothing was wild by then."""
 TO_DEVIATION = 1 / (0.6745 * math.sqrt(2))
 """From the median of absolute differences of neighbours to a deviation, whatever the trend."""
 
@@ -127,3 +129,40 @@ def _falls(window: Window, now: float, least: float, count: int) -> bool:
     before = window.samples("train", "loss", count=3 * count).finite.values[: -count or None]
     earlier = median_of(before) if len(before) >= count else math.inf
     return math.isfinite(earlier) and now < earlier - least
+
+
+def single_batches(window: Window, context: Context) -> dict[str, int]:
+    """Return what a rule keeps of single batches: when their first `bursts` were seen, its last `leap`.
+
+    A leap: a loss many times those before it, which were calm. It is the loss of a batch that no step has
+    met yet: the weights were sound at the step before.
+    """
+    numbers = context.thresholds
+    kept = {name: int(step) for name, step in context.memory.items() if name in ("bursts", "leap")}
+    if "bursts" not in kept and context.facts.bursts_step == window.step:
+        kept["bursts"] = window.step
+    losses = window.samples("train", "loss", count=2 * CALM).finite
+    values = losses.values
+    if len(values) > CALM and values.max() > numbers["leap"] * median_of(values[:CALM]) > 0:
+        for i in range(CALM, len(values)):
+            before = values[i - CALM : i]
+            usual = median_of(before)
+            if values[i] > numbers["leap"] * usual and before.max() < numbers["calm"] * usual:
+                kept["leap"] = int(losses.steps[i])
+    return kept
+
+
+def thrown_by_batches(context: Context, *, never_fell: bool) -> bool:
+    """Tell whether single batches threw the run back: a clip mends that, and no rate.
+
+    Of one that never fell only where all that is wild about it came with them, long after its first steps.
+    """
+    facts, numbers = context.facts, context.thresholds
+    bursts, leap = context.memory.get("bursts"), context.memory.get("leap")
+    if not never_fell:
+        leapt = isinstance(leap, int) and leap > facts.loss_best_step - BLOCK
+        return facts.bursts_step > facts.loss_best_step or leapt
+    if not isinstance(bursts, int) or bursts - context.start < numbers["patience"]:
+        return False
+    wild = min(facts.loss_peak_step, facts.update_peak_step) > bursts - BLOCK
+    return wild and facts.bursts_step > facts.loss_best_step

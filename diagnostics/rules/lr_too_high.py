@@ -45,7 +45,7 @@ from ..facts import BLOCK, Facts, mostly_dead, update_ratios
 from ..forgetting import forgets, torn
 from ..medians import median_of
 from ..rule import Case, Context, Later, Verdict, breach, fine, unknown
-from ..standing import error_of, proof_of, spread_of
+from ..standing import error_of, proof_of, single_batches, spread_of, thrown_by_batches
 from ..windows import Window
 from ..words import number, percent
 
@@ -65,8 +65,7 @@ def remember(window: Window, context: Context) -> dict[str, Json]:
         guess = window.samples("initialization", "expected_loss").finite.values
         if len(guess):
             kept = {**kept, "guess": float(guess[0])}
-    if "bursts" not in kept and context.facts.bursts_step == window.step:
-        kept = {**kept, "bursts": window.step}
+    kept = {**kept, **single_batches(window, context)}
     if context.facts.loss_best_step != window.step:
         return kept  # type: ignore[return-value]  # as it was
     losses = window.samples("train", "loss", count=BLOCK).finite.values
@@ -146,11 +145,9 @@ def judge(window: Window, context: Context) -> Verdict:
         undone and raised(window, context, current_rate(window, context))
     )
     length = _too_long(window, context, from_start=never_fell and not climbed, worse=worse)
-    # single batches that throw the run back are mended by a clip, not by the rate
     thrown_back = (
-        (not never_fell or _was_calm(context))
-        and first is None
-        and facts.bursts_step > facts.loss_best_step
+        first is None
+        and thrown_by_batches(context, never_fell=never_fell)
         and not raised(window, context, current_rate(window, context))
     )
     if length is None or recovering or thrown_back:
@@ -178,14 +175,6 @@ def _never_fell(context: Context, now: float, best: float) -> bool:
 def _fallen(facts: Facts, share: float) -> float:
     """Return the loss at which it has fallen to a share of its start; under zero by as much."""
     return facts.loss_start - (1 - share) * abs(facts.loss_start)
-
-
-def _was_calm(context: Context) -> bool:
-    """Tell whether all that is wild about a run came with single batches, long after its first steps."""
-    facts, bursts = context.facts, context.memory.get("bursts")
-    if not isinstance(bursts, int) or bursts - context.start < context.thresholds["patience"]:
-        return False
-    return min(facts.loss_peak_step, facts.update_peak_step) > bursts - BLOCK
 
 
 def _first_too_long(context: Context) -> Evidence | None:
@@ -225,6 +214,7 @@ def _broken_off(window: Window, context: Context, losses: np.ndarray) -> Verdict
     facts = context.facts
     fell = facts.loss_best < _fallen(facts, context.thresholds["never_fell"])
     wild = first_step(context) > context.thresholds["wild"] * sound_step(context)
+    wild = wild and not (fell and thrown_by_batches(context, never_fell=False))
     if fell and not (wild or raised(window, context, current_rate(window, context))):
         return unknown("the losses are no longer finite")
     length = _too_long(window, context, from_start=not fell, worse=True)

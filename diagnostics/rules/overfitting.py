@@ -3,7 +3,8 @@
 What: the median of the last three validation losses is over the lowest one by more than 5 %, by
 more than three standard errors of its own noise, and by more than 3 % of the first loss, while the
 training loss fell since then and no metric improved in the later half of that time, or the loss has
-doubled all the same, which is information only; in three validations in a row. A mere gap
+doubled all the same, which is information only; in three validations in a row. A warning where the metric
+falls, or the loss stands over the first one: then the net knows less than nothing. A mere gap
 between training and validation is none: healthy runs have one at nine checks in ten.
 Why: what is learned from here on holds for the training samples alone; the best weights lie behind.
 Source: Prechelt 1998 (early stopping); measured: 200 samples with a fifth of the labels wrong go from
@@ -198,12 +199,13 @@ def _case(window: Window, context: Context, now: float, last: np.ndarray) -> Cas
 def _costs(context: Context, now: float, best: float, last: np.ndarray) -> bool:
     """Tell whether more than the loss's own certainty is lost: the metric, or much of the loss."""
     kept, numbers = context.memory, context.thresholds
+    scores = last[:, 3][np.isfinite(last[:, 3])]
+    known = bool(len(scores)) and "top" in kept
+    if known and kept["top_step"] >= last[0, 0]:
+        return False  # its best is among them: a median of what rises lags behind
     if _is_worse_than_at_first(context, now, best):
         return True
-    scores = last[:, 3][np.isfinite(last[:, 3])]
-    if len(scores) and "top" in kept:
-        if kept["top_step"] >= last[0, 0]:
-            return False  # its best is among them: a median of what rises lags behind
+    if known:
         return bool(np.median(scores) < kept["top"] - numbers["worse"] * abs(kept["top"]))
     return now - best > numbers["only_loss"] * abs(best)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from otoscope.diagnostics.rule import Case, Context, Verdict, breach
@@ -84,9 +86,12 @@ def overfitted(losses: np.ndarray, accuracy: np.ndarray | None = None) -> list[t
 
 
 def test_a_loss_by_heart_that_is_worse_than_knowing_nothing_is_no_information() -> None:
-    fell, rising = np.linspace(1.6, 1.2, 6), np.linspace(0.2, 0.4, 30)
-    assert overfitted(np.r_[fell, np.linspace(1.2, 1.8, 24)], rising) == []
-    assert overfitted(np.r_[fell, np.linspace(1.2, 3.0, 24)], rising)[0][0] == "warning"
+    fell, rises = np.linspace(1.6, 1.2, 6), np.linspace(0.2, 0.4, 20)
+    stands = np.r_[rises, np.full(10, 0.4)]
+    assert overfitted(np.r_[fell, np.linspace(1.2, 1.8, 24)], stands) == []
+    assert overfitted(np.r_[fell, np.linspace(1.2, 3.0, 24)], stands)[0][0] == "warning"
+    goes_on = np.linspace(0.2, 0.6, 30)
+    assert overfitted(np.r_[fell, np.linspace(1.2, 3.0, 24)], goes_on)[0][0] == "info"
 
 
 def test_a_rise_that_goes_on_becomes_a_warning() -> None:
@@ -101,8 +106,6 @@ def test_a_finding_that_began_as_information_comes_to_its_usual_severity() -> No
         told = Evidence("a loss", "train", "loss", window.step, 1.0, 1.0)
         case = Case("it", "so", (told,), ADVICE, "never", severity="info" if mild else None)
         return breach(2.0, case)
-
-    from dataclasses import replace
 
     rule = replace(scripted_rule(), judge=judge)
     fold = a_fold(rule)
@@ -123,3 +126,23 @@ def test_a_gradient_that_stood_out_once_is_not_where_a_stale_moment_began() -> N
     made.add("gradients", {}, steps=range(10, 401, 10), layers=layers)
     (finding,) = made.judge()
     assert finding.first_step == 350
+
+
+@pytest.mark.parametrize(("leap", "named"), [(40.0, "exploding_gradients"), (0.0, "lr_too_high")])
+def test_a_run_that_one_batch_blew_up_had_no_rate_that_was_too_high(
+    leap: float, named: str
+) -> None:
+    losses = falling(500, begin=1.0, end=0.05, noise=0.005)
+    losses[300:] = np.minimum(
+        0.05 * 1.05 ** np.arange(200), 5.0
+    )  # a rate too high climbs by and by
+    if leap:
+        losses[300:] = 2.0
+        losses[300] = leap
+    norms, ratios = np.full(500, 0.3), np.full(500, 0.005)
+    norms[300:], ratios[300:] = 30.0, 0.1
+    made = Made("lr_too_high", "exploding_gradients")
+    made.add("train", train(losses, grad_sq=norms**2))
+    layers = {"update_sq": {"0": (ratios**2).tolist()}, "weight_sq": {"0": [1.0] * 500}}
+    made.add("gradients", {}, layers=layers)
+    assert made.judge()[0].rule == named
