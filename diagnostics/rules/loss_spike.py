@@ -3,8 +3,8 @@
 What: 3 of 8 steps over the median of the 128 before by six spreads (at least six tenths of it), over
 1.5 times their 95th percentile, and by a seventh of the first loss. Of 16 steps in a row 8 must be,
 or 13 over that percentile itself, else it is told as information only; earlier spikes are cut down to that limit before they count as
-usual. What a single batch threw up four times as high as any other step is left alone for 80 steps: its
-echo goes by. A loss that is not back within 1.2 times its usual after 200 steps has diverged.
+usual. What a single batch threw up, four times as high as the next step and twice as high as any, is left
+alone for 80 steps: its echo goes by. A loss that is not back within 1.2 times its usual after 200 steps has diverged.
 Why: a stretch of bad batches, or steps grown too long, undo what hundreds of steps have learned.
 Source: Chowdhery et al. 2022 (PaLM: go back about 100 steps and skip the batches); measured: labels
 permuted for 20 batches raise 8 to 16 of 16 losses, in 58 healthy runs at most 7 rose.
@@ -115,11 +115,15 @@ def judge(window: Window, context: Context) -> Verdict:
 def _is_echo(losses: Samples, onset: int, usual: float, numbers: Thresholds) -> bool:
     """Tell whether it was a single batch, and all that came after it is what its step left behind.
 
-    Momentum goes on in the direction of a bad step for a while: the loss rises again behind it, far less
-    than it leapt, and comes down by itself.
+    Momentum goes on in the direction of a bad step for a while: the very next loss is near its usual, then
+    it rises again, far less than it leapt, and comes down by itself.
     """
-    near = np.sort(losses.values[losses.steps >= onset - int(numbers["stretch"])] - usual)
-    return len(near) > 1 and bool(near[-2] < numbers["single"] * near[-1])
+    near = losses.values[losses.steps >= onset - int(numbers["stretch"])] - usual
+    top = int(np.argmax(near))
+    behind = near[top + 1 :]
+    others = max(near[:top].max(initial=0.0), behind.max(initial=0.0))
+    lone = len(behind) > 0 and behind[0] < numbers["single"] * near[top]
+    return bool(lone and others < numbers["others"] * near[top])
 
 
 def _back(context: Context, usual: float) -> float:
