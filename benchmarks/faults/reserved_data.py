@@ -93,10 +93,10 @@ def tilts() -> Batch:
 
 
 def twice() -> Batch:
-    """Return two pictures of each of 3,600 digits, turned, moved and spotted by themselves; and the digit."""
+    """Return two pictures of each of 8,800 digits, turned, moved and spotted by themselves; and the digit."""
     chance = _chance()
     x, y = _data.digits()
-    rows = torch.arange(len(x)).repeat(3)[:3600]
+    rows = torch.arange(len(x)).repeat(5)[:8800]
     seen = []
     for _ in range(2):
         angle = 0.3 * torch.randn(len(rows), generator=chance)
@@ -262,7 +262,7 @@ def credit() -> Batch:
 
 def wards() -> Batch:
     """Return 16 columns about a patient, and which of five stages were reached: a one for each up to the last."""
-    chance, many = _chance(), 6000
+    chance, many = _chance(), 12000
     x = torch.randn(many, 16, generator=chance)
     told = x[:, 0] + x[:, 1] * x[:, 2] + (2 * x[:, 3]).sin() + 0.7 * x[:, 4] ** 2
     told = _even(told) + 0.3 * torch.randn(many, generator=chance)
@@ -285,7 +285,7 @@ def rentals() -> Batch:
 
 def claims() -> Batch:
     """Return twelve columns of what was insured, and what a damage cost: mean 1.3, with a heavy tail."""
-    chance, many = _chance(), 6000
+    chance, many = _chance(), 12000
     x = torch.randn(many, 12, generator=chance)
     level = 0.6 * x[:, 0] - 0.5 * (x[:, 1] > 0) + 0.4 * x[:, 2] * x[:, 3] + 0.3 * x[:, 4].abs()
     drawn = -(1 - torch.rand(2, many, generator=chance)).log().sum(0) / 2
