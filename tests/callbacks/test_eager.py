@@ -90,6 +90,31 @@ def test_a_look_that_was_promised_is_the_first_where_the_budget_had_no_room_for_
     assert sampled(budget, "head", range(101, 401), 1e-3) == [105, 110, 115]
 
 
+def of_length(steps: int, promised: tuple[int, int], cost: float = 1e-3) -> list[int]:
+    """Return the later steps of a probe that took some looks, in a run whose probes owe a second."""
+    budget = Budget(0.02)
+    budget.claim("head", least=10, promised=(promised,))
+    budget.claim("gradients")
+    budget.begin(0, steps)
+    for step in (1, 2):
+        budget.paid("head", cost, step)
+    budget.paid("gradients", 1.0, 2)
+    for step in range(1, promised[0]):
+        budget.stepped(STEP, 0.9 * 0.02 * STEP)
+        budget.due(step)
+    return sampled(budget, "head", range(promised[0], promised[0] + 60), cost)
+
+
+def test_the_fewest_promised_looks_need_not_be_paid_where_they_are_little_of_the_run() -> None:
+    assert of_length(1000, (105, 6)) == [105, 105 + HURRIED_APART]
+    assert of_length(400, (105, 6), cost=0.01) == []  # 20 ms of a run that earns 80
+
+
+def test_looks_that_are_promised_for_the_start_are_those_that_are_missing() -> None:
+    assert of_length(1000, (10, 4)) == [10, 15]
+    assert of_length(1000, (10, 2)) == []
+
+
 def test_a_run_that_goes_on_keeps_its_promises_as_many_steps_later() -> None:
     budget = Budget(0.02)
     budget.claim("head", promised=((105, 3),))
