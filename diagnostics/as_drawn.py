@@ -13,6 +13,11 @@ from .rule import Context
 from .windows import KEPT_STEPS, Window
 
 COLUMNS = ("forward_gain", "backward_gain", "weight_std", "xavier_std", "he_std")
+PLAIN = (
+    *("Linear", "Bilinear", "LazyLinear", "Conv1D"),
+    *(f"Conv{kind}{n}d" for kind in ("", "Transpose") for n in (1, 2, 3)),
+)
+"""Classes of layers that multiply by their weights as these are."""
 EXPLAINED = 0.5
 """Share of what a layer's deviation lets through beyond which its gain is not the weights' doing."""
 DEEP = 4
@@ -33,6 +38,8 @@ class Drawn:
     rectifies: bool
     drawn: set[str]
     """The layers that can be drawn anew."""
+    plain: set[str]
+    """Those of them that multiply by their weights as these are, as far as their class tells."""
     own: float
     """Square of the largest outputs of a layer over the first loss; NaN where it is not known."""
 
@@ -59,7 +66,10 @@ class Drawn:
                 largest**2 / float(loss.values[0]) if len(loss) and loss.values[0] > 0 else math.nan
             )
             layers = read[0].layers
-            return cls(layers, forward, backward, std, xavier, he, first, rectifies, drawn, own)
+            plain = drawn - _of_own_making(context)
+            return cls(
+                layers, forward, backward, std, xavier, he, first, rectifies, drawn, plain, own
+            )
 
         known = (context.meta, *read, ratio, sizes, loss, rectifies)
         return history.once("bad_initialization", known, made)
@@ -86,7 +96,7 @@ class Drawn:
 
     @cached_property
     def _times(self) -> np.ndarray:
-        drawn = np.array([layer in self.drawn for layer in self.layers])
+        drawn = np.array([layer in self.plain for layer in self.layers])
         keeps = self.he if self.rectifies else self.he / math.sqrt(2)
         with np.errstate(invalid="ignore", divide="ignore"):
             times = (self.std / keeps)[drawn]
@@ -124,6 +134,18 @@ class Drawn:
             part = self.backward / (self.std / self.he) ** 2
         part = part[1:-1][np.isfinite(part[1:-1])]
         return float(np.median(part)) if len(part) else math.nan
+
+
+def _of_own_making(context: Context) -> set[str]:
+    """Return the layers of a class that torch has not: some scale their weights whenever they are used."""
+    return context.once(
+        "of own making",
+        lambda: {
+            str(row.get("layer"))
+            for row in context.meta.parameters
+            if "module" in row and str(row["module"]) not in PLAIN
+        },
+    )
 
 
 def logs_of(gains: np.ndarray) -> np.ndarray:

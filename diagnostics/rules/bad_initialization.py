@@ -5,8 +5,8 @@ one of them by more than 2, and the first loss is more than three times that of 
 four layers and more were drawn with 1.8 times what keeps the signal, and it is more than twice that. A net whose loss has come down
 all the same is named only where it learned the training samples by heart on such weights: validation
 stays over 0.4 of guessing, and the training loss under a quarter of that. Where nobody knows what
-guessing costs: most layers 1.8 times over (of fewer than four 3 times), and either the first loss is ten
-times that of 30 steps later, or the gradient's energy grows by more than 100 on its way back. Too small:
+guessing costs: most layers 1.8 times over (of fewer than four 3 times), and either the first loss is five
+times that of 30 steps later (of fewer, ten), or the gradient's energy grows by more than 100 on its way back. Too small:
 the signal, or its gradient, shrinks in most layers and by more than a ten-thousandth in all, by the
 weights and not by the activations' slope, and the loss has not moved after 150 steps that were
 long enough. A net that learns all the same, inputs out of scale and weights from a checkpoint are
@@ -106,17 +106,19 @@ def _without_guessing(window: Window, context: Context, start: Drawn) -> Verdict
     deep = math.isfinite(start.over)
     over = start.over / numbers["over"] if deep else start.times / numbers["far_over"]
     behind = window.step - context.start
-    if not over > 1 or start.own < numbers["own"] or behind < UNDOING[1]:
+    if not over > 1:
         return None
-    losses = window.history.column(
-        "train", "loss", context.start, context.start + UNDOING[1]
-    ).finite
+    losses = window.history.column("train", "loss", context.start, context.start + UNDOING[1])
+    numeric = np.isfinite(losses.values)
+    large = start.grows > numbers["compound"] or start.returns > numbers["returns"]
+    if large and numeric.any() and numeric[0] and not numeric.all():
+        return _unguessed(context, start, over, "the first steps threw the loss out of all numbers")
     later = losses.values[losses.steps > context.start + UNDOING[0]]
     middle = median_of(later) if len(later) else math.nan
-    if not middle > 0 or not len(losses):
+    if behind < UNDOING[1] or not middle > 0 or not len(losses):
         return None
     undone = float(losses.values[0]) / middle
-    if undone > numbers["undone"] and start.grows > numbers["compound"]:
+    if undone > numbers["undone"] * (1 if deep else 2) and start.grows > numbers["compound"]:
         text = (
             f"the first loss is {number(undone)} times that of steps {UNDOING[0]} to {UNDOING[1]}"
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from otoscope.store import Meta
 from torch import nn
 
 from .lab import mlp
-from .told import Made, rules_of, trained
+from .told import Made, named, rules_of, trained
 
 SGD, Adam = torch.optim.SGD, torch.optim.Adam
 
@@ -121,3 +123,123 @@ def test_a_teacher_of_a_single_layer_is_told_from_one_that_was_forgotten(
     model = Taught(last, forgotten)
     judged = trained(tmp_path, model, SGD(model.body.parameters(), 0.05), steps=30)
     assert ("frozen_layer" in rules_of(judged)) == forgotten
+
+
+# ---- weights too large, where nobody knows what guessing costs ------------------------------------
+
+
+def bells(outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """The surprise of some bells, of which no probe can tell what guessing costs."""
+    weight, middle, spread = outputs.chunk(3, 1)
+    each = -((target - middle) ** 2) / 2 * (-2 * spread).exp() - spread - 0.92
+    return -(weight.log_softmax(1) + each).logsumexp(1).mean()
+
+
+def numbers_and_one() -> tuple[torch.Tensor, torch.Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(1500, 6, generator=draw)
+    return x, (x[:, :1] * 2).sin() + 0.2 * torch.randn(1500, 1, generator=draw)
+
+
+@pytest.mark.parametrize(("std", "found"), [(1.0, True), (None, False)])
+def test_large_weights_are_told_without_the_loss_of_guessing(
+    tmp_path: Path, std: float | None, found: bool
+) -> None:
+    torch.manual_seed(0)
+    act = nn.Tanh
+    model = nn.Sequential(
+        nn.Linear(6, 64),
+        act(),
+        nn.Linear(64, 64),
+        act(),
+        nn.Linear(64, 64),
+        act(),
+        nn.Linear(64, 12),
+    )
+    for module in model if std is not None else ():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=std)
+            nn.init.zeros_(module.bias)
+    judged = trained(
+        tmp_path, model, Adam(model.parameters(), 1e-3), data=numbers_and_one(),
+        loss=bells, steps=180,
+    )  # fmt: skip
+    assert ("bad_initialization" in rules_of(judged)) == found
+    if found:
+        assert set(named(judged, "bad_initialization")["recommendation"]["proposed"]) == set("0246")
+
+
+def unguessed(
+    std: float = 0.5, back: float = 1.0, module: str = "Linear", names: str = "abcd"
+) -> dict[str, Any]:
+    told = {"forward_gain": 3.0, "backward_gain": back, "weight_std": std, "xavier_std": 0.1,
+            "he_std": 0.14}  # fmt: skip
+    rows = {f"{what}/{name}": {1: value} for what, value in told.items() for name in names}
+    rows["loss_ratio"] = {1: float("nan")}
+    held = [
+        {
+            "name": f"{n}.weight",
+            "layer": n,
+            "kind": "weight",
+            "ndim": 2,
+            "numel": 100,
+            "module": module,
+        }
+        for n in names
+    ]
+    return {"families": {"initialization": rows}, "parameters": held}
+
+
+@pytest.mark.parametrize(
+    ("start", "loss", "found"),
+    [
+        (unguessed(), lambda s: 90.0 if s < 10 else 10.0, True),  # undone within some steps
+        (unguessed(), lambda s: 30.0 if s < 10 else 10.0, False),
+        (unguessed(std=0.15), lambda s: 90.0 if s < 10 else 10.0, False),
+        (
+            unguessed(module="Equalized"),
+            lambda s: 90.0 if s < 10 else 10.0,
+            False,
+        ),  # it scales them
+        (unguessed(names="abc"), lambda s: 90.0 if s < 10 else 10.0, False),  # few make up for it
+        (unguessed(names="abc"), lambda s: 190.0 if s < 10 else 10.0, True),
+        (unguessed(back=6.0), lambda s: 3.0, True),  # 6³ on its way back
+        (unguessed(back=6.0), lambda s: 3.0 * 0.98**s, False),  # and it learns all the same
+        (unguessed(back=4.0), lambda s: 3.0, False),
+        (unguessed(), lambda s: 90.0 if s < 10 else float("nan"), True),
+        (unguessed(), lambda s: -1.0, False),  # of a loss under zero nothing is told
+    ],
+)
+def test_large_weights_want_a_start_that_was_undone_or_a_gradient_that_grows(
+    start: dict[str, Any], loss: Callable[[int], float], found: bool
+) -> None:
+    made = Made("bad_initialization", start["families"], loss=loss, parameters=start["parameters"])
+    assert (made.finding is not None) == found, made.why
+
+
+# ---- tails ----------------------------------------------------------------------------------------
+
+
+def tails(share: Callable[[int], float]) -> dict[str, Any]:
+    steps = range(10, 400, 10)
+    rows = {f"saturated/{'b'}": {s: 100 * share(s) for s in steps}}
+    rows |= {f"numel/{name}": dict.fromkeys(steps, 100.0) for name in "abc"}
+    return {"activations": rows}
+
+
+def test_a_net_that_stands_with_units_in_their_tails_is_given_time_to_go_on() -> None:
+    later = tails(lambda s: 0.0 if s < 50 else 0.8)
+    assert Made("saturated_activations", later, steps=280).finding is None
+    assert Made("saturated_activations", later, steps=380).finding is not None
+    goes_on = Made(
+        "saturated_activations", later, steps=380, loss=lambda s: 2.0 if s < 200 else 1.0
+    )
+    assert goes_on.finding is None
+    assert Made("saturated_activations", tails(lambda s: 0.8), steps=160).finding is not None
+
+
+@pytest.mark.parametrize(("kind", "found"), [("gelu", False), ("tanh", True)])
+def test_most_inputs_may_lie_in_the_negative_tail_of_a_gelu(kind: str, found: bool) -> None:
+    made = Made("saturated_activations", tails(lambda s: 0.8), activations={"b": kind})
+    assert (made.finding is not None) == found
+    assert Made("saturated_activations", tails(lambda s: 0.95), activations={"b": kind}).finding
