@@ -325,7 +325,7 @@ def spike_floor(facts: Facts, numbers: Thresholds) -> float:
 
 def bursts(losses: np.ndarray, numbers: Thresholds, floor: float) -> np.ndarray:
     """Return where single batches throw the loss up: several lone spikes, or one beyond doubt."""
-    if not len(losses) or not losses.max() > floor:
+    if not _may_leave(losses, min(numbers["spike"], numbers["lone_spike"]), floor):
         return np.empty(0, dtype=np.int64)
     around, least = _around(losses), math.exp(numbers["tail"] * _log_spread(losses))
     several = _lone(losses, around, max(numbers["spike"], least), floor)
@@ -336,10 +336,18 @@ def bursts(losses: np.ndarray, numbers: Thresholds, floor: float) -> np.ndarray:
 
 def single_spikes(losses: np.ndarray, numbers: Thresholds, floor: float) -> np.ndarray:
     """Return where a single batch throws the loss up, be it the only one, and no more than that."""
-    if not len(losses) or not losses.max() > floor:
+    if not _may_leave(losses, numbers["spike"], floor):
         return np.empty(0, dtype=np.int64)
     least = math.exp(numbers["tail"] * _log_spread(losses))
     return _lone(losses, _around(losses), max(numbers["spike"], least), floor)
+
+
+def _may_leave(losses: np.ndarray, times: float, floor: float) -> bool:
+    """Tell whether any loss can be so many times its neighbours': no median of them is under the least."""
+    if not len(losses):
+        return False
+    highest, least = losses.max(), losses.min()
+    return bool(highest > floor and not (least > 0 and highest <= times * least))
 
 
 def _log_spread(losses: np.ndarray) -> float:

@@ -61,7 +61,10 @@ def left_unpredicted(window: Window, context: Context, validated: Samples | None
         return stuck
     if is_binary(window, context) and window.last_step("head") >= 0:
         return unknown("classes: they are counted of nets that have one output for each")
-    found = _looked(window, context, settled)
+    rows = window.samples("head", "rows", count=numbers.window, span=numbers.span)
+    found = window.history.once(
+        "wrong_head.looks", (rows, context), lambda: _looked(window, context, rows, settled)
+    )
     if found is None:
         return unknown("classes: too few labels were compared with what was predicted")
     if found.entropy <= 0 or found.never < 1:
@@ -93,28 +96,27 @@ def left_unpredicted(window: Window, context: Context, validated: Samples | None
     return breach(strength, _unnamed(found, context, weights, "info" if mild else None))
 
 
-def _looked(window: Window, context: Context, settled: float) -> _Looks | None:
+def _looked(window: Window, context: Context, rows: Samples, settled: float) -> _Looks | None:
     """Return what the last looks behind a step saw; None where they are too few, or saw too few labels."""
     numbers = context.thresholds
-    read = [
-        window.samples("head", name, count=numbers.window, span=numbers.span)
-        for name in ("predicted_entropy", "label_entropy", "never_predicted", "rows")
-    ]
+    names = ("predicted_entropy", "label_entropy", "never_predicted")
+    read = [window.samples("head", name, count=numbers.window, span=numbers.span) for name in names]
+    read.append(rows)
     if len({len(samples) for samples in read}) > 1:
         return None  # some of them were not recorded
-    late = read[3].steps > settled
+    late = rows.steps > settled
     table = np.stack([samples.values for samples in read])[:, late]
     whole = np.isfinite(table).all(axis=0)
     table = table[:, whole][:, -int(numbers["looks"]) :]
     if table.shape[1] < numbers["looks"] or table[3].min() < numbers["seen"]:
         return None
-    guessed, labels, never, rows = table
+    guessed, labels, never, seen = table
     least = float(labels.min())
     return _Looks(
-        step=int(read[3].steps[late][whole][-1]),
+        step=int(rows.steps[late][whole][-1]),
         share=float(np.max(guessed / labels)) if least > 0 else math.inf,
         never=int(never[-1]) if never.min() >= 1 else 0,
-        rows=float(rows[-1]),
+        rows=float(seen[-1]),
         entropy=float(labels[-1]) if least > 0 else 0.0,
         shares=_shares(window) if never.min() >= 1 else np.empty(0),
     )
@@ -172,17 +174,22 @@ def _names_one_class(window: Window, context: Context) -> Verdict | None:
     more frequent than another it names that one alone, whatever was or was not looked at since.
     """
     numbers = context.thresholds
-    read = [
-        window.samples("head", name, count=numbers.window, span=window.step)
-        for name in ("rows", "predicted_entropy", "label_entropy", "never_predicted", "as_logits")
-    ]
-    last = window.history.once("wrong_head.last", read, lambda: _last_whole(read))
+    rows = window.samples("head", "rows", count=numbers.window, span=window.step)
+
+    def read() -> np.ndarray | None:
+        names = ("predicted_entropy", "label_entropy", "never_predicted", "as_logits")
+        others = [
+            window.samples("head", name, count=numbers.window, span=window.step) for name in names
+        ]
+        return _last_whole([rows, *others])
+
+    last = window.history.once("wrong_head.last", (rows,), read)
     if last is None:
         return None
-    rows, guessed, labels, never, ratio = last
+    seen, guessed, labels, never, ratio = last
     of_them = float(guessed / labels) if labels > 0 else 1.0
     plain = abs(float(ratio) - 1) < numbers["plain"]
-    if not (plain and never >= 1 and rows >= numbers["seen"] and of_them < numbers.fire):
+    if not (plain and never >= 1 and seen >= numbers["seen"] and of_them < numbers.fire):
         return None
     shares = _shares(window)
     weights = _weights(shares)
@@ -199,7 +206,7 @@ def _names_one_class(window: Window, context: Context) -> Verdict | None:
     least = numbers["at_entropy"] * (numbers.clear if context.standing("wrong_head") else 1.0)
     if not stands or trend.now < least * labels:
         return None
-    found = _Looks(int(read[0].steps[-1]), of_them, int(never), float(rows), float(labels), shares)
+    found = _Looks(int(rows.steps[-1]), of_them, int(never), float(seen), float(labels), shares)
     return breach(numbers.fire / max(of_them, 1e-3), _unnamed(found, context, weights))
 
 

@@ -124,7 +124,11 @@ def _judged(window: Window, context: Context) -> Verdict:
         if shift[0] > 1:
             return breach(shift[0], shifted(context, shift))
         judged.append(shift[0])
-    order = _order(window, context)
+    order = window.history.once(
+        "input_problem.order",
+        (kept, numbers, None if kept["rows"] > 0 else window),
+        lambda: _order(window, context),
+    )
     if order is not None:
         if order < numbers["mixed"]:
             strength = numbers["mixed"] / max(order, numbers["mixed"] / 10)

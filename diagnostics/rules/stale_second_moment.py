@@ -14,10 +14,11 @@ import numpy as np
 
 from ...store import Evidence, Recommendation
 from ..advice import betas_of, current_rate, remembers_long, shorter_memory
+from ..blocks import Made
 from ..medians import median_of
 from ..rule import Case, Context, Later, Verdict, breach, fine, unknown
 from ..snippets import optimizer_with
-from ..windows import LayerSamples, Window
+from ..windows import LayerSamples, Table, Window
 from ..words import count, listing, number, rounded
 
 FAMILY = "train"
@@ -30,15 +31,22 @@ def judge(window: Window, context: Context) -> Verdict:
     numbers = context.thresholds
     if not context.adaptive:
         return unknown(f"{context.optimizer_name} has no second moment")
-    found = window.layers("gradients", "adam_ratio", count=numbers.window, span=numbers.span)
+    found = window.derived(
+        "gradients", "largest adam_ratio", _largest, count=numbers.window, span=numbers.span
+    )
+    if found is None:
+        return unknown("the second moment was not measured often enough")
     # before its tenth step the running mean is that of a handful of gradients
-    known = found.known & (found.steps > context.start + int(numbers["settled"]))
+    largest, settled = found.values[:, 0], context.start + int(numbers["settled"])
+    known = np.isfinite(largest) & (found.steps > settled)
     if known.sum() < numbers.min_samples:
         return unknown("the second moment was not measured often enough")
-    # a layer without any gradient has no second moment: infinite, and not stale
-    values = np.where(np.isfinite(found.values[known]), found.values[known], np.nan)
-    seen = LayerSamples(found.steps[known], values, found.layers)
-    worst = np.fmax.reduce(seen.values, axis=1)
+    worst = largest[known]
+    if not worst.max() > min(numbers.fire, numbers["alone"]):
+        return fine(min(float(worst.max()) / numbers.fire, 0.75))
+    layers = window.layers("gradients", "adam_ratio", count=numbers.window, span=numbers.span)
+    values = np.where(np.isfinite(layers.values[known]), layers.values[known], np.nan)
+    seen = LayerSamples(layers.steps[known], values, layers.layers)
     high = _episode(worst > numbers.fire)
     enough = int(high.sum()) >= numbers["several"] and not _loss_falls(window, seen.steps[high])
     alone = bool((worst > numbers["alone"]).any()) and _loss_is_up(window, context, seen, worst)
@@ -52,6 +60,22 @@ def judge(window: Window, context: Context) -> Verdict:
         onset=onset,
     )
     return breach(float(worst.max()) / numbers.fire, case)
+
+
+def _largest(table: Table) -> Made | None:
+    """Return how the largest ratio of a sample is made, NaN of none.
+
+    A layer without any gradient has no second moment: infinite, and not stale.
+    """
+    places, _ = table.of_layers("adam_ratio", None)
+
+    def make(table: Table, low: int, high: int) -> np.ndarray:
+        rows = table.rows[low:high, places].astype(np.float64)
+        return np.fmax.reduce(np.where(np.isfinite(rows), rows, np.nan), axis=1, initial=np.nan)[
+            :, None
+        ]
+
+    return make, 1
 
 
 def _episode(high: np.ndarray) -> np.ndarray:

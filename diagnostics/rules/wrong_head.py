@@ -43,10 +43,11 @@ def judge(window: Window, context: Context) -> Verdict:
     """Breach where outputs are probabilities twice, modes differ, or a class is never predicted."""
     why_not = _no_classes(window, context)
     off = context.obstacles.why_off("head") is not None
+    validated = _validated(window)
     parts = [
         _twice(window, context) if why_not is None else unknown(why_not) if off else None,
-        another_in_eval_mode(window, context, _validated(window)),
-        left_unpredicted(window, context, _validated(window)) if why_not is None else None,
+        another_in_eval_mode(window, context, validated),
+        left_unpredicted(window, context, validated) if why_not is None else None,
     ]
     verdicts = [verdict for verdict in parts if verdict is not None]
     for verdict in verdicts:
