@@ -202,8 +202,16 @@ def larger_batch(window: Window, context: Context, noise: NoiseOverBatch) -> lis
     return [asdict(advice)]
 
 
-def batch_of_handful(window: Window, context: Context, batch: float) -> Recommendation:
+def batch_of_handful(
+    window: Window,
+    context: Context,
+    batch: float,
+    times: float = LARGEST,
+    factor: float | None = None,
+) -> Recommendation:
     """Return the advice to take several times as many samples a step, with the rate that goes with it.
+
+    `times`: so many; `factor`: of the rate, where it is known.
 
     Where nearly all of a step is noise, lr grows with the batch: the same way in fewer steps; as far as
     the first step stays under `update_peak`, over which no run falls. A step of so few samples takes
@@ -211,18 +219,18 @@ def batch_of_handful(window: Window, context: Context, batch: float) -> Recommen
     """
     accumulated, ranks = _parts(context)
     most = float(context.meta.training_samples or math.inf)
-    own = max(int(min(LARGEST * batch, most) / (accumulated * ranks)), 1)
+    own = max(int(min(times * batch, most) / (accumulated * ranks)), 1)
     grown = own * accumulated * ranks / batch
     rate, size = current_rate(window, context), first_step(context)
     room = context.rates["update_peak"] / size if size > 0 else math.sqrt(grown)
-    factor = min(grown, max(room, 1.0))
+    factor = min(grown, max(room, 1.0)) if factor is None else factor
     value = rounded(rate * factor)
     return Recommendation(
         parameter="batch_size",
         current=round(batch / (accumulated * ranks)),
         proposed=own,
         basis="rule of thumb",
-        formula=f"{LARGEST} × {number(batch)} = {number(own * accumulated * ranks)} samples"
+        formula=f"{number(times)} × {number(batch)} = {number(own * accumulated * ranks)} samples"
         f"{_over(ranks)}; lr {number(rate)} × {number(factor)} = {number(value)}",
         snippet=f"{batch_snippet(context, accumulated, 1, own)}\n"
         f"{optimizer_snippet(context, value)}",

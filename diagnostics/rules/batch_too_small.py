@@ -7,7 +7,8 @@ counts; where the noise was sampled too rarely, so does the cosine of consecutiv
 what the batch leaves of the signal. A warning where the loss is still over half of its start, else
 information: the noise scale always rises late. A handful of samples, four or fewer, tell by their
 losses alone, as information: the mean of 200 losses is no lower than that of the 200 before by more
-than its noise, over half of the first loss, while single steps differ by an eighth of it and more.
+than its noise, over half of the first loss, while single steps differ by an eighth of it and more; with Adam
+and one or two samples over a tenth of it, while they differ by all of it.
 Why: below the noise scale a step goes as far as its batch is large, and the average of many small
 steps is what moves: smaller steps average more of the noise away, at no cost.
 Source: McCandlish et al. 2018 (noise scale, time and samples); the price of a larger batch is
@@ -95,12 +96,17 @@ def _stand(window: Window, context: Context) -> _Stand | str | None:
         return None  # it had learned before: how much is left is not told by its first losses
     old, new = losses.values[:-half], losses.values[-half:]
     before, now = float(old.mean()), float(new.mean())
-    if not (before > 0 and now > numbers["much_left"] * abs(begin)):
+    # steps of Adam are as long by noise as by a gradient: of a sample or two they undo each other for ever
+    lone = context.adaptive and float(context.obstacles.noise.batch or 0) <= numbers["lone"]
+    if not (before > 0 and now > numbers["lone_left" if lone else "much_left"] * abs(begin)):
         return None
     error = math.sqrt(float(old.var()) / len(old) + float(new.var()) / len(new))
     improvement, apart = (before - now) / before, float(new.std()) / now
-    stands = improvement < numbers["seen"] and before - now < numbers["errors"] * error
-    if not stands or apart < numbers["apart"]:
+    far = now > numbers["much_left"] * abs(begin)
+    # where they differ by more than their mean, means of 200 differ by a tenth of it anyway
+    stands = improvement < numbers["seen"] or (lone and not far)
+    stands = stands and before - now < numbers["errors"] * error
+    if not stands or apart < numbers["apart" if far else "lone_apart"]:
         return None
     return _Stand(now, improvement, apart, int(losses.steps[0]))
 
@@ -154,7 +160,7 @@ def _case_of_handful(window: Window, context: Context, stand: _Stand, batch: flo
     )
     limit = numbers["much_left"] * abs(context.facts.loss_start)
     flat = Evidence(text, "train", "loss", window.step, stand.now, limit)
-    text = f"single steps of {number(batch)} samples differ by {percent(stand.apart)} of the loss"
+    text = f"single steps of {count(round(batch), 'sample')} differ by {percent(stand.apart)} of the loss"
     apart = Evidence(text, "train", "loss", window.step, stand.apart, numbers["apart"])
     noise = noise_over_batch(window, context, numbers.fire)
     return Case(
@@ -203,7 +209,13 @@ def _advice(window: Window, context: Context, found: NoiseOverBatch) -> Recommen
 
 
 def _advice_of_handful(window: Window, context: Context, batch: float) -> Recommendation:
-    """Return more samples a step; with Adam, whose steps do not shrink with the gradient, a lower rate first."""
+    """Return more samples a step; with Adam, whose steps do not shrink with the gradient, a lower rate first.
+
+    Of a sample or two no rate is low enough and high enough: there both are to be set.
+    """
+    numbers = context.thresholds
+    if context.adaptive and batch <= numbers["lone"]:
+        return batch_of_handful(window, context, batch, numbers["lone_times"], numbers["thumb"])
     more = batch_of_handful(window, context, batch)
     if not context.adaptive:
         return more

@@ -61,11 +61,25 @@ def test_a_loss_that_stands_under_two_samples_a_step_is_told_with_a_batch_and_it
 
 
 def test_with_adam_a_lower_rate_comes_first_and_more_samples_beside_it() -> None:
-    (finding,) = said(noisy(stuck()), optimizer="Adam")
+    (finding,) = said(noisy(stuck()), batch=4, optimizer="Adam")
     advice = finding.recommendation
     assert advice is not None
     assert (advice.parameter, advice.proposed) == ("lr", 0.015)
     assert [item["parameter"] for item in advice.alternatives] == ["batch_size"]
+
+
+def test_with_adam_a_sample_or_two_undo_each_other_far_below_the_start_too() -> None:
+    low = noisy(stuck(at=0.5), apart=1.6)
+    (finding,) = said(low, batch=1, optimizer="Adam")
+    advice = finding.recommendation
+    assert advice is not None
+    assert (advice.parameter, advice.proposed) == ("batch_size", 16)
+    assert advice.also == [{"parameter": "lr", "proposed": 0.015}]
+    assert said(low, batch=1) == []  # plain steps shrink with the gradient
+    assert said(low, batch=4, optimizer="Adam") == []
+    assert said(noisy(stuck(at=0.1), apart=1.6), batch=1, optimizer="Adam") == []
+    learns = noisy(np.geomspace(2.3, 0.3, 900), apart=1.1)
+    assert said(learns, batch=1, optimizer="Adam") == []
 
 
 @pytest.mark.parametrize(
