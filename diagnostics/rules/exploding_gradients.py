@@ -326,7 +326,10 @@ def _clip(seen: _Seen, context: Context, onset: int) -> Recommendation:
 
 
 def _clip_by_few(norms: np.ndarray, context: Context, onset: int) -> Recommendation:
-    times = context.thresholds["few_times"]
+    facts, numbers = context.facts, context.thresholds
+    # norms grow as a run that stood begins to learn
+    stood = facts.loss_best > facts.loss_start - numbers["stood"] * facts.loss_scale
+    times = numbers["stood_times" if stood else "few_times"]
     value = rounded(times * float(norms.max()))
     return Recommendation(
         parameter="gradient_clip_val",
