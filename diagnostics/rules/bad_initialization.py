@@ -52,6 +52,8 @@ SHIFTED = 4.0
 HEAD = 0.1
 """A last layer under this share of its deviation was drawn too small as well; many begin small by design."""
 UNKNOWN = "whether weights are too large for the first loss: what guessing costs is not known"
+ERRORS = 2.5
+"""Standard errors by which two medians of the loss may differ where it stands."""
 UNDOING = (20, 40)
 """Steps between which the loss is read that comes after what large weights cost at first."""
 UNIFORM = 1 / math.sqrt(3)
@@ -185,10 +187,7 @@ def _faded(window: Window, context: Context, start: Drawn, strength: float) -> V
     numbers, facts = context.thresholds, context.facts
     if window.step - context.start < numbers["settle"]:
         return unknown(f"whether the net learns is seen from step {numbers['settle']:,.0f} on")
-    losses = window.samples("train", "loss", count=BLOCK).finite.values
-    still = len(losses) >= BLOCK and (
-        numbers["flat"] * facts.loss_start < np.median(losses) < facts.loss_start / numbers["flat"]
-    )
+    still = _stands(window, context)
     gone = start.fades < numbers["gone"] and _drawn(start, context, grows=False)
     # a rate that others train with is not what keeps it from moving
     usual = gone or current_rate(window, context) > numbers["usual"] * highest_rate(context)
@@ -198,6 +197,22 @@ def _faded(window: Window, context: Context, start: Drawn, strength: float) -> V
     if not still or not moves or torn:
         return fine(0.5)
     return breach(min(strength, 100.0), _case(context, start, grows=False))
+
+
+def _stands(window: Window, context: Context) -> bool:
+    """Tell whether the loss is where it began: of 50 steps then and now, but for what these vary by."""
+    losses = window.samples("train", "loss", count=BLOCK).finite.values
+    first = window.history.column(
+        "train", "loss", context.start, context.start + BLOCK
+    ).finite.values
+    if min(len(losses), len(first)) < BLOCK:
+        return False
+    begin, now = float(np.median(first)), float(np.median(losses))
+    spread = max(float(np.median(np.abs(part - np.median(part)))) for part in (first, losses))
+    # standard error of the difference of two medians: 1.4826 · √(π/2) · √(2/50) median deviations
+    error = 1.4826 * math.sqrt(math.pi / BLOCK) * spread
+    least = max((1 / context.thresholds["flat"] - 1) * abs(begin), ERRORS * error)
+    return abs(now - begin) < least
 
 
 def _drawn(start: Drawn, context: Context, *, grows: bool) -> dict[str, dict[str, Json]]:

@@ -156,8 +156,8 @@ def test_large_weights_are_told_without_the_loss_of_guessing(
         act(),
         nn.Linear(64, 12),
     )
-    for module in model if std is not None else ():
-        if isinstance(module, nn.Linear):
+    for module in model:
+        if std is not None and isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=std)
             nn.init.zeros_(module.bias)
     judged = trained(
