@@ -15,7 +15,7 @@ import numpy as np
 from ...store import Evidence, Recommendation
 from ..advice import betas_of, current_rate, remembers_long, shorter_memory
 from ..blocks import Made
-from ..medians import median_of
+from ..medians import median_of, quantiles_of
 from ..rule import Case, Context, Later, Verdict, breach, fine, unknown
 from ..snippets import optimizer_with
 from ..windows import LayerSamples, Table, Window
@@ -49,8 +49,8 @@ def judge(window: Window, context: Context) -> Verdict:
     seen = LayerSamples(layers.steps[known], values, layers.layers)
     high = _episode(worst > numbers.fire)
     enough = int(high.sum()) >= numbers["several"] and not _loss_falls(window, seen.steps[high])
-    alone = bool((worst > numbers["alone"]).any()) and _loss_is_up(window, context, seen, worst)
-    if not (enough or alone):
+    alone = worst.max() > numbers["alone"]
+    if not (enough or (alone and _loss_is_up(window, context, seen, worst))):
         return fine(min(float(worst.max()) / numbers.fire, 0.75))
     onset = int(seen.steps[int(np.argmax(high))])
     thumb = remembers_long(context, numbers["second_beta"])
@@ -106,7 +106,7 @@ def _loss_is_up(window: Window, context: Context, seen: LayerSamples, worst: np.
     before = losses.values[(losses.steps < at) & (losses.steps >= at - 100)]
     if len(near) < 3 or len(before) < 20:
         return False
-    rise = float(np.quantile(near, 0.75)) - float(np.quantile(before, 0.9))
+    rise = quantiles_of(near, 0.75)[0] - quantiles_of(before, 0.9)[0]
     return rise > context.thresholds["rise_of_start"] * context.facts.loss_scale
 
 
