@@ -188,7 +188,7 @@ def _faded(window: Window, context: Context, start: Drawn, strength: float) -> V
     if window.step - context.start < numbers["settle"]:
         return unknown(f"whether the net learns is seen from step {numbers['settle']:,.0f} on")
     still = _stands(window, context)
-    gone = start.fades < numbers["gone"] and _drawn(start, context, grows=False)
+    gone = start.fades < numbers["gone"] and to_draw(start, context, grows=False)
     # a rate that others train with is not what keeps it from moving
     usual = gone or current_rate(window, context) > numbers["usual"] * highest_rate(context)
     moves = numbers["moved"] < facts.update_peak or usual
@@ -215,7 +215,7 @@ def _stands(window: Window, context: Context) -> bool:
     return abs(now - begin) < least
 
 
-def _drawn(start: Drawn, context: Context, *, grows: bool) -> dict[str, dict[str, Json]]:
+def to_draw(start: Drawn, context: Context, *, grows: bool) -> dict[str, dict[str, Json]]:
     """Return the deviation to draw each layer with: He's before a ReLU, Xavier's elsewhere."""
     proposed: dict[str, dict[str, Json]] = {}
     known = can_be_drawn(context)
@@ -238,7 +238,7 @@ def _drawn(start: Drawn, context: Context, *, grows: bool) -> dict[str, dict[str
 
 
 def _case(context: Context, start: Drawn, *, grows: bool) -> Case:
-    drawn = _drawn(start, context, grows=grows)
+    drawn = to_draw(start, context, grows=grows)
     layers = tuple(drawn) or start.layers
     known = start.forward[np.isfinite(start.forward)]
     middle = float(np.median(known))

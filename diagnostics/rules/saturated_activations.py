@@ -22,12 +22,14 @@ import numpy as np
 from ...store import Evidence, Recommendation
 from ...store.schemas import Json
 from ..advice import current_rate, lower_rate
+from ..as_drawn import Drawn
 from ..facts import learned
-from ..initialization import as_code, can_be_drawn, is_one_sided
+from ..initialization import as_code, can_be_drawn, drawn_anew, is_one_sided
 from ..medians import nan_median
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import LayerSamples, Table, Window
 from ..words import listing, number, percent
+from .bad_initialization import to_draw
 
 FAMILY = "train"
 FROM_START = True
@@ -207,7 +209,7 @@ def _case(
         )
     ]
     layers = [layer for i in order if (layer := found.before[i]) is not None]
-    advice = _redrawn(window, context, layers) if born else None
+    advice = (_redrawn(window, context, layers) or _as_kept(window, context)) if born else None
     if advice is None:
         advice = lower_rate(window, context, rollback_before=None if born else step)
         advice.effect = "steps no longer throw the activations into their tails"
@@ -223,6 +225,27 @@ def _case(
         may_be_normal="Outputs that shall be near their bounds: gates, a net that is done and sure.",
         layers=tuple(sites),
         onset=context.start + 1 if born else None,
+    )
+
+
+def _as_kept(window: Window, context: Context) -> Recommendation | None:
+    """Return the advice to draw the weights that were drawn too large, None where those are not to blame.
+
+    For a call of a function: which weights run before it is not known.
+    """
+    start = Drawn.of(window, context)
+    if start is None or not start.times > context.thresholds["over"]:
+        return None
+    proposed = to_draw(start, context, grows=True)
+    return drawn_anew(
+        proposed,
+        context,
+        basis="derived",
+        formula=f"the median layer was drawn with {number(start.times)} times what keeps the signal: "
+        "sqrt(2 / (inputs + outputs)) does",
+        effect="activations begin where their slope is largest",
+        verify="fewer than a tenth saturated in the first samples",
+        risk="starts again from the first step; a LayerNorm before the activation keeps it so",
     )
 
 

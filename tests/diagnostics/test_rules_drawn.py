@@ -243,3 +243,18 @@ def test_most_inputs_may_lie_in_the_negative_tail_of_a_gelu(kind: str, found: bo
     made = Made("saturated_activations", tails(lambda s: 0.8), activations={"b": kind})
     assert (made.finding is not None) == found
     assert Made("saturated_activations", tails(lambda s: 0.95), activations={"b": kind}).finding
+
+
+@pytest.mark.parametrize(("std", "parameter"), [(0.5, "weight_init"), (0.1, "lr")])
+def test_weights_before_a_call_that_saturates_are_drawn_anew_where_they_are_too_large(
+    std: float, parameter: str
+) -> None:
+    steps = range(10, 300, 10)
+    start = unguessed(std=std)
+    rows = {"saturated/net.tanh()": dict.fromkeys(steps, 80.0)}
+    rows |= {f"numel/{name}": dict.fromkeys(steps, 100.0) for name in (*"abcd", "net.tanh()")}
+    families = {**start["families"], "activations": rows}
+    made = Made("saturated_activations", families, parameters=start["parameters"])
+    assert made.advice.parameter == parameter
+    if parameter == "weight_init":
+        assert made.advice.proposed["a"] == {"kind": "xavier_normal", "std": 0.1}
