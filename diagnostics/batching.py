@@ -81,7 +81,7 @@ class NoiseOverBatch:
 class NoiseByPairs:
     """The noise scale over the batch, by the mean cosine of consecutive gradients: 95 % interval.
 
-    `high` is infinite where the cosine cannot be told from zero.
+    `high` is infinite where the cosine cannot be told from zero. `span`: steps from the first to the last.
     """
 
     mean: float
@@ -89,6 +89,7 @@ class NoiseByPairs:
     high: float
     step: int
     count: int
+    span: int
 
 
 def _parts_of_one_set(context: Context) -> bool:
@@ -120,7 +121,9 @@ def by_pairs(
         return None
     most, low = min(max(mean + error, 1e-9), 1.0), mean - error
     high = 1 / low - 1 if low > 0 else math.inf
-    return NoiseByPairs(mean, 1 / most - 1, high, int(found.steps[-1]), len(cosines))
+    steps = found.steps[found.steps > after]
+    span = int(steps[-1] - steps[0])
+    return NoiseByPairs(mean, 1 / most - 1, high, int(steps[-1]), len(cosines), span)
 
 
 def is_smooth(window: Window, batch: float) -> bool:

@@ -2,8 +2,9 @@
 
 What: the upper bound of the noise scale stands under a quarter of the batch for 200 steps after the
 first tenth of the run; where the noise was sampled too rarely, the cosine of consecutive gradients
-bounds it: of three pairs, since these lie near one another where there is hardly any noise. Not where
-losses go as smoothly as those of all samples at once, which is a choice. An opportunity, not a fault.
+bounds it: of three pairs, as they lie near one another where there is hardly any noise, and at once where
+these are from over 150 steps. Not where losses go as smoothly as those of all samples at once, which is a
+choice. An opportunity, not a fault.
 Why: beyond the noise scale a larger batch hardly makes a step better, and every sample in it costs.
 Source: McCandlish et al. 2018; the noise scale is small at the start of every run and grows, so the
 first tenth does not count.
@@ -26,11 +27,12 @@ FAMILY = "train"
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """The noise scale, its upper bound, and where they are from."""
+    """The noise scale, its upper bound, and where they are from; `lasts`: it tells of many steps by itself."""
 
     scale: float
     high: float
     because: Evidence
+    lasts: bool = False
 
 
 def judge(window: Window, context: Context) -> Verdict:
@@ -57,7 +59,7 @@ def judge(window: Window, context: Context) -> Verdict:
         may_be_normal="A machine that takes no longer for the larger batch; the noise scale grows "
         "during training, so that a batch too large now may be right later.",
     )
-    return breach(strength, case)
+    return breach(strength, case, certain=found.lasts)
 
 
 def _known(window: Window, context: Context) -> _Known | str:
@@ -89,7 +91,8 @@ def _known(window: Window, context: Context) -> _Known | str:
     )
     least = 1 / (1 + numbers.fire)
     because = Evidence(text, "gradients", "grad_cosine", pairs.step, pairs.mean, least)
-    return _Known((1 / pairs.mean - 1) * batch, pairs.high * batch, because)
+    lasts = pairs.span >= numbers["lasts"]
+    return _Known((1 / pairs.mean - 1) * batch, pairs.high * batch, because, lasts)
 
 
 def _advice(

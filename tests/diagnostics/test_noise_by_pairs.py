@@ -83,6 +83,16 @@ def test_three_pairs_behind_the_start_tell_of_a_large_batch_and_those_of_the_sta
     assert found(0.99, 0.7, 0.95) == []
 
 
+def test_three_pairs_of_many_steps_are_no_moment_and_wait_for_no_others() -> None:
+    def found(*steps: int) -> list[str]:
+        run = made(np.full(1, np.nan), falling(430), 1024)
+        run.add("gradients", {"grad_cosine": [0.93, 0.95, 0.94]}, list(steps))
+        return [item.rule for item in run.judge()]
+
+    assert found(240, 320, 400) == ["batch_too_large"]
+    assert found(380, 390, 400) == []
+
+
 def test_losses_that_go_as_smoothly_as_those_of_all_samples_are_a_choice() -> None:
     near = np.array([0.5, 0.999, 0.998, 0.999, 0.999, 0.999])
     run = made(near, falling(700, noise=0.0), 1024)
