@@ -15,9 +15,9 @@ import torch
 from otoscope.callbacks import Activations, Gradients, attach
 from otoscope.callbacks.budget import Budget
 from otoscope.callbacks.ledger import BEGINNING
+from otoscope.callbacks.noting import PAID_OVER
 from otoscope.callbacks.probes.curvature import Curvature
 from otoscope.callbacks.probes.probe import AFTERMATH
-from otoscope.callbacks.noting import PAID_OVER
 from otoscope.store import ConfigError
 from torch.nn import functional
 
