@@ -72,9 +72,9 @@ class LoopRecorder(Recorder):
         """
         if self.finished:
             return
-        begun = time.perf_counter()
-        whole = self.loop.complete if complete is None else complete
+        begun, whole = time.perf_counter(), True
         with self._border:
+            whole = self.loop.complete if complete is None else complete
             tensor = loss if isinstance(loss, torch.Tensor) else torch.tensor(float(loss))
             samples = (batch_size_of(batch) if batch_size is None else int(batch_size)) or 0
             if whole and self._is_plain and self.note(tensor, samples, math.nan, math.nan, begun):

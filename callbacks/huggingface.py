@@ -235,9 +235,9 @@ class OtoscopeCallback(TrainerCallback):
         recorder = self.recorder
         if recorder is None:
             return
-        begun, noted = time.perf_counter(), False
-        epoch, scaler = float(state.epoch or 0.0), self._scaler
+        begun, noted, epoch, scaler = time.perf_counter(), False, math.nan, None
         with self._border:
+            epoch, scaler = float(state.epoch or 0.0), self._scaler
             loss = self._loss(args)
             if scaler is None:
                 noted = recorder.note(loss, self._samples, self._data, epoch, begun)

@@ -265,7 +265,7 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
         if recorder is None:
             return
         begun = time.perf_counter()
-        if self._is_plain and trainer.accumulate_grad_batches == 1:
+        if self._is_plain and self._micro == 0 and trainer.accumulate_grad_batches == 1:
             with self._border:
                 size = batch_size_of(batch) or 0
                 loss = outputs.get("loss") if type(outputs) is dict else None

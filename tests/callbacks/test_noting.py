@@ -89,6 +89,28 @@ def test_a_noted_step_records_what_the_long_way_does(
     assert np.all(short.column("data_seconds@0") >= 0)
 
 
+def test_a_window_that_is_cut_short_counts_all_its_micro_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Cutting(package(PACKAGES[0]).Callback):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.batches = 0
+
+        def on_train_batch_start(self, trainer: Any, *told: Any) -> None:
+            self.batches += 1
+            trainer.accumulate_grad_batches = 3 if self.batches == 26 else 1
+
+    with monkeypatch.context() as patch:
+        watched = Watched(patch)
+        _, short = trained(PACKAGES[0], tmp_path / "short", Cutting())
+    with monkeypatch.context() as patch:
+        Watched(patch, refuse=True)
+        _, long = trained(PACKAGES[0], tmp_path / "long", Cutting())
+    assert watched.noted > 20
+    assert short.column("samples").tolist() == long.column("samples").tolist()
+    assert sorted(set(short.column("samples"))) == [16, 32]
+
+
 def test_an_event_in_the_middle_of_a_noted_step_is_told_behind_the_frame_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
