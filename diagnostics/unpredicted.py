@@ -90,7 +90,7 @@ def left_unpredicted(window: Window, context: Context, validated: Samples | None
         if not suffers and not _stands(losses, numbers):
             return fine(0.9)
         return breach(1.0, _unnamed(found, context, weights, None if suffers else "info"))
-    if plain and now < numbers["far_under"] * found.entropy and not suffers:
+    if plain and now < numbers["far_under"] * found.entropy:
         return fine(0.9)  # it tells samples apart already, and the rare classes come last
     mild = len(weights) < MANY_CLASSES and not suffers
     return breach(strength, _unnamed(found, context, weights, "info" if mild else None))

@@ -73,7 +73,7 @@ def test_missed_classes_are_left_alone_where_they_are_not_what_is_left(
     assert Made("wrong_head", still, steps=600, loss=loss).finding is None
 
 
-def test_a_rare_class_of_two_counts_where_validation_suffers_however_low_the_loss() -> None:
+def test_a_rare_class_of_two_comes_last_where_the_loss_already_tells_samples_apart() -> None:
     told = {
         "head": {
             name: dict.fromkeys(range(205, 700, 5), value)
@@ -85,6 +85,8 @@ def test_a_rare_class_of_two_counts_where_validation_suffers_however_low_the_los
     }  # fmt: skip
     assert Made("wrong_head", told, steps=600, loss=falling(0.03)).finding is None
     made = Made("wrong_head", {**told, **validated(1.5)}, steps=600, loss=falling(0.03))
+    assert made.finding is None
+    made = Made("wrong_head", {**told, **validated(1.5)}, steps=600, loss=falling(0.06))
     assert made.sure.severity == "warning"
 
 
