@@ -17,7 +17,7 @@ from .journal import Journal
 from .ledger import Row
 from .probes.probe import AFTERMATH
 from .probes.throughput import Throughput
-from .sampling import Sampling
+from .sampling import TENDED, Sampling
 
 PAID_OVER = 32
 """Steps over which the cost of steps that leave together is spread, be they one or 64."""
@@ -79,7 +79,7 @@ class Noting:
         """
         journal = self._journal
         step = journal.step + 1
-        if not (self._calm and self._stepped and step % 10 and type(loss) is torch.Tensor):
+        if not (self._calm and self._stepped and step % TENDED and type(loss) is torch.Tensor):
             return False
         if loss.ndim or not loss.is_cpu or type(value := loss.item()) is not float:
             return False

@@ -37,6 +37,8 @@ log = logging.getLogger("otoscope")
 NORM = "norm"
 """Name in the budget of the gradient norm of `train`."""
 NORM_BORDER = "gradient norm"
+TENDED = 10
+"""Steps between two looks at what is hopeless, and at what may be let go of."""
 
 
 def chosen_probes(asked: str | Sequence[Probe | str]) -> list[Probe]:
@@ -224,7 +226,7 @@ class Sampling:
 
     def has_work(self, step: int) -> bool:
         """Tell whether anything is to be done at the end of a step: in most there is nothing."""
-        return self._armed or step % 10 == 0
+        return self._armed or step % TENDED == 0
 
     def sample(self, step: int) -> tuple[list[Pending], float]:
         """Ask the armed probes, the dear ones last; returns their frames and what they took."""
@@ -239,7 +241,7 @@ class Sampling:
             self._wants_batch = False
             if self._budget.dear_from - POOL > step:
                 self.batches.clear()
-        if step % 10 == 0:
+        if step % TENDED == 0:
             if self._training.tap is not None:
                 self._training.tap.pairs.let_go(step)
             for name, why in self._budget.hopeless(step):
