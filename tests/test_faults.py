@@ -136,8 +136,8 @@ def test_a_kept_run_is_not_trained_again_and_is_judged_anew_by_other_rules(
     assert len(trained) == 1
     code = runs.code
 
-    def edited(folders: tuple[str, ...]) -> str:
-        return code(folders) + ("edited" if folders == runs.JUDGES else "")
+    def edited(folders: tuple[str, ...], reserved: bool = False) -> str:
+        return code(folders, reserved) + ("edited" if folders == runs.JUDGES else "")
 
     monkeypatch.setattr(runs, "code", edited)
     judged = []

@@ -23,6 +23,8 @@ from .._nets import (
 )
 from . import (
     datasets,
+    fifth_nets,
+    fifth_tables,
     fourth_nets,
     fourth_tables,
     further_nets,
@@ -52,6 +54,7 @@ NETS: dict[str, Callable[..., nn.Module]] = {
     **further_nets.NETS,
     **third_nets.NETS,
     **fourth_nets.NETS,
+    **fifth_nets.NETS,
     **reserved_nets.NETS,
 }
 DATA = datasets.DATA
@@ -93,6 +96,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "absolute": functional.l1_loss,
     "squared_one_hot": squared_one_hot,
     **fourth_tables.LOSSES,
+    **fifth_tables.LOSSES,
     **reserved_tables.LOSSES,
 }
 

@@ -49,8 +49,8 @@ def digest(*parts: str) -> str:
 
 
 @cache
-def code(folders: tuple[str, ...]) -> str:
-    """Return a hash of the code and numbers of some folders."""
+def code(folders: tuple[str, ...], reserved: bool = False) -> str:
+    """Return a hash of the code and numbers of some folders, of what is held out only where asked."""
     told = hashlib.blake2b(digest_size=8)
     for folder in folders:
         for path in sorted((ROOT / folder).rglob("*")):
@@ -59,8 +59,15 @@ def code(folders: tuple[str, ...]) -> str:
             ours = path.parent == Path(__file__).parent
             if (ours and path.name in NOT_RUNNING) or path.name == "null_rates.toml":
                 continue
+            if ours and path.name.startswith("reserved_") and not reserved:
+                continue
             told.update(path.read_bytes())
     return told.hexdigest()
+
+
+def _recorder(case: Case) -> str:
+    """Return a hash of what records a case; tuning cases may use nothing that is held out."""
+    return code(RECORDS, reserved=case.set == "held-out")
 
 
 def _kept(path: Path) -> dict[str, Any] | None:
@@ -92,7 +99,7 @@ def recorded(case: Case, seed: int, column: str, out: Path = OUT, fresh: bool = 
     """Return the folder of a recorded run, trained where it is not kept."""
     folder = folder_of(case, seed, column, _still(out))
     told = _kept(folder / "told.json")
-    by = code(RECORDS)
+    by = _recorder(case)
     if told is not None and not (fresh and told["by"] != by):
         return folder
     shutil.rmtree(folder, ignore_errors=True)
@@ -118,9 +125,9 @@ def recorded(case: Case, seed: int, column: str, out: Path = OUT, fresh: bool = 
     return folder
 
 
-def is_old(folder: Path) -> bool:
+def is_old(folder: Path, case: Case) -> bool:
     """Tell whether a kept recording was made by another state of the recorder than this."""
-    return (_kept(folder / "told.json") or {}).get("by") != code(RECORDS)
+    return (_kept(folder / "told.json") or {}).get("by") != _recorder(case)
 
 
 def _plain_path(body: Mapping[str, Any], seed: int, out: Path) -> Path:
@@ -148,7 +155,7 @@ def judged(
         ended = _kept(folder / "told.json") or {}
         run = str(ended["run"])
         fired, report = watched(connect(folder / run), run)
-        told = {"fired": fired, "report": report, "old": is_old(folder), "ended": ended}
+        told = {"fired": fired, "report": report, "old": is_old(folder, case), "ended": ended}
         shutil.rmtree(path.parent, ignore_errors=True)
         _keep(path, told)
     return told
