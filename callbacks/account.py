@@ -113,7 +113,8 @@ class Account:
         cheap = sum(other.seconds for other in others)
         cost = 0.0 if math.isnan(claim.cost) else claim.cost
         loan = self._loan(share, step - self._start)
-        wanted = self.fixed_seconds + cheap + cost + self._overdrawn(dear, set_aside)
+        fixed = SPARE * self.fixed_seconds
+        wanted = fixed + cheap + cost + self._overdrawn(dear, set_aside)
         return wanted + self._start_owed() - share * self.elapsed - loan, share
 
     def _loan(self, share: float, done: int) -> float:

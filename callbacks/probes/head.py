@@ -43,8 +43,9 @@ samples, whose weights were still as they were drawn, nothing shall be left for 
 LATER = ((10, 2), (205, 6))
 """Looks at what is predicted when a net may no longer name one class alone; two by step 10, if the start
 of dearer probes left none."""
-YOUNG, SETTLED = 100, 200
-"""Samples of the first steps are not counted any more so many steps later: the net was another one."""
+YOUNG, SETTLED = 100, 190
+"""Samples of the first `YOUNG` steps behind the first look are not counted any more `SETTLED` steps behind
+it: the net was another one. The first look may come as late as step 10, the promised one at 205."""
 FIRST_SAMPLES = 2
 """In so many steps in a row, from the third one; then rarely."""
 CLASSES = 64
@@ -88,7 +89,8 @@ class Head(Probe):
         self._guarded = HookGuard(self._failed)
         self._counts: deque[tuple[Tensor, Tensor]] = deque()
         self._rows: deque[int] = deque()
-        self._began = self._seen_at = -1
+        self._steps: deque[int] = deque()
+        self._began = -1
         self._all: Tensor | None = None
         self._classes = self._samples = 0
         self._new = False
@@ -168,31 +170,34 @@ class Head(Probe):
     def _forget_the_start(self, step: int) -> None:
         """Let go of what was counted in the first steps, if that was long ago."""
         self._began = step if self._began < 0 else self._began
-        young = self._began <= self._seen_at < self._began + YOUNG
-        if young and step >= self._began + SETTLED:
-            self._counts.clear()
-            self._rows.clear()
-        self._seen_at = step
+        if step >= self._began + SETTLED:
+            while self._steps and self._steps[0] < self._began + YOUNG:
+                self._let_go()
+
+    def _let_go(self) -> None:
+        for counted in (self._steps, self._rows, self._counts):
+            counted.popleft()
 
     def _predicted(self, found: Any, step: int) -> list[Tensor]:
         self._forget_the_start(step)
         nothing = torch.full((), math.nan, device=found.rows.device)
         if found.classes < 2:
             return [nothing] * (4 + self._classes)
-        self._counts.append(class_counts(found))
-        self._rows.append(min(len(found.rows), COUNTED))
-        while len(self._rows) > WINDOW or sum(self._rows) - self._rows[0] >= ENOUGH_ROWS:
-            self._rows.popleft()
-        while len(self._counts) > len(self._rows):
-            self._counts.popleft()
+        counts = class_counts(found)
         if self._all is None or len(self._all) != found.classes:
-            self._counts, self._rows = deque([self._counts[-1]]), deque([self._rows[-1]])
-            self._all = torch.zeros_like(self._counts[-1][1])
+            while self._steps:
+                self._let_go()
+            self._all = torch.zeros_like(counts[1])
             self._classes = found.classes if found.classes <= CLASSES else 0
             self._new = True
-        self._all = self._all + self._counts[-1][1]
-        guessed = torch.stack([counts for counts, _ in self._counts]).sum(0)
-        labels = torch.stack([counts for _, counts in self._counts]).sum(0)
+        self._steps.append(step)
+        self._counts.append(counts)
+        self._rows.append(min(len(found.rows), COUNTED))
+        while len(self._rows) > WINDOW or sum(self._rows) - self._rows[0] >= ENOUGH_ROWS:
+            self._let_go()
+        self._all = self._all + counts[1]
+        guessed = torch.stack([given for given, _ in self._counts]).sum(0)
+        labels = torch.stack([told for _, told in self._counts]).sum(0)
         never = ((labels > 0) & (guessed == 0)).sum().float()
         shares = (self._all / self._all.sum())[: self._classes]
         return [entropy(guessed), entropy(labels), never, labels.sum(), *shares.unbind()]

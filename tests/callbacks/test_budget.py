@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from otoscope.callbacks.account import SPARE
 from otoscope.callbacks.budget import Budget
 from otoscope.callbacks.claim import DEAR_STEPS
 
@@ -165,3 +166,12 @@ def test_a_resumed_run_counts_its_first_samples_from_where_it_starts() -> None:
     budget = default(0.02)
     budget.begin(5000, 90_000)
     assert budget.due(5001) == ["norm", "gradients", "activations", "system"]
+
+
+def test_of_a_budget_that_following_steps_uses_up_nearly_all_as_much_is_kept_to_spare() -> None:
+    budget = Budget(0.02)
+    budget.claim("norm")
+    budget.begin(0, None)
+    sampled = replay(budget, 4000, step=7.26e-3, fixed=110e-6, costs={"norm": 2e-4})
+    assert len(sampled["norm"]) > 20
+    assert budget.overhead <= 1.02 * 0.02 / SPARE

@@ -116,15 +116,19 @@ def test_predicted_classes_are_those_of_the_last_eight_samples(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("steps", "rows"),
-    [((3, 4, 210, 220), [8, 16, 8, 16]), ((3, 4, 150, 210), [8, 16, 24, 32])],
-    ids=["nothing between", "seen between"],
+    [
+        ((3, 4, 210, 220), [8, 16, 8, 16]),
+        ((3, 4, 150, 210), [8, 16, 24, 16]),
+        ((9, 10, 205, 206), [8, 16, 8, 16]),
+    ],
+    ids=["nothing between", "seen between", "begun late"],
 )
 def test_classes_predicted_in_the_first_steps_are_let_go_of_long_after(
     tmp_path: Path, steps: tuple[int, ...], rows: list[int]
 ) -> None:
     class Now(Head):
         def sample(self, step: int) -> Tensor | list[float]:
-            return super().sample(step) if step in steps else [math.nan] * 12
+            return super().sample(step) if step in steps else [math.nan] * (8 + self._classes)
 
     series = read(tmp_path, net(), some(220, rows=8), Now(every=1))
     told = dict(zip(series.steps.tolist(), series.column("rows").tolist(), strict=True))
