@@ -46,11 +46,9 @@ class Account:
         self._start = 0
         self._fastest = math.inf
         self._known_parts: dict[str, float] = {}
-        self._aside = 0.0
-        """Share of the wall time that is set aside for dear probes."""
         self._roomy = 0.0
-        """Seconds so far, each as much as it left of what is set aside: step by step, for a rate that
-        changes later changes nothing of what was earned."""
+        """Seconds so far, each as much as `room` was then: a rate that changes later changes nothing of
+        what was earned."""
 
     @property
     def spent(self) -> float:
@@ -107,15 +105,16 @@ class Account:
     def missing(self, claim: Claim, step: int) -> tuple[float, float]:
         """Return the seconds that a cheap probe lacks for a sample, and the share that is earned."""
         dear = [other for other in self.claims.values() if other.dear]
-        set_aside = sum(self.nominal(other) for other in dear)
-        share = self.share - set_aside
+        nominal, room = sum(self.nominal(other) for other in dear), self.room()
+        set_aside = nominal * room
         others = [other for other in self.claims.values() if not (other.dear or other.once)]
         cheap = sum(other.seconds for other in others)
         cost = 0.0 if math.isnan(claim.cost) else claim.cost
-        loan = self._loan(share, step - self._start)
+        loan = self._loan(self.share - set_aside, step - self._start)
         fixed = SPARE * self.fixed_seconds
-        wanted = fixed + cheap + cost + self._overdrawn(dear, set_aside)
-        return wanted + self._start_owed() - share * self.elapsed - loan, share
+        wanted = fixed + cheap + cost + self._overdrawn(dear, set_aside) + self._start_owed()
+        earned = self.share * self.elapsed - nominal * self._roomy
+        return wanted - earned - loan, (self.share - nominal) * room
 
     def _loan(self, share: float, done: int) -> float:
         """Return the seconds that may be taken on credit now: what the rest of the run pays back."""
@@ -187,11 +186,10 @@ class Account:
         return self.nominal(claim) * self._roomy
 
     def room(self) -> float:
-        """Return how much of the dear probes' part is left by what every step costs, in [0, 1]."""
-        if not self.step_seconds > 0 or not self._aside > 0:
+        """Return what following each step leaves of the budget, as a share of it: all probes bear it alike."""
+        if not self.step_seconds > 0 or not self.share > 0:
             return 1.0
-        left = self.share - self._fixed_share()
-        return min(1.0, max(0.0, left / self._aside))
+        return max(0.0, 1 - self._fixed_share() / self.share)
 
     def _fixed_share(self) -> float:
         """Return the share of the wall time that every step costs, with what is kept to spare."""
@@ -211,7 +209,6 @@ class Account:
             for claim in asking:
                 share = part / dear if claim.dear else (1 - part) / cheap
                 self._known_parts[claim.name] = claim.weight * share
-            self._aside = self.share * (part if dear else 0.0)
         return self._known_parts
 
     def allowances(self) -> dict[str, float]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
 from ..store import Evidence
 from .advice import first_step, sound_step
-from .facts import Facts, update_ratios
+from .facts import BEGAN_AT_ZERO, Facts, layer_ratios, update_ratios
 from .medians import median_of
 from .progress import course, scheduled
 from .rule import UNCORRECTED, Context
@@ -22,6 +23,30 @@ RECENT = 10
 """Samples of the steps' length whose median counts; half of them are the fewest."""
 BLOCK = 20
 DECAY = 0.5
+
+
+def first_of_moved(window: Window, context: Context) -> float:
+    """Return the attempt's first step over the weights before it, a median of the layers that it moved.
+
+    NaN where it was not measured, or moved none. A layer behind a share of zero (a branch that begins with
+    no part in the net) has no gradient at first: its step of nothing tells not how long steps are.
+    """
+    at = context.facts.first_step
+    _, ratios = layer_ratios(window.history, at - 1, at)
+    moved = ratios[(ratios > 0) & (ratios < BEGAN_AT_ZERO)]
+    ratio = median_of(moved)
+    return ratio / math.sqrt(1 - ratio**2)
+
+
+def of_moved(context: Context) -> Context:
+    """Return the context with the first step of the layers that it moved, where most had no gradient.
+
+    The median over all layers is zero then. `moved` of the rule's memory is what `first_of_moved` returned.
+    """
+    moved = context.memory.get("moved")
+    if context.facts.update_first != 0 or not isinstance(moved, (int, float)):
+        return context
+    return replace(context, facts=replace(context.facts, update_first=float(moved)))
 
 
 def forgets(window: Window, context: Context) -> Evidence | None:

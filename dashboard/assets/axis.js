@@ -9,6 +9,18 @@
           second: "#087f5b", third: "#c2410c", fourth: "#7048e8", shade: "rgba(8,127,91,.08)", mark: "#c92a2a", fault: "rgba(224,49,49,.08)", panel: "#fff", event: "#868e96" };
   };
 
+  /** Say at a corner of a chart how high a curve goes that leaves it, on a ground of its own: it is in front. */
+  o.drawBeyond = function (context, value, x, y, align) {
+    const text = `↑ up to ${o.number(value, 2)}`, colours = o.colours();
+    const wide = context.measureText(text).width + 6;
+    context.fillStyle = colours.panel;
+    context.fillRect(align === "left" ? x - 3 : x + 3 - wide, y - 8, wide, 16);
+    context.fillStyle = colours.dim;
+    context.textAlign = align;
+    context.textBaseline = "middle";
+    context.fillText(text, x, y);
+  };
+
   /** Height of a chart that has nothing to show but words. */
   o.EMPTY = 72;
 
@@ -122,7 +134,7 @@
     context.textAlign = "center";
     context.textBaseline = "top";
     let right = -Infinity;
-    for (const tick of o.ticks(low, high, Math.max(2, Math.floor(width / 90)))) {
+    for (const tick of o.ticks(low, high, Math.max(3, Math.floor(width / 90)))) {
       const text = label(tick), half = context.measureText(text).width / 2;
       const x = Math.min(scale(tick), context.canvas.clientWidth - half);
       if (x - half < right + 8) continue;

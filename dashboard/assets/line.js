@@ -124,6 +124,7 @@
       lines.forEach((line) => this.drawLine(context, xs, line, y, last - first < FEW));
       context.restore();
       this.drawEvents(context, table, xs);
+      this.drawBeyond(context, y);
       this.canvas.setAttribute("aria-label", `${this.options.label}. ` + lines.map((line) => {
         const at = line.values.findLastIndex(Number.isFinite);
         return `${line.name}: ${this.show(line.values[at])} at step ${o.step(table.steps[at])}`;
@@ -166,11 +167,11 @@
 
     drawFrame(context, width, y, low, high, label, log) {
       o.drawAxisY(context, y, LEFT, width - RIGHT, log, this.options.percent);
-      if (y.beyond > 1.2 * y.ends[1]) {
-        context.textAlign = "left";
-        context.fillText(`↑ up to ${o.number(y.beyond, 2)}`, LEFT + 4, TOP);
-      }
       o.drawAxisX(context, this.x, low, high, this.height - BOTTOM, width - LEFT, label);
+    }
+
+    drawBeyond(context, y) {
+      if (y.beyond > 1.2 * y.ends[1]) o.drawBeyond(context, y.beyond, LEFT + 4, TOP, "left");
     }
 
     drawLine(context, xs, line, y, dotted) {

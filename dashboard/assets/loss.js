@@ -43,6 +43,7 @@
       this.drawValidation(context, table, xs, y);
       context.restore();
       this.drawEvents(context, table, xs);
+      this.drawBeyond(context, y);
       const range = o.settings.range ? `, steps ${o.step(table.steps[first])} to ${o.step(table.steps[last])}` : "";
       this.canvas.setAttribute("aria-label",
         `Training loss${range}: last ${o.number(o.lastFinite(raw))} at step ${o.step(table.steps[table.steps.length - 1])}, ` +

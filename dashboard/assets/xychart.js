@@ -54,6 +54,8 @@
       context.clip();
       for (const curve of shown.curves) this.drawCurve(context, curve, clampY);
       context.restore();
+      const beyond = Math.max(...shown.curves.flatMap((curve) => (curve.dots ? curve.ys : [])).filter(Number.isFinite));
+      if (beyond > shown.y.ends[1]) o.drawBeyond(context, beyond, width - RIGHT - 2, TOP + 4, "right");
       for (const mark of shown.marks || []) this.drawMark(context, mark, width);
       const keys = shown.keys || shown.curves.filter((curve) => curve.name).map((curve) => [curve.name, curve.colour, curve.dash || []]);
       o.fill(this.legend, [keys, shown.words], () => [...keys.map(([name, colour, dash]) => o.h("span", { class: "key" }, o.swatch(colour, dash), name)),
@@ -70,11 +72,6 @@
       }
       this.y.ends = shown.y.ends;
       o.drawAxisY(context, this.y, LEFT, width - RIGHT, shown.y.log);
-      const beyond = Math.max(...shown.curves.flatMap((curve) => (curve.dots ? curve.ys : [])).filter(Number.isFinite));
-      if (beyond > shown.y.ends[1]) {
-        context.textAlign = "right";
-        context.fillText(`↑ up to ${o.number(beyond, 2)}`, width - RIGHT - 2, TOP + 4);
-      }
       const ticks = shown.x.ticks || (shown.x.log ? o.logTicks(...shown.x.ends) : o.ticks(...shown.x.ends, Math.max(2, width / 110)));
       const texts = shown.x.text ? ticks.map(shown.x.text) : o.tickTexts(ticks);
       context.textAlign = "center";

@@ -24,6 +24,7 @@ import numpy as np
 from ...store import Evidence, Recommendation
 from ...store.schemas import Json, Severity
 from ..advice import best_basis, current_rate, lower_rate
+from ..as_drawn import Drawn
 from ..facts import learned, mostly_dead, update_ratios
 from ..initialization import drawn_anew, he_normal
 from ..progress import course
@@ -38,6 +39,9 @@ FROM_START = True
 SEARCHED, LOSSES = 100, 200
 BORN = 20
 """Steps within which units that are dead were so from the start."""
+KEPT = (0.35, 1.5)
+"""Weights that were drawn with so much of He's deviation are kept in size: it is their biases that were ill.
+The framework's own draw has 0.41 of it, and the rate was found for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,7 @@ def _nothing_fires(window: Window, context: Context, silent: list[Silent]) -> Ca
     names = [found.activation or found.layer for found in silent]
     spike, born = _spike(window, context), worst.step - context.start <= BORN
     several = f" in {count(len(silent), 'layer')}" if len(silent) > 1 else ""
-    drawn = he_normal(context)
+    drawn = _soundly(window, context)
     return Case(
         title=f"Dead units{several}: none of `{names[silent.index(worst)]}` fires",
         why="No output, no gradient: nothing reaches these weights, nor those before them, and training "
@@ -238,7 +242,7 @@ def _advice(
         advice.effect = "steps no longer throw units out of reach of every sample"
         advice.verify = "fewer than a quarter of the units dead after 200 steps"
         return advice
-    drawn = he_normal(context)
+    drawn = _soundly(window, context)
     if len(layers) > 1 and drawn:
         return _drawn_anew(context, drawn, layers)
     rate = current_rate(window, context)
@@ -257,6 +261,19 @@ def _advice(
     )
 
 
+def _soundly(window: Window, context: Context) -> dict[str, dict[str, Json]]:
+    """Return how to draw every layer but the last: as it was, where that was sound, else by its fan-in."""
+    drawn, start = he_normal(context), Drawn.of(window, context)
+    if start is None:
+        return drawn
+    low, high = KEPT
+    for layer, std in zip(start.layers, start.std.tolist(), strict=True):
+        usual = float(drawn[layer]["std"]) if layer in drawn else math.nan
+        if low * usual < std < high * usual:
+            drawn[layer] = {"kind": "kaiming_normal", "std": float(f"{std:.3g}")}
+    return drawn
+
+
 def _drawn_anew(
     context: Context, drawn: dict[str, dict[str, Json]], layers: list[str]
 ) -> Recommendation:
@@ -264,8 +281,8 @@ def _drawn_anew(
         drawn,
         context,
         basis="rule of thumb",
-        formula="standard deviation sqrt(2 / fan-in), biases of zero: half of the units fire on "
-        "any sample",
+        formula="standard deviation as it was drawn, or sqrt(2 / fan-in) where that is far off, and "
+        "biases of zero: half of the units fire on any sample",
         effect=f"{listing(layers)} begin with units that fire",
         verify="fewer than a quarter of the units dead after 200 steps, and the loss falls",
         risk="starts again from the first step; weights that were loaded would be lost",

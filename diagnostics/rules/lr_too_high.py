@@ -42,7 +42,7 @@ from ..advice import (
     stable_rate,
 )
 from ..facts import BLOCK, Facts, mostly_dead, update_ratios
-from ..forgetting import forgets, torn
+from ..forgetting import first_of_moved, forgets, of_moved, torn
 from ..medians import median_of
 from ..rule import Case, Context, Later, Verdict, breach, fine, unknown
 from ..standing import error_of, proof_of, single_batches, spread_of, thrown_by_batches
@@ -58,7 +58,8 @@ LATEST = 15
 def remember(window: Window, context: Context) -> dict[str, Json]:
     """Keep how far the losses of the best window lay apart, the loss of guessing, and the first bursts.
 
-    By so much any window differs from the best one.
+    By so much any window differs from the best one. Besides the first step of the layers that it moved,
+    where most of them had no gradient.
     """
     kept = context.memory
     if "guess" not in kept:
@@ -66,6 +67,8 @@ def remember(window: Window, context: Context) -> dict[str, Json]:
         if len(guess):
             kept = {**kept, "guess": float(guess[0])}
     kept = {**kept, **single_batches(window, context)}
+    if context.facts.update_first == 0 and "moved" not in kept:
+        kept = {**kept, "moved": first_of_moved(window, context)}
     if context.facts.loss_best_step != window.step:
         return kept  # type: ignore[return-value]  # as it was
     losses = window.samples("train", "loss", count=BLOCK).finite.values
@@ -98,6 +101,7 @@ def _beyond_noise(
 
 def judge(window: Window, context: Context) -> Verdict:
     """Breach where the loss climbs or never fell, and the steps are too long."""
+    context = of_moved(context)
     numbers, facts = context.thresholds, context.facts
     losses = window.samples("train", "loss", count=numbers.window, span=numbers.span)
     finite = losses.finite

@@ -18,13 +18,15 @@ rate of 1e-5, where raising it by ten leaves it as stuck as before.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
 from ...store import Evidence
 from ...store.schemas import Json
 from ..advice import current_rate, former_rate, higher_rate, sound_step
-from ..facts import layer_ratios, learned
+from ..facts import BEGAN_AT_ZERO, layer_ratios, learned
+from ..medians import median_of
 from ..progress import Trend, course, largest_ratio, steady_losses
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import KEPT_STEPS, Window
@@ -117,6 +119,22 @@ def _limit(window: Window, context: Context) -> float:
     return max(numbers.fire, context.rates["timid"] * sound_step(context))
 
 
+def _of_those_that_moved(window: Window, context: Context) -> Context:
+    """Return the context with the first step of the layers that it moved, where most got no gradient.
+
+    As in a net of branches that begin with no part in it: half of its layers stand still at first, and
+    the median over all of them says nothing of how long a step is.
+    """
+    facts = context.facts
+    if facts.update_first != 0:
+        return context
+    _, ratios = layer_ratios(window.history, facts.first_step - 1, facts.first_step)
+    moved = ratios[(ratios > 0) & (ratios < BEGAN_AT_ZERO)]
+    if not len(moved):
+        return context
+    return replace(context, facts=replace(facts, update_first=median_of(moved)))
+
+
 def _case(
     window: Window, context: Context, trend: Trend, ratio: float, limit: float, lowered: bool
 ) -> Case:
@@ -146,7 +164,9 @@ def _case(
         why="At such steps the run needs a hundred times the steps that it would need at a sound "
         "rate.",
         because=because,
-        recommendation=former_rate(window, context) if lowered else higher_rate(window, context),
+        recommendation=former_rate(window, context)
+        if lowered
+        else higher_rate(window, _of_those_that_moved(window, context)),
         may_be_normal="Fine-tuning that shall hardly change the weights (set task to finetune); "
         "the last steps of a schedule.",
         onset=window.since + 1 if lowered else context.start + 1,

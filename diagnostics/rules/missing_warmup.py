@@ -2,13 +2,14 @@
 
 What: with Adam and its kin, without a warm-up, a step of the first 100 moves the weights by more than
 5 %, or gradients stand over 4 times what the second moment expects, and the three highest losses of
-these steps stand on average 1.5 times over the first one, by more than batches differ. An opportunity,
-not a fault.
+these steps stand on average 1.5 times over the first one, by more than batches differ; or the very first
+step moves them by 20 %, and 200 steps later the loss stands over three tenths of its start. An
+opportunity, not a fault.
 Why: in its first steps Adam's running means hold a handful of gradients: every weight moves by the
 whole rate whatever its gradient says, and what the initialization was good for is lost.
 Source: Vaswani et al. 2017 (warm-up), Ma and Yarats 2021 (linear over 2/(1 − β₂) steps); measured on
 a small character transformer: Adam at 0.05 leaps to twice its first loss and ends at 1.86, with a
-warm-up at 1.63.
+warm-up at 1.63. One that is normalized before its blocks does not leap.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import numpy as np
 
 from ...store import Evidence, Recommendation
 from ...store.schemas import Json
-from ..advice import current_rate
-from ..facts import update_ratios
+from ..advice import current_rate, first_step, lower_rate, one_layer, sound_step
+from ..facts import BLOCK, update_ratios
+from ..medians import median_of
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import warm_up_snippet
 from ..standing import spread_of
@@ -80,11 +82,25 @@ def judge(window: Window, context: Context) -> Verdict:
     leap = 1 + (float(kept["peak"]) - start) / scale  # over the first loss, also of one under zero
     ratio, stale = float(kept.get("ratio") or 0.0), float(kept.get("stale") or 0.0)
     long = ratio > numbers["update_ratio"] or stale > numbers["stale"]
-    if not long or leap <= numbers.fire:
-        return fine(leap / numbers.fire if long else 0.0)
-    if float(kept["peak"]) - start < numbers["spreads"] * float(kept.get("spread") or 0.0):
-        return fine(0.9)  # of batches of few samples the three highest of a hundred stand as high
-    return breach(leap / numbers.fire, _case(window, context, leap, ratio, stale))
+    # of batches of few samples the three highest of a hundred stand as high
+    noise = numbers["spreads"] * float(kept.get("spread") or 0.0)
+    if long and leap > numbers.fire and float(kept["peak"]) - start >= noise:
+        return breach(leap / numbers.fire, _case(window, context, leap, ratio, stale))
+    size = first_step(context)
+    if size > numbers["first_step"] and not one_layer(context):
+        if _is_far(window, context):
+            return breach(size / numbers["first_step"], _case_of_first(window, context, size))
+        return fine(0.9)  # keeps a finding that stands, and makes none
+    return fine(leap / numbers.fire if long else 0.0)
+
+
+def _is_far(window: Window, context: Context) -> bool:
+    """Tell whether the loss stands far over its floor still: else its first steps have done no harm."""
+    numbers, start = context.thresholds, context.facts.loss_start
+    if window.step - context.start < numbers["after"]:
+        return False
+    losses = window.samples("train", "loss", count=BLOCK).finite
+    return bool(median_of(losses.values) > start - (1 - numbers["far"]) * abs(start))
 
 
 def _case(window: Window, context: Context, leap: float, ratio: float, stale: float) -> Case:
@@ -116,6 +132,26 @@ def _case(window: Window, context: Context, leap: float, ratio: float, stale: fl
         recommendation=_advice(window, context),
         may_be_normal="A short leap that is over within some steps costs little; fine-tuning of a "
         "few layers.",
+        onset=context.start + 1,
+    )
+
+
+def _case_of_first(window: Window, context: Context, size: float) -> Case:
+    """Return the case of a first step that was far too long, though the loss did not leap."""
+    at, limit = context.facts.first_step, context.thresholds["first_step"]
+    text = (
+        f"the first step moved the weights by {percent(size)}; "
+        f"in runs that train it is about {percent(sound_step(context))}"
+    )
+    advice = lower_rate(window, context, rollback_before=None)
+    advice.verify = "in a run from the first step on the loss of step 100 is lower than in this one"
+    return Case(
+        title=f"The first steps are too long: the first one moved the weights by {percent(size)}",
+        why="Every weight moves by the whole rate, whatever its gradient says: after a few such steps "
+        "nothing of the initialization is left, and later ones are as long.",
+        because=(Evidence(text, "gradients", "update_ratio", at, size, limit),),
+        recommendation=advice,
+        may_be_normal="Weights that begin near zero on purpose.",
         onset=context.start + 1,
     )
 
