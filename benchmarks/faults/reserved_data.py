@@ -108,8 +108,9 @@ def cells() -> Batch:
     )
     kernel = torch.stack([torch.as_tensor(k) for k in kernels], 1)[torch.arange(many), y]
     x = torch.where((y == 3)[:, None, None], sickle, 0.5 * body) + 0.7 * kernel
-    x = (1 + 0.2 * torch.randn(many, 1, 1, generator=chance)) * x + 0.2 * _clouds(many, chance)[:, 0]
-    return _even(x + 0.2 * torch.randn(x.shape, generator=chance))[:, None], y
+    x = (1 + 0.2 * torch.randn(many, 1, 1, generator=chance)) * x
+    x = x[:, None] + 0.2 * _clouds(many, chance)
+    return _even(x + 0.2 * torch.randn(x.shape, generator=chance)), y
 
 
 def floods() -> Batch:
@@ -188,8 +189,13 @@ def gases() -> Batch:
     kind = torch.arange(16) % 4
     level = 0.5 * level + torch.randn(6, 4, generator=chance)[:, kind]
     wet, age = torch.randn(2, many, 1, generator=chance)
-    x = level[y] + (0.6 + 0.25 * slope)[y] * strength + 0.3 * wet * torch.randn(16, generator=chance)
-    x = x + 0.2 * age * x.sin() + 0.35 * torch.randn(x.shape, generator=chance)
+    x = level[y] + (0.6 + 0.25 * slope)[y] * strength
+    x = (
+        x
+        + 0.3 * wet * torch.randn(16, generator=chance)
+        + 0.2 * age * x.sin()
+        + 0.35 * torch.randn(x.shape, generator=chance)
+    )
     return _apart(x), y
 
 
@@ -216,7 +222,8 @@ def oscillators() -> Batch:
         seen.append(place)
     asked = torch.randint(128, (many,), generator=chance)
     y = torch.stack(seen, 1)[torch.arange(many), asked]
-    return torch.cat((_even(force[:, ::4]), 3.4 * (asked[:, None] / 127 - 0.5)), 1), _even(y)[:, None]
+    when = 3.4 * (asked[:, None] / 127 - 0.5)
+    return torch.cat((_even(force[:, ::4]), when), 1), _even(y)[:, None]
 
 
 def charges() -> Batch:

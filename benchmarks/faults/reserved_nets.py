@@ -30,7 +30,7 @@ class Window(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         many, high, wide, width = x.shape
         seen = self.norms[0](x).roll((-self.by, -self.by), (1, 2))
-        seen = seen.view(many, high // 4, 4, wide // 4, 4, width).transpose(2, 3)
+        seen = seen.reshape(many, high // 4, 4, wide // 4, 4, width).transpose(2, 3)
         parts = self.mixed(seen.reshape(-1, 16, width)).unflatten(2, (3, self.heads, -1))
         query, key, value = parts.permute(2, 0, 3, 1, 4)
         near = query @ key.transpose(2, 3) / math.sqrt(query.shape[3]) + self.near
@@ -63,7 +63,9 @@ class Windows(nn.Module):
 class Straightened(nn.Module):
     """A small net says how to move, turn and enlarge a picture, and another says what it then shows."""
 
-    def __init__(self, width: int = 20, hidden: int = 80, outputs: int = 10, act: str = "ReLU") -> None:
+    def __init__(
+        self, width: int = 20, hidden: int = 80, outputs: int = 10, act: str = "ReLU"
+    ) -> None:
         super().__init__()
         kind = getattr(nn, act)
         self.look = nn.Sequential(
@@ -103,7 +105,7 @@ class Turned(nn.Conv2d):
 
 def turnproof(
     channels: int = 1, width: int = 8, outputs: int = 5, norm: str = "BatchNorm3d", act: str = "ReLU"
-) -> nn.Module:
+) -> nn.Module:  # fmt: skip
     """A net of such convolutions, to which a turned picture is the same."""
 
     def behind(channels: int) -> list[nn.Module]:
@@ -193,11 +195,12 @@ class Bands(nn.Module):
 
 def sincs(
     many: int = 20, width: int = 24, outputs: int = 6, norm: str = "BatchNorm1d", act: str = "LeakyReLU"
-) -> nn.Module:
+) -> nn.Module:  # fmt: skip
     """Such filters, and convolutions over what passes them."""
 
     def behind(channels: int) -> list[nn.Module]:
-        return [nn.BatchNorm1d(channels) if norm == "BatchNorm1d" else nn.Identity(), getattr(nn, act)()]
+        normed = nn.BatchNorm1d(channels) if norm == "BatchNorm1d" else nn.Identity()
+        return [normed, getattr(nn, act)()]
 
     return nn.Sequential(
         Bands(many, 33), nn.AvgPool1d(4), *behind(many),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ def periodic(
 def _chain(sizes: tuple[int, ...], act: str) -> nn.Sequential:
     """Return linear layers of these sizes, bent between, and nothing behind the last."""
     layers: list[nn.Module] = []
-    for before, behind in zip(sizes[:-1], sizes[1:], strict=True):
+    for before, behind in pairwise(sizes):
         layers += [nn.Linear(before, behind), getattr(nn, act)()]
     return nn.Sequential(*layers[:-1])
 
@@ -73,10 +74,9 @@ class Pulled(nn.Module):
         self.pair = nn.Sequential(
             nn.Linear(2 * width + 2, width), kind(), nn.Linear(width, width), kind()
         )
-        self.along = nn.Sequential(
-            nn.Linear(width, width), kind(), nn.Linear(width, 1, bias=False)
-        )
-        nn.init.xavier_uniform_(self.along[2].weight, gain=0.01)
+        last = nn.Linear(width, 1, bias=False)
+        nn.init.xavier_uniform_(last.weight, gain=0.01)
+        self.along = nn.Sequential(nn.Linear(width, width), kind(), last)
         self.own = _chain((2 * width, width, width), act)
         self.fast = nn.Linear(width, 1)
 
@@ -87,10 +87,8 @@ class Pulled(nn.Module):
         apart = place[:, :, None] - place[:, None]
         one = known[:, :, None].expand(-1, -1, many, -1)
         both = charge[:, :, None] * charge[:, None]
-        told = torch.cat(
-            (one, one.transpose(1, 2), (apart**2).sum(3, keepdim=True), both), 3
-        )  # fmt: skip
-        told = self.pair(told)
+        far = (apart**2).sum(3, keepdim=True)
+        told = self.pair(torch.cat((one, one.transpose(1, 2), far, both), 3))
         place = place + (apart * self.along(told)).mean(2) + self.fast(known) * speed
         return known + self.own(torch.cat((known, told.mean(2)), 2)), place
 

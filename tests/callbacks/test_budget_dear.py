@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+from otoscope.callbacks.account import SPARE
 from otoscope.callbacks.budget import POOL, Budget
 from otoscope.callbacks.claim import ONCE
 
@@ -134,3 +135,19 @@ def test_what_the_start_has_cost_is_paid_back_bit_by_bit(known: bool) -> None:
     early = [step for step in sampled["gradients"] if step <= 1000]
     free = replay(of_all(0.02, 10_000), 1000, step=STEP, fixed=0.0, costs=COSTS)
     assert len(early) >= 0.5 * len(free["gradients"])
+
+
+def test_what_following_steps_takes_is_taken_from_cheap_and_dear_probes_alike() -> None:
+    spent: dict[float, tuple[float, float]] = {}
+    for fixed in (0.0, 0.008):  # of a budget of 0.02
+        budget = of_all(0.02)
+        costs = CHEAP | {"curvature": 20 * STEP, "landscape": 8 * STEP, "noise": 2 * STEP}
+        replay(budget, 40_000, step=STEP, fixed=fixed * STEP, costs=costs)
+        claims = budget.claims
+        spent[fixed] = (
+            sum(claims[name].seconds for name in CHEAP),
+            sum(claims[name].seconds for name in DEAR),
+        )
+    left = 1 - 0.008 * SPARE / 0.02
+    for before, after in zip(spent[0.0], spent[0.008], strict=True):
+        assert after / before == pytest.approx(left, rel=0.1)
