@@ -119,13 +119,14 @@ def run(
     callback: lightning.Callback | None,
     module: type[Module] = Module,
     before: Sequence[lightning.Callback] = (),
+    epoch: int = 8,
 ) -> tuple[float, float]:
     """Train once and return the wall and the CPU seconds of the whole fit, all threads together.
 
-    `before`: callbacks that are called before the one to be measured.
+    `before`: callbacks that are called before the one to be measured; `epoch`: steps of one.
     """
     torch.manual_seed(0)
-    rows = 8 * net.batch
+    rows = epoch * net.batch
     inputs = torch.randint(0, net.words, (rows, *net.shape)) if net.words else None
     inputs = torch.randn(rows, *net.shape) if inputs is None else inputs
     loader = DataLoader(

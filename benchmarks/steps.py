@@ -1,158 +1,225 @@
 """What a step costs more with Otoscope, and what Otoscope says that it costs.
 
-    python -m benchmarks.steps [--steps 3000] [--budget 0.02] [--only mlp] [--repeats 3]
+    python -m benchmarks.steps [--steps 4000] [--budget 0.02] [--only mlp] [--repeats 3]
 
-Within one run the callback is switched on and off every eight steps; the difference between the
-blocks is what a step costs more, free of what a machine does in the meantime. It leaves out what
-Lightning spends on calling hooks, which is the same in both, and which is printed as estimated.
-"Says" is our own figure for the steps that were on, without that estimate: a ratio of 1 is honest,
-below 1 is too modest a figure.
+Within one run of a Lightning Trainer the callback is there for ten steps, and gone for twice ten,
+in an order drawn anew each time: its hooks, what Lightning spends on calling them, the optimizer's
+hook, samples and all. What a machine does in the meantime it does to all three. A ratio is that of
+steps with it to those without; A/A that of the two without. Start and end of a run are not in it
+(`benchmarks/overhead.py` has them), and what the background thread does meanwhile only as far as
+it takes time from the training.
+
+"Says" is Otoscope's own figure for the steps that it was there. The difference between that and
+what a block took more is what is averaged, without the highest and lowest tenth: a sample does not
+stand out of it, a time slice that another process took does.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import logging
 import os
-import statistics
+import random
 import tempfile
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytorch_lightning as lightning
 import torch
 from otoscope.callbacks import Otoscope
-from otoscope.callbacks.probes.probe import AFTERMATH
+from otoscope.callbacks.dispatch import HOOKS_OF_A_STEP
+from otoscope.callbacks.sampling import TENDED
 
 from .overhead import NETS, Net, run
 
-BLOCK = 8
-"""Steps between two switches."""
-WARM = 96
-"""Steps before the first block that counts: a probe's first samples are its dearest."""
-
-HOOKS = (
-    "on_before_backward",
-    "on_after_backward",
-    "on_before_optimizer_step",
-    "on_train_batch_end",
-)
+BLOCK = TENDED
+"""Steps between two switches: so many are entered into its books together."""
+WARM = 9
+"""Blocks before the first that count: a probe's first samples are its dearest."""
+TRIM = 0.1
+DRAWS = 2000
 RESULT = Path(__file__).parent / "results" / "steps.json"
 
 
-class Switched(Otoscope):
-    """Otoscope in every second block of steps."""
+@dataclass(frozen=True)
+class Blocks:
+    """Seconds of three blocks of steps, [times around], and what Otoscope said of the one with it."""
 
-    def begin_measuring(self) -> None:
-        self.blocks: list[tuple[bool, float]] = []
-        self.on = True
-        self.seen = 0
-        self.begun = 0.0
-        self.spent: list[tuple[bool, float]] = []
-        self.dispatch = 0.0
+    with_it: np.ndarray
+    without: np.ndarray
+    without_again: np.ndarray
+    said: np.ndarray
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        super().on_train_start(trainer, pl_module)
-        assert self.recorder is not None
-        self.dispatch = self.recorder.dispatch
-        stepped = self.recorder._on_stepped
-        for handle in self.recorder._handles:
-            handle.remove()
-        for optimizer in trainer.optimizers:
-            optimizer.register_step_post_hook(lambda *told: self.on and stepped(*told))
+
+class Switch(lightning.Callback):
+    """Takes a callback away for some steps, and puts it back; called before it."""
+
+    def __init__(self, callback: Otoscope) -> None:
+        self._callback = callback
+        self._kept: dict[str, Any] = {}
+        self._there = True
+        self._seen, self._begun, self._said = 0, 0.0, 0.0
+        self._order, self._chance = [0, 1, 2], random.Random(0)
+        self._rows: list[list[float]] = []
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.seen += 1
-        recorder = self.recorder
-        assert recorder is not None
-        if self.seen % BLOCK == 1:
+        if self._seen % BLOCK == 0:
             now = time.perf_counter()
-            if self.seen > WARM:
-                self.blocks.append((self.on, now - self.begun))
-                self.spent.append((self.on, recorder._budget.spent))
-            self.on = not self.on
-            if self.on:
-                recorder.restart_clock()
-            self.begun = time.perf_counter()
-        if self.on:
-            super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+            _, place = divmod(self._seen // BLOCK, len(self._order))
+            self._enter(now, place)
+            if place == 0:
+                self._chance.shuffle(self._order)
+            self._put(self._order[place] == 0, trainer)
+            self._said = self._spent()
+            self._begun = time.perf_counter()
+        self._seen += 1
+
+    def _enter(self, now: float, place: int) -> None:
+        """Keep what the block that ends took; `place`: that of the one that begins."""
+        if not self._seen:
+            return
+        if place == 1 or not self._rows:
+            self._rows.append([0.0] * 4)
+        role = self._order[place - 1]
+        self._rows[-1][role] = now - self._begun
+        if role == 0:
+            self._rows[-1][3] = self._spent() - self._said
+
+    def _spent(self) -> float:
+        recorder = self._callback.recorder
+        assert recorder is not None
+        return recorder._budget.spent
+
+    def _put(self, there: bool, trainer: Any) -> None:
+        """Put the callback there, or take it away."""
+        if there == self._there:
+            return
+        own, recorder = vars(self._callback), self._callback.recorder
+        assert recorder is not None
+        self._there = there
+        if there:
+            for name in HOOKS_OF_A_STEP:
+                own.pop(name, None)
+            own |= self._kept
+            recorder._handles += [
+                optimizer.register_step_post_hook(recorder._on_stepped)
+                for optimizer in trainer.optimizers
+            ]
+            recorder.restart_clock()
+            self._callback._ended = time.perf_counter()
+            return
+        self._kept = {name: own[name] for name in HOOKS_OF_A_STEP if name in own}
+        own |= dict.fromkeys(HOOKS_OF_A_STEP)
+        for handle in recorder._handles:
+            handle.remove()
+        recorder._handles.clear()
+
+    def blocks(self) -> Blocks:
+        """Return what was measured, without the first times around and the last."""
+        return Blocks(*np.array(self._rows[WARM:-1]).T)
 
 
-def _switched(name: str) -> Any:
-    def hook(self: Switched, *told: Any) -> Any:
-        return getattr(super(Switched, self), name)(*told) if self.on else None
-
-    return hook
-
-
-for _name in HOOKS:
-    setattr(Switched, _name, _switched(_name))
+def trimmed(values: np.ndarray) -> float:
+    """Return the mean of values without the highest and the lowest tenth."""
+    cut = int(TRIM * len(values))
+    return float(np.sort(values)[cut : len(values) - cut].mean())
 
 
-def measure(net: Net, steps: int, budget: float) -> dict[str, float]:
-    """Return a step's seconds without us, what it costs more with us, and what we say of it."""
-    with tempfile.TemporaryDirectory() as folder:
-        callback = Switched(budget=budget, spool=folder, verdict=False)
-        callback.begin_measuring()
-        gc.disable()
-        try:
-            run(net, steps, callback)
-        finally:
-            gc.enable()
-    on = [seconds for is_on, seconds in callback.blocks if is_on]
-    off = [seconds for is_on, seconds in callback.blocks if not is_on]
-    more = sorted((a - b) / BLOCK for a, b in zip(on, off, strict=False))
-    trim = len(more) // 10
-    said = (callback.spent[-1][1] - callback.spent[0][1]) / (len(on) * BLOCK)
+def summed_up(found: Blocks) -> dict[str, Any]:
+    """Return what a step takes and costs, in µs, with 90 % bootstrap intervals of the ratios."""
+    plain = (found.without + found.without_again) / 2
+    beyond = found.with_it - plain - found.said
+    apart = found.without - found.without_again
+    step = float(np.median(plain))
+    chance = np.random.default_rng(0)
+
+    def costs(rows: np.ndarray) -> float:
+        return float(found.said[rows].mean()) + trimmed(beyond[rows])
+
+    whole = np.arange(len(plain))
+    drawn = [chance.choice(whole, len(whole)) for _ in range(DRAWS)]
+    more = np.quantile([costs(rows) for rows in drawn], [0.05, 0.95])
+    same = np.quantile([trimmed(apart[rows]) for rows in drawn], [0.05, 0.95])
+    said = float(found.said.mean())
     return {
-        "step_us": 1e6 * statistics.median(off) / BLOCK,
-        "more_us": 1e6 * statistics.mean(more[trim:-trim]),
-        "says_us": 1e6 * (said - AFTERMATH * callback.dispatch),
-        "dispatch_us": 1e6 * callback.dispatch,
+        "step_us": 1e6 * step / BLOCK,
+        "costs_us": 1e6 * costs(whole) / BLOCK,
+        "says_us": 1e6 * said / BLOCK,
+        "ratio": 1 + costs(whole) / step,
+        "ratio_90": (1 + more / step).tolist(),
+        "a_a": 1 + trimmed(apart) / step,
+        "a_a_90": (1 + same / step).tolist(),
+        "says_to_costs": said / costs(whole),
+        "blocks": len(whole),
     }
+
+
+def measure(net: Net, steps: int, budget: float) -> Blocks:
+    """Train once, and return what the blocks took."""
+    with tempfile.TemporaryDirectory() as folder:
+        callback = Otoscope(budget=budget, spool=folder, verdict=False)
+        switch = Switch(callback)
+        run(net, steps, callback, before=[switch], epoch=steps)
+        return switch.blocks()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument(
+        "--steps", type=int, default=4000, help="of a run; an eighth of the transformer's"
+    )
     parser.add_argument("--budget", type=float, default=0.02)
     parser.add_argument("--only", choices=[net.name for net in NETS])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="fewer steps, once")
     options = parser.parse_args(argv)
     steps, repeats = (800, 1) if options.quick else (options.steps, options.repeats)
-    if steps < 4 * WARM or repeats < 1:
-        parser.error(f"--steps must be at least {4 * WARM}, and --repeats at least 1")
+    least = 3 * BLOCK * (WARM + 4)
+    if steps < least or repeats < 1:
+        parser.error(f"--steps must be at least {least}, and --repeats at least 1")
     for name in ("pytorch_lightning", "lightning.pytorch", "otoscope"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, Any]] = {}
     print(f"steps: with and without Otoscope in turns of {BLOCK}, budget {options.budget:g}")
     with tempfile.TemporaryDirectory() as home:
         os.environ.setdefault("OTOSCOPE_HOME", home)
         for net in NETS:
-            if options.only in (None, net.name):
-                count = steps // 8 if net.name == "transformer" else steps
-                rows = [measure(net, max(count, 4 * WARM), options.budget) for _ in range(repeats)]
-                row = {key: statistics.median(item[key] for item in rows) for key in rows[0]}
-                row["says_to_costs"] = row["says_us"] / row["more_us"]
-                found[net.name] = row
-                print(
-                    f"  {net.name:<12} step {row['step_us']:8.0f} µs   costs {row['more_us']:6.1f} µs"
-                    f"   says {row['says_us']:6.1f} µs   ratio {row['says_to_costs']:.2f}"
-                    f"   calling hooks {row['dispatch_us']:.1f} µs",
-                    flush=True,
-                )
+            if options.only not in (None, net.name):
+                continue
+            count = max(steps // 8 if net.name == "transformer" else steps, least)
+            parts = [measure(net, count, options.budget) for _ in range(repeats)]
+            whole = Blocks(
+                *(np.concatenate(column) for column in zip(*map(_columns, parts), strict=True))
+            )
+            found[net.name] = row = summed_up(whole)
+            print(_line(net.name, row), flush=True)
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps({"budget": options.budget, "nets": found}, indent=1) + "\n")
     return 0
+
+
+def _columns(blocks: Blocks) -> tuple[np.ndarray, ...]:
+    return blocks.with_it, blocks.without, blocks.without_again, blocks.said
+
+
+def _line(name: str, row: dict[str, Any]) -> str:
+    low, high = row["ratio_90"]
+    first, last = row["a_a_90"]
+    return (
+        f"  {name:<12} step {row['step_us'] / 1000:6.2f} ms   with/without {row['ratio']:.4f} ({low:.4f}-{high:.4f})"
+        f"   A/A {row['a_a']:.4f} ({first:.4f}-{last:.4f})   costs {row['costs_us']:6.1f} µs,"
+        f" says {row['says_us']:6.1f} µs"
+    )
 
 
 if __name__ == "__main__":
