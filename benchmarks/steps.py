@@ -102,7 +102,7 @@ class Switch(lightning.Callback):
         """Put the callback there, or take it away."""
         if there == self._there:
             return
-        own, recorder = vars(self._callback), self._callback.recorder
+        own, recorder = self._callback.__dict__, self._callback.recorder
         assert recorder is not None
         self._there = there
         if there:
