@@ -4,7 +4,8 @@ What: among weights of at least two dimensions, in the order of the model, the g
 steadily (rank correlation over 0.8; one layer may stand at another place than it is run) until the first
 layer's is less than a ten-thousandth of the last one's, and the first layer moves by less than a millionth of its weights; in 3 of 4
 samples (one, where it is a hundred times less than that), while the loss has not fallen by a fifth. Norms and biases have small gradients by nature
-and do not count.
+and do not count. Or nothing comes back to any weight: a gradient norm of exactly zero in five measurements and
+more over 20 steps, since the first one, or later while the loss is over half of its start.
 Why: the first layers stay as they were drawn, and the last ones learn on noise.
 Source: Glorot and Bengio 2010; measured: sigmoid × 8 gives a ratio of 2.5e-7, healthy nets 0.22
 to 5.9.
@@ -12,7 +13,7 @@ to 5.9.
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from ...store import Evidence, Recommendation
 from ...store.schemas import Json
 from ..guessing import has_learned, remembered
 from ..initialization import as_code, can_be_drawn, drawn_anew, he_normal, squashing
+from ..no_gradient import nothing_comes_back
+from ..ordering import in_order, rank_correlation
+from ..progress import course, scheduled
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import activation_snippet
 from ..windows import Window
@@ -29,8 +33,16 @@ FAMILY = "gradients"
 TINY = 1e-30
 FEWEST = 4
 """Layers of weights among which a gradient can fade that is not judged by itself."""
-ORDERED = 0.95
-"""Rank correlation of layers that are in order, beside one that is not."""
+LOOKS = 4
+"""Samples whose median tells what squashing activations hand back: single ones leap with the batch."""
+FADED = 1e-2
+"""Share of the last weights' gradient that is too little where a loss stands behind squashing activations,"""
+SLOWER = 0.05
+"""and of the last weights' step, relative to the weights: Adam's are as long whatever the gradient."""
+STANDS, UNMOVED, PATIENCE, LONGEST = 0.05, 0.95, 0.1, 2000
+"""A loss stands that improves by so little in 200 steps and is over such a share of its start, or of guessing,
+after such a share of the run, which is no more than so many steps."""
+LOSSES, BLOCK, DECAY = 200, 20, 0.5
 
 
 def remember(window: Window, context: Context) -> dict[str, Json]:
@@ -46,16 +58,20 @@ def judge(window: Window, context: Context) -> Verdict:
     if not len(squares) or squares.layers != numels.layers:
         return unknown("no gradients per layer were sampled")
     known = np.isfinite(squares.values[-1]) & (numels.values[-1] > 0)
+    if known.any() and not squares.values[-1][known].any():
+        nothing = nothing_comes_back(window, context)
+        return fine() if nothing is None else breach(100.0, nothing, certain=True)
     if known.sum() < numbers["layers"]:
         return fine()  # with so few layers nothing can vanish on the way
     rms = np.sqrt(squares.values[-1][known] / numels.values[-1][known])
     # most nets need no more, and without one layer these alone can be the first and the last
     if min(rms[:2]) >= numbers.fire * max(rms[-2:]) and rms[-1] > TINY:
-        return fine(numbers.fire / float(max(rms[0], TINY) / rms[-1]))
+        small = fine(numbers.fire / float(max(rms[0], TINY) / rms[-1]))
+        return _squashed(window, context) or small
     layers = [layer for layer, keep in zip(squares.layers, known, strict=True) if keep]
-    layers, rms = _in_order(layers, rms, int(numbers["layers"]))
+    layers, rms = in_order(layers, rms, int(numbers["layers"]))
     if rms[-1] <= TINY:
-        return fine()  # nothing reaches the last layer either: not lost on the way
+        return fine()  # next to nothing reaches the last layer either: not lost on the way
     ratio = float(max(rms[0], TINY) / rms[-1])
     strength = numbers.fire / ratio
     if strength <= 1:
@@ -68,6 +84,44 @@ def judge(window: Window, context: Context) -> Verdict:
         return fine(0.0)
     case = _case(window, context, layers, rms, moved)
     return breach(strength, case, certain=strength > numbers["alone"])
+
+
+def _squashed(window: Window, context: Context) -> Verdict | None:
+    """Breach where a loss stands, and squashing activations hand back a hundredth of the gradient or less.
+
+    None where it does not. Of plain steps, which are as short as the gradient is small: with those of Adam
+    the first layers learn all the same, if late.
+    """
+    total, memory = context.meta.max_steps, context.memory
+    patience = min(PATIENCE * total, LONGEST) if isinstance(total, int) else 0.0
+    if window.step - context.start < max(LOSSES, patience) or not squashing(window, context):
+        return None
+    losses = window.samples("train", "loss", count=LOSSES, span=2 * LOSSES).finite
+    if len(losses) < 0.9 * LOSSES or scheduled(window, context, LOSSES, 2 * LOSSES, DECAY):
+        return None
+    if course(losses.steps, losses.values, BLOCK).improvement > STANDS:
+        return None
+    names = ("grad_sq", "numel", "update_sq", "weight_sq")
+    read = [window.layers("gradients", name, count=LOOKS, group="weight") for name in names]
+    if not len(read[0]) or len({found.layers for found in read}) > 1:
+        return None
+    with np.errstate(invalid="ignore", divide="ignore"):
+        gradients = np.median(np.sqrt(read[0].values / read[1].values), axis=0)
+        moves = np.median(np.sqrt(read[2].values / read[3].values), axis=0)
+    known = (gradients > 0) & np.isfinite(moves)
+    names_of = [layer for layer, keep in zip(read[0].layers, known, strict=True) if keep]
+    if len(names_of) < FEWEST:
+        return None
+    moved = dict(zip(read[0].layers, moves.tolist(), strict=True))
+    layers, rms = in_order(names_of, gradients[known], FEWEST)
+    first, last = moved[layers[0]], moved[layers[-1]]
+    ordered = rank_correlation(rms) >= context.thresholds["monotone"]
+    if rms[0] > FADED * rms[-1] or not ordered or not first < SLOWER * last:
+        return None
+    if has_learned(window, context, memory, UNMOVED):
+        return None
+    case = _case(window, context, layers, rms, first)
+    return breach(2.0, replace(case, onset=context.start + 1), certain=True)
 
 
 def advice_where_it_fades(
@@ -87,28 +141,11 @@ def advice_where_it_fades(
     layers = [layer for layer, keep in zip(squares.layers, known, strict=True) if keep]
     if len(layers) < FEWEST:
         return None
-    layers, rms = _in_order(layers, rms, FEWEST)
+    layers, rms = in_order(layers, rms, FEWEST)
     if rms[0] > share * rms[-1] or rank_correlation(rms) < monotone:
         return None
     decay = float(rms[0] / rms[-1]) ** (1 / (len(layers) - 1))
     return _advice(window, context, layers, decay, gone=False)
-
-
-def _in_order(layers: list[str], rms: np.ndarray, least: int) -> tuple[list[str], np.ndarray]:
-    """Return the layers without the one that is out of order, where the others are in order without it.
-
-    Parameters of the model itself come first, and a head may be defined before what it stands on.
-    """
-    if len(layers) <= least:
-        return layers, rms
-    order = rank_correlation(rms)
-    if order > ORDERED or order < _least_of_all(len(layers)):
-        return layers, rms
-    orders = _without_each(ranks_of(rms))
-    out = int(np.argmax(orders))
-    if orders[out] <= ORDERED:
-        return layers, rms
-    return layers[:out] + layers[out + 1 :], np.delete(rms, out)
 
 
 def _first_update_ratio(window: Window, layer: str) -> float:
@@ -117,45 +154,6 @@ def _first_update_ratio(window: Window, layer: str) -> float:
     place = updates.layers.index(layer)
     weight = weights.values[-1][place]
     return float(np.sqrt(updates.values[-1][place] / weight)) if weight > 0 else np.nan
-
-
-def rank_correlation(values: np.ndarray) -> float:
-    """Return Spearman's correlation of values with their place, for distinct values.
-
-    >>> float(rank_correlation(np.array([1.0, 2.0, 5.0, 9.0])))
-    1.0
-    """
-    apart = ranks_of(values) - np.arange(len(values))
-    return float(_spearman(apart, len(values)))
-
-
-def ranks_of(values: np.ndarray) -> np.ndarray:
-    """Return the rank of each value, from 0; the first one of equal ones is lower."""
-    return np.argsort(np.argsort(values, kind="stable"), kind="stable")
-
-
-def _spearman(apart: np.ndarray, count: int) -> np.ndarray:
-    return 1 - 6 * (apart**2).sum(axis=-1) / (count * (count**2 - 1))
-
-
-def _least_of_all(count: int) -> float:
-    """Return the rank correlation under which leaving out one value brings none over ORDERED.
-
-    One value more adds (count - 1)² at most to the sum of squares, and moves all others by one.
-    """
-    left = count - 1
-    squares = (1 - ORDERED) * left * (left**2 - 1) / 6
-    squares += 2 * math.sqrt(left * squares) + left + left**2
-    return 1 - 6 * squares / (count * (count**2 - 1))
-
-
-def _without_each(ranks: np.ndarray) -> np.ndarray:
-    """Return, of each value, the rank correlation of all others."""
-    places = np.arange(len(ranks))
-    lower, before = ranks > ranks[:, None], places > places[:, None]
-    apart = (ranks - lower) - (places - before)
-    np.fill_diagonal(apart, 0)
-    return _spearman(apart, len(ranks) - 1)
 
 
 def _case(
