@@ -4,7 +4,8 @@ What: among weights of at least two dimensions, in the order of the model, the g
 steadily (rank correlation over 0.8; one layer may stand at another place than it is run) until the first
 layer's is less than a ten-thousandth of the last one's, and the first layer moves by less than a millionth of its weights; in 3 of 4
 samples (one, where it is a hundred times less than that), while the loss has not fallen by a fifth. Norms and biases have small gradients by nature
-and do not count. Or nothing comes back to any weight: a gradient norm of exactly zero in five measurements and
+and do not count. Where activations squash, a hundredth is too little, if the first layer's steps are a twentieth
+of the last one's (of their weights; Adam's are not) while the loss has not left its start for 200 steps and a tenth of the run. Or nothing comes back to any weight: a gradient norm of exactly zero in five measurements and
 more over 20 steps, since the first one, or later while the loss is over half of its start.
 Why: the first layers stay as they were drawn, and the last ones learn on noise.
 Source: Glorot and Bengio 2010; measured: sigmoid × 8 gives a ratio of 2.5e-7, healthy nets 0.22

@@ -1,0 +1,65 @@
+"""Squashing activations that hand back a hundredth of the gradient, where a loss stands behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from otoscope.diagnostics.inhibition import parents
+
+from .told import Made
+
+STEPS = (1, 20, 240, 241, 320, 321)
+FADES = (3e-4, 1e-3, 4e-3, 0.02, 0.2)
+"""Gradients of five layers, of which the first has 1.5 thousandths of the last one's."""
+
+
+def standing(step: int) -> float:
+    return 3.3 + 0.2 * ((7 * step) % 11 - 5) / 5
+
+
+def told(
+    rms: tuple[float, ...] = FADES, steps: tuple[float, ...] = FADES, kind: str = "saturated"
+) -> dict[str, Any]:
+    """Return gradients and steps of five layers, squashed between them, or rectified (`dead`)."""
+    gradients = {
+        f"{name}/{layer}": dict.fromkeys(STEPS, value)
+        for layer, rms, step in zip("acegi", rms, steps, strict=True)
+        for name, value in (
+            ("grad_sq", 100 * rms**2), ("update_sq", (0.3 * step) ** 2), ("weight_sq", 1.0), ("numel", 100.0),
+        )
+    }  # fmt: skip
+    sites = {f"{kind}/{site}": dict.fromkeys(STEPS, 0.0) for site in "bd"}
+    sizes = {f"sum_sq/{layer}": dict.fromkeys(STEPS, 1.0) for layer in "ac"}
+    return {"activations": {**sizes, **sites}, "gradients": gradients}
+
+
+def test_sigmoids_that_hold_a_loss_at_its_start_are_named_and_changed() -> None:
+    made = Made("vanishing_gradients", told(), steps=400, loss=standing)
+    assert made.sure.severity == "warning"
+    assert made.sure.first_step == 1  # they did so from the start
+    assert made.advice.parameter == "activation"
+    assert made.advice.proposed == {"b": "ReLU", "d": "ReLU"}
+    assert "plateau" not in parents("vanishing_gradients")
+
+
+@pytest.mark.parametrize(
+    ("families", "loss", "steps"),
+    [
+        (told(steps=(0.02,) * 5), standing, 400),  # Adam's: the first layers learn all the same
+        (told(rms=(4e-3, 8e-3, 0.02, 0.05, 0.2)), standing, 400),  # a fiftieth comes back
+        (told(rms=(1e-3, 0.02, 3e-4, 4e-3, 0.2)), standing, 400),  # in no order
+        (told(kind="dead"), standing, 400),  # nothing squashes
+        (told(), lambda step: standing(step) * 0.998**step, 400),  # it learns
+        (told(), lambda step: 2.9 if step > 150 else 3.3, 400),  # it stands, and has learned
+        (told(), standing, 190),  # many stand for so long, and go on
+        (told(), standing, 2400),  # a tenth of 30,000 steps has not passed
+    ],
+)
+def test_sigmoids_are_left_alone_where_nothing_shows_that_they_hold_the_loss(
+    families: dict[str, Any], loss: Callable[[int], float], steps: int
+) -> None:
+    whole = 30_000 if steps > 2000 else None
+    made = Made("vanishing_gradients", families, steps=min(steps, 900), loss=loss, max_steps=whole)
+    assert made.finding is None
