@@ -25,6 +25,9 @@ OTHERS = ("lr_too_high", "dead_units", "lr_too_low", "input_problem", "non_finit
 """Rules that tell why a net names one class alone: it does not learn at all."""
 LETTERS = 24
 """Classes of tokens, beyond which they are the letters of a text, and no tags of its words."""
+HARDLY = 0.85
+"""Share of the labels' entropy under which rare classes come far too seldom among what is predicted, where
+validation suffers from it: one that is named now and then is lost as well."""
 SUFFERS, OVER_LABELS = 3.0, 1.5
 """Times the training loss, and the entropy of the labels, from which a validation loss tells that naming one
 class alone does harm."""
@@ -67,10 +70,15 @@ def left_unpredicted(window: Window, context: Context, validated: Samples | None
     )
     if found is None:
         return unknown("classes: too few labels were compared with what was predicted")
-    if found.entropy <= 0 or found.never < 1:
+    losses = window.samples("train", "loss", count=LOSSES, span=2 * LOSSES).finite
+    now = median_of(losses.values[-LOSSES // 4 :]) if len(losses) else math.nan
+    suffers = _validation_suffers(validated, now, found.entropy)
+    seldom = suffers and found.share < HARDLY
+    if found.entropy <= 0 or not (found.never or seldom):
         return fine()
     strength = numbers.fire / max(found.share, 1e-3)
-    if strength <= 1 and found.never < numbers["most"] * (found.shares > 0).sum():
+    half = found.never >= numbers["most"] * (found.shares > 0).sum()
+    if strength <= 1 and not (half or seldom):
         return fine(strength)
     weights = _weights(found.shares)
     if not weights:  # a model of language names the frequent words alone until it has learned
@@ -79,19 +87,19 @@ def left_unpredicted(window: Window, context: Context, validated: Samples | None
         return fine(0.9)  # of even classes none is missed but by a net that does not learn at all
     if context.standing(*OTHERS):
         return fine(0.9)
-    losses = window.samples("train", "loss", count=LOSSES, span=2 * LOSSES).finite
     ratio = window.samples("head", "as_logits", count=1).finite.values
-    now = median_of(losses.values[-LOSSES // 4 :]) if len(losses) else math.nan
     plain = len(ratio) > 0 and abs(float(ratio[-1]) - 1) < numbers["plain"]
-    suffers = _validation_suffers(validated, now, found.entropy)
     if strength <= 1:
-        if not plain or not _are_what_is_left(found, now, numbers):
+        rare = found.never if half else _how_many_rare(found, numbers)
+        if not plain or not _are_what_is_left(found, rare, now, numbers):
             return fine(0.9)
         if not suffers and not _stands(losses, numbers):
             return fine(0.9)
         return breach(1.0, _unnamed(found, context, weights, None if suffers else "info"))
     if plain and now < numbers["far_under"] * found.entropy:
         return fine(0.9)  # it tells samples apart already, and the rare classes come last
+    if not found.never:
+        return fine(0.9)
     mild = len(weights) < MANY_CLASSES and not suffers
     return breach(strength, _unnamed(found, context, weights, "info" if mild else None))
 
@@ -118,19 +126,25 @@ def _looked(window: Window, context: Context, rows: Samples, settled: float) -> 
         never=int(never[-1]) if never.min() >= 1 else 0,
         rows=float(seen[-1]),
         entropy=float(labels[-1]) if least > 0 else 0.0,
-        shares=_shares(window) if never.min() >= 1 else np.empty(0),
+        shares=_shares(window),
     )
 
 
-def _are_what_is_left(found: _Looks, now: float, numbers: Thresholds) -> bool:
-    """Tell whether most of what is left to learn is the rare classes, those that are never predicted.
+def _how_many_rare(found: _Looks, numbers: Thresholds) -> int:
+    """Return how many classes are by far rarer than the most frequent one."""
+    present = found.shares[found.shares > 0]
+    return int((present * numbers["uneven"] < present.max()).sum()) if len(present) else 0
+
+
+def _are_what_is_left(found: _Looks, many: int, now: float, numbers: Thresholds) -> bool:
+    """Tell whether most of what is left to learn is the rare classes, so many of them.
 
     Told from the loss `now`: a net that knows all of the others, and of these how often each comes, has
     the entropy of that.
     """
     present = np.sort(found.shares[found.shares > 0])
-    rare, others = present[: found.never], present[found.never :]
-    if not len(others) or np.median(others) < numbers["uneven"] * np.median(rare):
+    rare, others = present[:many], present[many:]
+    if not len(rare) or not len(others) or np.median(others) < numbers["uneven"] * np.median(rare):
         return False
     share = float(rare.sum())
     if share * found.rows < numbers["met"] or not 0 < share < 1:
@@ -247,16 +261,17 @@ def _unnamed(
     numbers = context.thresholds
     rare = int(np.argmin(np.where(shares > 0, shares, np.inf))) if len(shares) else None
     classes = int((shares > 0).sum())
+    limit = numbers.fire if share < numbers.fire else HARDLY
     entropy = Evidence(
         f"predicted classes have {percent(share)} of the entropy of the labels",
-        "head", "predicted_entropy", step, share, numbers.fire,
+        "head", "predicted_entropy", step, share, limit,
     )  # fmt: skip
-    many = share >= numbers.fire
+    many = share >= numbers.fire and never >= numbers["most"] * classes
     missing = Evidence(
         f"{number(never)} of the {classes} classes are never predicted",
         "head", "never_predicted", step, never, numbers["most"] * classes if many else 0.0,
     )  # fmt: skip
-    because = [missing] if many else [entropy, missing]
+    because = [missing] if many else [entropy, missing] if never else [entropy]
     if rare is not None:
         because.append(
             Evidence(
@@ -269,7 +284,8 @@ def _unnamed(
         )
     argument = f"weight=torch.tensor({weights!r})"
     return Case(
-        title="Some classes are never predicted: the net names the most frequent ones alone",
+        title=f"{'Some' if never else 'Rare'} classes are {'never' if never else 'hardly ever'} predicted: "
+        "the net names the most frequent ones alone",
         why="Naming the frequent classes lowers the loss at once; the rare ones hardly count in it.",
         because=tuple(because),
         recommendation=Recommendation(

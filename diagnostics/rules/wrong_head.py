@@ -13,7 +13,8 @@ not under half of that entropy, or the validation loss is three times the traini
 even, a net that names a few of them does not learn at all, and weights do not mend that. Of two classes
 it is information, unless validation suffers so. Or half of the classes are never predicted, a third as
 frequent as the others, and are at least half of what is left to learn, while validation suffers (else, where
-the loss does not improve, it is information). A loss that
+the loss does not improve, it is information); or rare ones are named so seldom that what is predicted has under
+0.85 of the entropy of the labels, while validation suffers. A loss that
 has stood for 200 steps at the entropy of such labels says the same, without another look at the head.
 Why: a softmax that is taken twice keeps the loss above a floor and shrinks every gradient; running
 moments that are far off make validation see another net; a class that is never named is not learned.

@@ -41,6 +41,21 @@ def test_half_of_the_classes_are_missed_beside_two_frequent_ones() -> None:
     assert made.advice.proposed == [0.266, 0.266, *[12.5] * 6]
 
 
+def test_rare_classes_that_are_named_now_and_then_are_told_where_validation_suffers() -> None:
+    hardly = {"never_predicted": 0.0, "predicted_entropy": 0.75}
+    made = Made("wrong_head", {**head(**hardly), **validated(2.2)}, steps=600, loss=falling(0.25))
+    assert made.sure.severity == "warning"
+    assert made.sure.title.startswith("Rare classes are hardly ever predicted")
+    assert [(e.column, e.threshold) for e in made.sure.because[:1]] == [("predicted_entropy", 0.85)]
+    for told, loss in (
+        ({**hardly, "predicted_entropy": 0.95}, 2.2),  # named as often as they come
+        (hardly, 0.7),  # and validation does not suffer
+        ({**hardly, **{f"class_share_{place}": 0.125 for place in range(8)}}, 2.2),
+    ):
+        still = {**head(**told), **validated(loss)}
+        assert Made("wrong_head", still, steps=600, loss=falling(0.25)).finding is None
+
+
 def test_missed_classes_are_information_where_no_validation_suffers() -> None:
     calm = Made("wrong_head", {**head(), **validated(0.3)}, steps=600, loss=falling(0.25))
     assert calm.sure.severity == "info"
@@ -50,7 +65,7 @@ def test_missed_classes_are_information_where_no_validation_suffers() -> None:
 @pytest.mark.parametrize(
     ("told", "loss"),
     [
-        ({"never_predicted": 3.0}, falling(0.25)),  # most of them are predicted
+        ({"never_predicted": 3.0, "predicted_entropy": 0.9}, falling(0.25)),  # most are predicted
         ({}, falling(0.04)),  # what is left is less than how often the rare ones come
         (
             {
