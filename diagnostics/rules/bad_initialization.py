@@ -216,7 +216,11 @@ def _stands(window: Window, context: Context) -> bool:
 
 
 def to_draw(start: Drawn, context: Context, *, grows: bool) -> dict[str, dict[str, Json]]:
-    """Return the deviation to draw each layer with: He's before a ReLU, Xavier's elsewhere."""
+    """Return the deviation to draw each layer with: He's before a ReLU, Xavier's elsewhere.
+
+    Of a layer of few inputs He's is large beside what all others learn with: there Xavier's, times the
+    same sqrt(2), keeps signal and gradient in the mean of both.
+    """
     proposed: dict[str, dict[str, Json]] = {}
     known = can_be_drawn(context)
     for i, layer in enumerate(start.layers):
@@ -224,7 +228,8 @@ def to_draw(start: Drawn, context: Context, *, grows: bool) -> dict[str, dict[st
             continue
         last = i == len(start.layers) - 1
         he = start.rectifies and not last
-        target = float(start.he[i] if he else start.xavier[i])
+        most = math.sqrt(2) * start.xavier[i]
+        target = float(np.fmin(start.he[i], most) if he else start.xavier[i])
         off = start.std[i] / target if target > 0 else math.nan
         # weights of one sign add up: their deviation is all right, and the layer's gain is not
         shifted = start.forward[i] > SHIFTED * max(off, 1.0) ** 2
@@ -286,8 +291,8 @@ def _case(context: Context, start: Drawn, *, grows: bool) -> Case:
             },
             proposed=drawn,
             basis="derived",
-            formula="sqrt(2 / inputs) before a ReLU, sqrt(2 / (inputs + outputs)) elsewhere: each "
-            "layer passes on the energy that it gets",
+            formula="sqrt(2 / inputs) before a ReLU, sqrt(4 / (inputs + outputs)) where that is less, "
+            "sqrt(2 / (inputs + outputs)) elsewhere: each layer passes on the energy that it gets",
             snippet=as_code(drawn, context),
             effect="the first loss is that of guessing, and every layer gets a gradient"
             if grows

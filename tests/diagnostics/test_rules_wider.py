@@ -45,6 +45,19 @@ def test_most_layers_drawn_far_over_what_keeps_the_signal_are_named_by_the_first
         assert set(made.advice.proposed) == set("abcd")
 
 
+def test_a_layer_of_few_inputs_is_drawn_by_what_keeps_its_gradient_too() -> None:
+    first = began(4.0, 2.5)
+    first["initialization"] |= {
+        "he_std/a": {1: 0.5},
+        "xavier_std/a": {1: 0.16},
+        "weight_std/a": {1: 1.0},
+    }
+    dead = {"activations": {"dead/x": {1: 0.0}, "units/x": {1: 64.0}}}
+    made = Made("bad_initialization", {**first, **dead}, loss=lambda s: 2.5, parameters=HELD)
+    drawn = {layer: value["std"] for layer, value in made.advice.proposed.items()}
+    assert drawn == {"a": 0.226, "b": 0.1, "c": 0.1, "d": 0.1}
+
+
 def fitted(validation: float, times: float = 2.0) -> Made:
     first = {**began(times, 1.8), "validation": {"val_loss": dict.fromkeys((50, 100), validation)}}
     return Made(

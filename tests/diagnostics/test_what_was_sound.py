@@ -11,7 +11,14 @@ from .made import flat, train
 from .told import Made
 
 NETS = [
-    {"name": f"{layer}.{kind}", "layer": layer, "kind": kind, "ndim": n, "numel": size, "fan_in": 50}
+    {
+        "name": f"{layer}.{kind}",
+        "layer": layer,
+        "kind": kind,
+        "ndim": n,
+        "numel": size,
+        "fan_in": 50,
+    }
     for layer in "abc"
     for kind, n, size in (("weight", 2, 2500), ("bias", 1, 50))
 ]
