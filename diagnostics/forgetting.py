@@ -41,10 +41,14 @@ def first_of_moved(window: Window, context: Context) -> float:
 def of_moved(context: Context) -> Context:
     """Return the context with the first step of the layers that it moved, where most had no gradient.
 
-    The median over all layers is zero then. `moved` of the rule's memory is what `first_of_moved` returned.
+    The median over all layers is zero then. With Adam and its kin alone, where all that moves moves as far:
+    else what hardly moves may have a gradient that fades. `moved` of the rule's memory is what
+    `first_of_moved` returned.
     """
     moved = context.memory.get("moved")
-    if context.facts.update_first != 0 or not isinstance(moved, (int, float)):
+    if context.facts.update_first != 0 or not context.adaptive:
+        return context
+    if not isinstance(moved, (int, float)):
         return context
     return replace(context, facts=replace(context.facts, update_first=float(moved)))
 
@@ -98,7 +102,8 @@ def torn(window: Window, context: Context, now: float) -> Evidence | None:
 
     A step that was measured: what momentum would make of the first one, had the gradient stayed, is not
     what was stepped. None where the loss (`now`) has come back from that. Numbers of lr_too_high:
-    `torn`, `torn_steps`, `torn_rise` and `learned`.
+    `torn`, `torn_steps`, `torn_rise` and `learned`; `torn_leap`: losses thrown up so many times tell that a
+    step was too long, though later ones of the same rate are shorter.
     """
     numbers, facts = context.thresholds, context.facts
     few = int(numbers["torn_steps"])
@@ -106,12 +111,15 @@ def torn(window: Window, context: Context, now: float) -> Evidence | None:
         "train", "loss", facts.first_step, facts.first_step + few
     ).finite.values
     at, size = facts.first_step, min(facts.update_first, first_step(context))
-    longest = facts.update_peak / UNCORRECTED.get(context.optimizer_name.lower(), 1.0)
+    if not len(losses) or now < _left(facts, numbers["learned"]):
+        return None
+    highest = float(np.sort(losses)[-HIGHEST:].mean())
+    leapt = highest > facts.loss_start + (numbers["torn_leap"] - 1) * facts.loss_scale
+    shrinks = 1.0 if leapt else UNCORRECTED.get(context.optimizer_name.lower(), 1.0)
+    longest = facts.update_peak / shrinks
     if longest > size and facts.update_peak_step < facts.first_step + few:
         at, size = facts.update_peak_step, longest
-    if not size > numbers["torn"] or not len(losses) or now < _left(facts, numbers["learned"]):
-        return None
-    if np.sort(losses)[-HIGHEST:].mean() < _left(facts, numbers["torn_rise"]):
+    if not size > numbers["torn"] or highest < _left(facts, numbers["torn_rise"]):
         return None
     which = "the first step" if at == facts.first_step else f"step {at:,}"
     text = (

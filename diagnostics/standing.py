@@ -4,7 +4,7 @@ Many a sound run stands at the loss of guessing for a hundred steps and then lea
 10 % of the weights are seen there as well. So a long step is no proof beside a loss that merely stands.
 The loss itself must tell: it lies above its start, or was thrown up from it, by more than the noise of
 batches; or the steps are so long that nothing of the initialization can be left; or half of all units
-are dead; or it goes on standing, and does not fall by as much as its noise would let one see.
+are dead, or no gradient comes back to half of the layers any more; or it goes on standing, and does not fall by as much as its noise would let one see.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from .words import number
 
 HIGHEST = 3
 """Losses whose mean tells that they were thrown up: one alone is a hard batch."""
+LATEST_LOOKS = 2
+"""Samples of the gradients in a row: one may be of a batch that teaches nothing."""
 CALM = 20
 """Losses before a leap that tell that nothing was wild by then."""
 TO_DEVIATION = 1 / (0.6745 * math.sqrt(2))
@@ -87,6 +89,9 @@ def proof_of(
         return Proof(True, (thrown,))
     if _wild(context, length) or mostly_dead(window, window.step):
         return Proof(early=True)
+    dead = cut_off(window)
+    if dead is not None:
+        return Proof(True, (dead,))
     stood = window.step - context.start
     times = max((e.value / e.threshold for e in length if e.value and e.threshold), default=0.0)
     patience = numbers["patience"] * (1 if times >= numbers["clearly"] else 2)
@@ -121,6 +126,26 @@ def _wild(context: Context, length: list[Evidence]) -> bool:
     limit = context.thresholds["wild"] * sound_step(context)
     return any(
         e.column == "update_ratio" and e.value is not None and e.value > limit for e in length
+    )
+
+
+def cut_off(window: Window) -> Evidence | None:
+    """Return how many layers got a gradient once and get none at all now, where they are more than half.
+
+    Not a number that is small: a zero, in the last two samples. Units in front of them have died.
+    """
+    squares = window.layers("gradients", "grad_sq", group="weight")
+    known = squares.values[squares.known]
+    if len(known) <= LATEST_LOOKS:
+        return None
+    lost = (known[:-LATEST_LOOKS] > 0).any(axis=0) & (known[-LATEST_LOOKS:] == 0).all(axis=0)
+    layers = len(squares.layers)
+    if not 2 * int(lost.sum()) > layers > 1:
+        return None
+    first = squares.layers[int(np.argmax(lost))]
+    text = f"no gradient comes back to {int(lost.sum())} of {layers} layers any more"
+    return Evidence(
+        text, "gradients", f"grad_sq/{first}", int(squares.steps[squares.known][-1]), 0.0
     )
 
 

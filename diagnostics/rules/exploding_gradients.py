@@ -5,7 +5,8 @@ the median of the 200 before; or the median of 50 four times the one before; and
 loss above its own median. Norms under twice the run's first ones do not count: late in training
 all norms are small and a single hard batch stands out. Where the norm was not measured at every
 step, lone spikes of the loss that throw the run back tell the same. With two losses against each other,
-and in reinforcement learning, the loss is no measure: there it is information only.
+and in reinforcement learning, the loss is no measure: there it is information only. So it is where norms
+and losses are high in one stretch of steps, from its first one on: its batches threw both up.
 Why: one such step undoes hundreds of good ones; norms that go on growing end in NaN.
 Source: Pascanu et al. 2013 (clipping); measured on a digits net under periodic batches × 30:
 clipping at the 90th percentile brings accuracy from 0.77 to 0.97.
@@ -104,7 +105,30 @@ def judge(window: Window, context: Context) -> Verdict:
     least = max(
         abs(usual) * (numbers["doubled"] - 1), numbers["loss_rise"] * context.facts.loss_scale
     )
-    return breach(strength, _case(window, context, seen, now, usual, critical=stays > least))
+    severity: Severity | None = "critical" if stays > least else None
+    stretch = _in_one_stretch(squares, losses, seen, usual, numbers["single"])
+    if stretch or context.meta.task in UNMEASURED:
+        severity = "info"
+    return breach(strength, _case(window, context, seen, now, usual, severity))
+
+
+def _in_one_stretch(
+    squares: Samples, losses: Samples, seen: _Seen, usual: float, share: float
+) -> bool:
+    """Tell whether the norms were high in one stretch of steps whose losses were high from the first one on.
+
+    The weights were sound at that step: its batch, and those behind it, threw both up. Between lone bad
+    batches norms are usual again, and the loss comes back by most of what it rose.
+    """
+    if seen.of_loss:
+        return False
+    first, last = seen.steps[0], seen.steps[-1]
+    measured = int(((squares.steps >= first) & (squares.steps <= last)).sum())
+    if 2 * len(seen.steps) < measured:
+        return False
+    rises = losses.values[(losses.steps >= first) & (losses.steps <= last)] - usual
+    least = share * float(rises.max(initial=0.0))
+    return len(rises) >= AROUND and min(float(rises[0]), median_of(rises)) > least > 0
 
 
 def _thrown_back(losses: Samples, context: Context) -> bool:
@@ -218,7 +242,12 @@ def _beyond_noise(losses: Samples, seen: _Seen, rise: float, errors: float) -> b
 
 
 def _case(
-    window: Window, context: Context, seen: _Seen, now: float, usual: float, *, critical: bool
+    window: Window,
+    context: Context,
+    seen: _Seen,
+    now: float,
+    usual: float,
+    severity: Severity | None,
 ) -> Case:
     onset, median = int(seen.steps[0]), median_of(seen.before)
     worst = int(np.argmax(seen.norms))
@@ -260,17 +289,10 @@ def _case(
         recommendation=_advice(window, seen, context, onset),
         may_be_normal="A norm that grows slowly over the whole run; single hard batches, where "
         "the loss comes back by itself.",
-        severity=_severity(context, critical=critical),
+        severity=severity,
         layers=tuple(layers),
         onset=onset,
     )
-
-
-def _severity(context: Context, *, critical: bool) -> Severity | None:
-    """Return the severity, None for the usual one; a loss that measures nothing proves no damage."""
-    if context.meta.task in UNMEASURED:
-        return "info"
-    return "critical" if critical else None
 
 
 def _burst_of_loss(seen: _Seen, worst: int, usual: float) -> Evidence:

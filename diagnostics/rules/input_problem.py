@@ -3,9 +3,10 @@
 What: over the first batches, a mean beyond 5 or a standard deviation beyond 5 or under 0.02 (at
 five times as much at once, under it where the loss does not fall); numbers that are not finite;
 inputs that are all one number, where the loss does not fall; mean or deviation that leave those of the
-first batches for three samples in a row, by eight robust deviations and half of the inputs' own; or labels that come sorted: batches hold less than half of
-the entropy that shuffling gives. Token ids have no scale, and a model that scales its inputs itself
-(what enters its first layer is of another size than the batch) is left alone.
+first batches for three samples in a row, by eight robust deviations and half of the inputs' own; or
+labels that come sorted: batches hold less than half of the entropy that shuffling gives (none of it,
+where they were all of one class before a second one was known). Token ids have no scale, and a model that
+scales its inputs itself (what enters its first layer is of another size than the batch) is left alone.
 Why: the first layer's outputs, gradients and curvature grow with the square of the inputs' scale;
 batches of one class teach the net that class alone, and it forgets the others.
 Source: LeCun et al. 1998 (standardized inputs); measured: digits × 255 begin at 51 times the loss of
@@ -223,8 +224,13 @@ def _order(window: Window, context: Context) -> float | None:
         late = orders[-2:]
         if not late or min(late) < numbers["mixed"]:
             return min([*late, kept["classes"] / classes])
-    if len(orders) < numbers["batches"] or kept["top"] > numbers["rare"]:
+    if kept["top"] > numbers["rare"]:
         return None  # nearly all are of one class: whole batches are by chance
+    whole = kept["batches"] - len(orders)
+    if kept["batches"] <= ORDERS and kept["top"] ** batch < numbers["by_chance"]:
+        orders = [0.0] * whole + orders  # of one class each, when no other was known yet
+    if len(orders) < numbers["batches"]:
+        return None
     return max(median_of(orders), float(np.mean(orders)))
 
 

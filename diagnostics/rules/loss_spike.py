@@ -1,9 +1,10 @@
 """The loss leaps up and stays up for many steps: not one hard batch, but a stretch of them.
 
 What: 3 of 8 steps over the median of the 128 before by six spreads (at least six tenths of it), over
-1.5 times their 95th percentile, and by a seventh of the first loss. Of 16 steps in a row 8 must be,
-or 13 over that percentile itself, else it is told as information only; earlier spikes are cut down to that limit before they count as
-usual. What a single batch threw up, four times as high as the next step and twice as high as any, is left
+1.5 times their 95th percentile, and by a seventh of the first loss. Of 16 steps in a row 8 must be over
+that limit, or over the same of the 32 losses just before where it is lower (the loss had been falling), or 13 over
+that percentile itself, else it is told as information only; earlier spikes are cut down to that limit before they
+count as usual. What a single batch threw up, four times as high as the next step and twice as high as any, is left
 alone for 80 steps: its echo goes by. A loss that is not back within 1.2 times its usual after 200 steps has diverged.
 Why: a stretch of bad batches, or steps grown too long, undo what hundreds of steps have learned.
 Source: Chowdhery et al. 2022 (PaLM: go back about 100 steps and skip the batches); measured: labels
@@ -39,6 +40,8 @@ from ..words import count, number, percent, rounded
 FAMILY = "train"
 FROM_START = True
 IN_A_ROW = 8
+NEAR = 32
+"""Losses just before a stretch: of more, where the loss was falling, most were higher than it was by then."""
 NORMAL = 1.349
 """Interquartile range of a normal distribution over its standard deviation."""
 
@@ -58,6 +61,8 @@ class _Spike:
     """The 95th percentile of the losses before."""
     level: int = 0
     """Of so many steps in a row, how many are over that."""
+    near: float = math.inf
+    """The limit by the losses just before alone."""
 
 
 def remember(window: Window, context: Context) -> dict[str, Json]:
@@ -77,6 +82,7 @@ def remember(window: Window, context: Context) -> dict[str, Json]:
     if found is not None and len(found.steps):
         onset = int(found.steps[0])
         kept |= {"onset": onset, "usual": found.usual, "limit": found.limit, "edge": found.edge}
+        kept["near"] = found.near
     return kept
 
 
@@ -98,14 +104,15 @@ def judge(window: Window, context: Context) -> Verdict:
     if window.step - onset < numbers["echo"] and _is_echo(losses, onset, usual, numbers):
         return fine(0.9)  # keeps a finding that stands, and makes none
     top = int(np.argmax(since.values))
-    high = since.steps[since.values > limit]
+    # that it left its usual is told by many losses; how many did, by where it stood just before
+    over = min(limit, float(kept.get("near") or limit))
     seen = _Spike(
-        high,
+        since.steps[since.values > over],
         float(since.values[top]),
         int(since.steps[top]),
         usual,
-        limit,
-        _most(since.values > limit, int(numbers["stretch"])),
+        over,
+        _most(since.values > over, int(numbers["stretch"])),
         level=_most(since.values > float(kept["edge"]), int(numbers["stretch"])),
     )
     diverged = window.step - onset >= numbers["patience"]
@@ -150,8 +157,9 @@ def _look(losses: Samples, context: Context) -> _Spike | None:
         return _Spike(steps[:0], math.nan, 0, usual, limit, 0)
     (edge,) = quantiles_of(np.minimum(before, limit), 0.95)
     top = int(np.argmax(recent))
-    most = _most(high, stretch)
-    return _Spike(steps[high], float(recent[top]), int(steps[top]), usual, limit, most, edge)
+    most, near = _most(high, stretch), _limit(before[-NEAR:], context)[1]
+    seen = (steps[high], float(recent[top]), int(steps[top]), usual, limit, most, edge)
+    return _Spike(*seen, near=near)
 
 
 def _limit(before: np.ndarray, context: Context) -> tuple[float, float]:

@@ -60,3 +60,44 @@ def test_a_first_step_of_a_third_of_the_weights_is_told_although_the_loss_falls(
     assert adam_from(math.nan, learns) == []
     single = [{"name": "weight", "kind": "weight", "layer": "a"}]
     assert adam_from(0.3, learns, parameters=single) == []
+
+
+def test_a_loss_thrown_up_a_hundredfold_tells_of_steps_that_later_ones_do_not_equal() -> None:
+    def thrown(top: float) -> list[Finding]:
+        made = Made("lr_too_high", optimizers=[RMSPROP], classes=10)
+        losses = np.concatenate([[2.3, 2.2, top, top, top / 2], falling(300, 3.0, 0.9)])
+        made.add("train", train(losses, lr=0.02))
+        # of RMSprop only the first steps are as long: the tenth of it in the long run
+        layers = {"update_sq": {"a": [0.6, 0.9]}, "weight_sq": {"a": [1.0, 1.0]}}
+        layers = {name: {"a": row["a"], "b": row["a"]} for name, row in layers.items()}
+        made.add("gradients", {}, [1, 2], layers)
+        return made.judge()
+
+    assert [item.rule for item in thrown(4000.0)] == ["lr_too_high"]
+    assert thrown(4.0) == []
+
+
+@pytest.mark.parametrize(("gradient", "fires"), [(0.0, True), (1e-6, False)])
+def test_a_net_that_no_gradient_comes_back_through_was_killed_by_its_steps(
+    gradient: float, fires: bool
+) -> None:
+    made = Made("lr_too_high", optimizers=[{"name": "SGD", "lr": 1.0, "momentum": 0.9}])
+    swings = 0.03 * np.sin(np.arange(400) / 12)  # it seems to fall, every now and then
+    made.add("train", train(0.45 + swings + 0.03 * np.random.default_rng(0).standard_normal(400)))
+    names = ("a", "b", "c", "d")
+    layers = {
+        "update_sq": {name: [0.0015**2, 0.0, 0.0] for name in names},
+        "weight_sq": {name: [1.0] * 3 for name in names},
+        "grad_sq": {name: [0.01, gradient, gradient] for name in names[:3]} | {"d": [0.01] * 3},
+    }
+    made.add("gradients", {}, [1, 240, 241], layers)
+    assert bool(made.judge()) is fires
+
+
+def test_of_plain_gradients_layers_that_stand_still_have_a_gradient_that_fades() -> None:
+    made = Made("lr_too_high", optimizers=[{"name": "SGD", "lr": 0.05}])
+    made.add("train", train(2.3 + 0.02 * np.random.default_rng(0).standard_normal(600)))
+    steps = {"first": 0.0, "middle": 0.0, "last": 0.015**2}
+    layers = {"update_sq": {name: [size] for name, size in steps.items()}}
+    made.add("gradients", {}, [1], {**layers, "weight_sq": {name: [1.0] for name in steps}})
+    assert made.judge() == []

@@ -1,0 +1,56 @@
+"""Stretches of bad batches: told by the losses just before them, and not laid to the gradients they throw up."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from otoscope.store import Finding
+
+from .made import ADAM, Made, train
+
+
+def learns_late(n: int = 400) -> np.ndarray:
+    """Return losses that stood at 1.8 for a hundred steps and stand at 0.45 from step 180 on."""
+    noise = 0.05 * np.random.default_rng(2).standard_normal(n)
+    return 0.45 + 1.35 * np.clip((180 - np.arange(n)) / 80, 0, 1) + noise
+
+
+@pytest.mark.parametrize(("height", "severity"), [(4.0, "warning"), (0.9, None)])
+def test_of_a_loss_that_fell_a_hundred_steps_ago_those_just_before_a_stretch_tell_how_bad_it_is(
+    height: float, severity: str | None
+) -> None:
+    losses = learns_late()
+    losses[200:210] = height * np.array([0.5, 3, 0.4, 2, 1, 0.5, 3, 0.4, 2, 0.5])
+    losses[210:250] += 0.8
+    made = Made("loss_spike", optimizers=[ADAM])
+    made.add("train", train(losses))
+    assert [item.severity for item in made.judge()] == ([severity] if severity else [])
+
+
+def test_three_high_losses_of_a_run_that_learned_late_are_information_as_before() -> None:
+    losses = learns_late()
+    losses[200:203] = 8.0
+    made = Made("loss_spike", optimizers=[ADAM])
+    made.add("train", train(losses))
+    assert [item.severity for item in made.judge()] == ["info"]
+
+
+def thrown(norms: np.ndarray) -> list[Finding]:
+    """Judge a run whose losses stand at 4 from step 301 to 325, and at 2 from there on."""
+    losses = 0.3 + 2 * np.exp(-np.arange(420) / 60)
+    losses[300:325], losses[325:] = 4.0, 2.0
+    made = Made("exploding_gradients", "loss_spike", optimizers=[ADAM])
+    made.add("train", train(losses, grad_sq=norms**2))
+    return made.judge()
+
+
+def test_gradients_that_a_stretch_of_bad_batches_threw_up_explain_nothing() -> None:
+    norms = np.ones(420)
+    norms[300:325] = 40.0
+    stretch, gradients = thrown(norms)
+    assert (stretch.rule, stretch.caused) == ("loss_spike", [])
+    assert (gradients.rule, gradients.severity) == ("exploding_gradients", "info")
+    norms[300:325] = 1.0
+    norms[[300, 308, 316, 324]] = 40.0  # the loss is up in between, and the norms are not
+    (root, effect) = thrown(norms)
+    assert (root.rule, root.caused) == ("exploding_gradients", [effect.id])
