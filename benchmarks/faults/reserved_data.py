@@ -187,14 +187,14 @@ def gases() -> Batch:
     strength = 3 * torch.rand(many, 1, generator=chance)
     level, slope = torch.randn(2, 6, 16, generator=chance)
     kind = torch.arange(16) % 4
-    level = 0.5 * level + torch.randn(6, 4, generator=chance)[:, kind]
+    level = 0.35 * level + 0.6 * torch.randn(6, 4, generator=chance)[:, kind]
     wet, age = torch.randn(2, many, 1, generator=chance)
     x = level[y] + (0.6 + 0.25 * slope)[y] * strength
     x = (
         x
         + 0.3 * wet * torch.randn(16, generator=chance)
-        + 0.2 * age * x.sin()
-        + 0.35 * torch.randn(x.shape, generator=chance)
+        + 0.3 * age * x.sin()
+        + 0.6 * torch.randn(x.shape, generator=chance)
     )
     return _apart(x), y
 
@@ -271,12 +271,12 @@ def stencils() -> Batch:
 
 
 def mails() -> Batch:
-    """Return who of 120 wrote about which of twelve matters, and who of them got it: teams, and chance."""
+    """Return who of 120 wrote about which of six matters, and who of them got it: teams, and chance."""
     chance, many = _chance(), 9000
     team = torch.arange(120) % 10
     sender = torch.randint(120, (many,), generator=chance)
-    matter = torch.randint(12, (many,), generator=chance)
-    rules = torch.stack([torch.randperm(10, generator=chance) for _ in range(12)])
+    matter = torch.randint(6, (many,), generator=chance)
+    rules = torch.stack([torch.randperm(10, generator=chance) for _ in range(6)])
     fame = (1.2 * torch.randn(120, generator=chance)).exp()
     share = (rules[matter, team[sender]][:, None] == team) * fame + 0.005
     got = torch.multinomial(share, 1, generator=chance)[:, 0]

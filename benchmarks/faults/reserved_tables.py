@@ -174,7 +174,7 @@ class Masked(nn.Linear):
         return functional.linear(input, self.weight * self.kept, self.bias)
 
 
-def masked(inputs: int = 64, width: int = 384, depth: int = 2, act: str = "ReLU") -> nn.Module:
+def masked(inputs: int = 64, width: int = 512, depth: int = 2, act: str = "ReLU") -> nn.Module:
     """Tells of every pixel how likely it is set, by those before it alone."""
     before = torch.arange(inputs)
     hidden = torch.arange(width) % (inputs - 1)
@@ -188,7 +188,7 @@ class Facts(nn.Module):
     """Who, and of what, as rows of tables side by side in a picture; convolutions say which row is asked for."""
 
     def __init__(
-        self, members: int = 120, matters: int = 12, width: int = 12, dropout: float = 0.1, act: str = "ReLU"
+        self, members: int = 120, matters: int = 6, width: int = 12, dropout: float = 0.1, act: str = "ReLU"
     ) -> None:  # fmt: skip
         super().__init__()
         kind = getattr(nn, act)
