@@ -14,7 +14,7 @@
     const state = STATES[model.state] || STATES.not_judged, over = model.words(state.word, state.over || state.word);
     // the sentence begins with the state's own words ("Nothing new" where findings were put
     // aside); they are not said twice
-    const spoken = String(model.verdict || "").trim();
+    const spoken = String(model.verdict || "").trim().replace(/ in run ([\w.-]+)/g, (_, run) => ` in run ${o.shortRun(run)}`);
     const opening = spoken.match(new RegExp(`^(${state.word}|Healthy|Not judged yet|Not judged|Nothing new)\\s*[:.]?\\s*`, "i"));
     const word = opening ? opening[1] : over;
     const rest = opening ? spoken.slice(opening[0].length) : spoken;
@@ -154,7 +154,7 @@
     const change = finding.followed, known = finding.gone_by_itself;
     if (!finding.outcome && !change) return null;
     const what = change ? `: ${change.parameter} ${held(change.from)} → ${held(change.to)} ` : "";
-    const where = !change ? null : change.run ? ["in run ", o.h("a", { href: `${o.prefix()}run/${encodeURIComponent(change.run)}` }, change.run)] : `at step ${o.step(change.step)}`;
+    const where = !change ? null : change.run ? ["in run ", o.h("a", { href: `${o.prefix()}run/${encodeURIComponent(change.run)}`, title: change.run }, o.shortRun(change.run))] : `at step ${o.step(change.step)}`;
     const rate = known ? `A finding of this rule went away by itself in ${known.gone} of ${known.runs} untouched runs.` : "It is not known how often it goes away by itself.";
     return o.h("p", { class: "outcome" }, o.h("strong", { class: String(finding.outcome || "").replace(" ", "-") }, finding.outcome ? o.capital(finding.outcome) : "Being followed"),
       what, where, ". ", finding.outcome ? o.h("span", { class: "dim" }, rate) : null);
@@ -162,6 +162,9 @@
 
   /** Where a finding stands on the Findings page. */
   o.findingLink = (run, finding) => `${o.prefix()}run/${encodeURIComponent(run)}/findings${finding ? `?finding=${encodeURIComponent(finding)}` : ""}`;
+
+  /** A run's identifier without the part that makes it the only one. */
+  o.shortRun = (run) => run.replace(/-[0-9a-hjkmnp-tv-z]{26}$/, "") || run;
 
   /** The share of a run's time that Otoscope cost; NaN in its first two seconds, which are the beginning's. */
   o.cost = function (run) {
@@ -183,7 +186,7 @@
     const { run, parameter, from, to } = all[0];
     const became = (told) => o.h("li", {}, o.h("a", { href: o.findingLink(told.run, told.finding) }, o.rich(told.title)), `: ${told.outcome || "being followed"}`);
     return o.h("div", { class: "answered" },
-      o.h("p", {}, "Answers ", o.h("a", { href: o.findingLink(run) }, run), ` with ${parameter} ${held(from)} → ${held(to)}. What became of what was found there:`),
+      o.h("p", {}, "Answers ", o.h("a", { href: o.findingLink(run), title: run }, o.shortRun(run)), ` with ${parameter} ${held(from)} → ${held(to)}. What became of what was found there:`),
       o.h("ul", {}, all.map(became)));
   }
 

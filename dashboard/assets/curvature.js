@@ -9,7 +9,9 @@
   function curvaturePage(model) {
     const stats = o.h("div", { class: "stats" }), absent = o.h("div", {}), said = o.h("div", {});
     const scan = o.scanCard(model);
-    const cards = [eigenvalues(model), edges(model), gains(model), scan, horizons(model, scan), positions(model), shares(model), spreads(model), zigzag(model), o.densityCard(model)];
+    const bent = [eigenvalues(model), edges(model), gains(model)], apart = [shares(model), spreads(model)];
+    const along = [scan, horizons(model, scan), positions(model)];
+    const cards = [...bent, ...along, ...apart, zigzag(model), o.densityCard(model)];
     const grid = o.h("div", { class: "grid", hidden: true }, cards.map((card) => card.card));
     o.byId("view-curvature").replaceChildren(said, stats, absent, grid);
 
@@ -20,6 +22,9 @@
       if (!has) return;
       o.fill(stats, numbers(model), () => o.numberRow(numbers(model)));
       o.fill(said, badge(model), () => (badge(model) ? o.h("p", { class: "card hint" }, o.h("span", { class: "badge info" }, o.icon("info"), "edge of stability"), badge(model)) : null));
+      // what is not measured is said once, above, and not again by each of its empty charts
+      for (const card of along) card.card.hidden = !isMeasured(model, "landscape");
+      for (const card of [...bent, ...apart]) card.card.hidden = !isMeasured(model, "curvature");
       for (const card of cards) card.update();
     }
     return { views: cards.map((card) => card.chart), show, chosen: show };
@@ -29,12 +34,12 @@
 
   function missing(model) {
     return [["curvature", "the curvature"], ["landscape", "the landscape"]]
-      .filter(([family]) => !model.tables[family] || !measured(model.tables[family]))
+      .filter(([family]) => !isMeasured(model, family))
       .map(([family, what]) => model.absence(family, what));
   }
   /** A column of the run; where it has several optimizers, that of the first. */
   const columnOf = (table, name) => (table ? table.column(name) || table.column(names(table, name + "/")[0]) : null);
-  const measured = (table) => table.data.some((column) => column.some(Number.isFinite));
+  const isMeasured = (model, family) => Boolean(model.tables[family]) && model.tables[family].data.some((column) => column.some(Number.isFinite));
 
   function last(model, family, name) {
     const table = model.tables[family], values = columnOf(table, name);
