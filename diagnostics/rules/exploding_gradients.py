@@ -78,6 +78,8 @@ def judge(window: Window, context: Context) -> Verdict:
         return unknown(
             f"fewer than {2 * numbers.min_samples} finite losses since the windows began"
         )
+    if len(squares) and not squares.values.any():
+        return fine()  # steps of nothing undo nothing: the batches differ
     seen = None
     if len(squares) >= numbers.min_samples:
         seen = _look(squares, context)

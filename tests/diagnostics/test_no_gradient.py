@@ -15,12 +15,15 @@ from .told import Made, named, trained
 
 
 def made(
-    norms: dict[int, float], steps: int = 60, loss: Callable[[int], float] = lambda step: 2.0
+    norms: dict[int, float],
+    steps: int = 60,
+    loss: Callable[[int], float] = lambda step: 2.0,
+    rule: str = "vanishing_gradients",
 ) -> Made:
     """Return what is said of norms of the gradient, which is spread over three layers."""
     layers, every = ("0", "2", "4"), range(1, steps + 1)
     return Made(
-        "vanishing_gradients",
+        rule,
         {
             "train": {
                 "loss": {step: loss(step) for step in every},
@@ -70,6 +73,15 @@ def test_a_net_that_knows_all_by_heart_may_have_no_gradient_left() -> None:
     known = made(norms, 400, lambda step: 2.0 if step < 50 else 0.01)
     assert known.finding is None
     assert made(norms, 400).sure.first_step == 200
+
+
+def test_batches_of_unlike_losses_are_no_explosion_where_no_step_moves_anything() -> None:
+    def loss(step: int) -> float:
+        bad = step > 150 and step % 12 == 0
+        return 60.0 if bad else max(0.3, 2.3 - 0.02 * step) if step < 150 else 1.5
+
+    assert made(at(range(1, 300, 10)), 300, loss, "exploding_gradients").finding is None
+    assert made(at(range(1, 300, 10), 1.0), 300, loss, "exploding_gradients").finding is not None
 
 
 def net(last: nn.Module) -> nn.Module:
