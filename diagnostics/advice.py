@@ -98,10 +98,12 @@ def sound_step(context: Context) -> float:
 def aimed_step(context: Context) -> float:
     """Return the first step that a rate is lowered to: the longest that did no harm to any net.
 
-    The sound one is the middle of what trains. Where plain gradients were far too long, the middle is
-    often as much too slow for the run that is left.
+    The sound one is the middle of what trains. Where steps were far too long, the middle is often too slow
+    for the run that is left.
     """
-    return sound_step(context) * (1 if context.adaptive else context.rates["longest_sound"])
+    rates = context.rates
+    times = rates["longest_adaptive"] if context.adaptive else rates["longest_sound"]
+    return sound_step(context) * times
 
 
 def _by_first_step(context: Context, rate: float) -> Rate | None:
@@ -260,17 +262,18 @@ def _times(rate: float, new: float) -> float:
     return rate / new if new > 0 else math.nan
 
 
-def higher_rate(window: Window, context: Context) -> Recommendation:
+def higher_rate(window: Window, context: Context, aim: float | None = None) -> Recommendation:
     """Return the advice to raise the learning rate: until a first step is as long as where runs train.
 
-    At a share of that, since late steps are longer than the first; by curvature at most half of
+    `aim`: the share of the weights by which it shall move them; where none is told, at a share of the sound
+    one, since late steps are longer than the first. By curvature at most half of
     what is stable; where neither was measured, by `raise_most`, and judged again.
     """
     rate, rates, edge = current_rate(window, context), context.rates, context.facts.edge_peak
     size, at = first_step(context), context.facts.update_first_lr
     factor, reason = rates["raise_most"], "the most while the first step was not measured"
     if size > 0 and at > 0:
-        aim = rates["raise_share"] * sound_step(context)
+        aim = rates["raise_share"] * sound_step(context) if aim is None else aim
         factor = max(at * aim / size / rate, 1.0)
         reason = f"the first step would move the weights by {percent(aim)}"
     # with next to no gradient no rate is long enough: far over what anybody trains with it is not

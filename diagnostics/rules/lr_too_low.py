@@ -22,9 +22,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...store import Evidence
+from ...store import Evidence, Recommendation
 from ...store.schemas import Json
-from ..advice import current_rate, former_rate, higher_rate, sound_step
+from ..advice import aimed_step, current_rate, former_rate, higher_rate, sound_step
 from ..facts import BEGAN_AT_ZERO, layer_ratios, learned
 from ..medians import median_of
 from ..progress import Trend, course, largest_ratio, steady_losses
@@ -119,6 +119,15 @@ def _limit(window: Window, context: Context) -> float:
     return max(numbers.fire, context.rates["timid"] * sound_step(context))
 
 
+def _higher(window: Window, context: Context) -> Recommendation:
+    """Return the advice to raise the rate; of plain gradients to what one that is too high is lowered to.
+
+    Many of their nets want steps of several percent, and shorter ones are still under way as the run ends.
+    """
+    aim = None if context.adaptive else aimed_step(context)
+    return higher_rate(window, _of_those_that_moved(window, context), aim)
+
+
 def _of_those_that_moved(window: Window, context: Context) -> Context:
     """Return the context with the first step of the layers that it moved, where most got no gradient.
 
@@ -164,9 +173,7 @@ def _case(
         why="At such steps the run needs a hundred times the steps that it would need at a sound "
         "rate.",
         because=because,
-        recommendation=former_rate(window, context)
-        if lowered
-        else higher_rate(window, _of_those_that_moved(window, context)),
+        recommendation=former_rate(window, context) if lowered else _higher(window, context),
         may_be_normal="Fine-tuning that shall hardly change the weights (set task to finetune); "
         "the last steps of a schedule.",
         onset=window.since + 1 if lowered else context.start + 1,

@@ -70,7 +70,10 @@ def judge(window: Window, context: Context) -> Verdict:
         small = fine(numbers.fire / float(max(rms[0], TINY) / rms[-1]))
         return _squashed(window, context) or small
     layers = [layer for layer, keep in zip(squares.layers, known, strict=True) if keep]
+    first = layers[0]
     layers, rms = in_order(layers, rms, int(numbers["layers"]))
+    if rms[0] == 0 and layers[0] != first:
+        return fine()  # past branches that begin with no part in the net it gets to the first layer
     if rms[-1] <= TINY:
         return fine()  # next to nothing reaches the last layer either: not lost on the way
     ratio = float(max(rms[0], TINY) / rms[-1])

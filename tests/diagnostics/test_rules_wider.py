@@ -122,6 +122,12 @@ def test_layers_that_no_gradient_at_all_comes_back_to_are_drawn_anew_with_biases
     assert "zeros_" not in some.advice.snippet
 
 
+def test_branches_that_begin_with_no_part_in_the_net_cut_nothing_off() -> None:
+    inner = {f"{n}.{what}": 0.0 for n in range(1, 4) for what in ("into", "out")}
+    assert Made("vanishing_gradients", gradients({"0": 0.4, **inner, "7": 1.0})).finding is None
+    assert Made("vanishing_gradients", gradients({**inner, "7": 1.0})).finding is not None
+
+
 @pytest.mark.parametrize(("now", "fires"), [(1.39, True), (0.9, False)])
 def test_a_loss_that_came_down_to_guessing_has_learned_nothing(now: float, fires: bool) -> None:
     guess = {"initialization": {"expected_loss": {1: 1.386}}}

@@ -77,7 +77,7 @@ def raised(ratios: tuple[float, ...]) -> float:
 
 def test_the_rate_is_raised_by_the_step_of_the_layers_that_it_moved() -> None:
     branches = (2e-8, *[0.0] * 6, 2e-8)  # what the branches say counts for nothing at first
-    assert raised(branches) == pytest.approx(1e-6 * 0.002 / 2e-8)
+    assert raised(branches) == pytest.approx(1e-6 * 0.01 / 2e-8)
     some = (4e-8, 2e-8, 1e-8)
-    assert raised(some) == pytest.approx(1e-6 * 0.002 / 2e-8)
-    assert raised((0.0, 1e-8, 2e-8, 4e-8)) == pytest.approx(1e-6 * 0.002 / 1.5e-8, rel=0.03)
+    assert raised(some) == pytest.approx(1e-6 * 0.01 / 2e-8)
+    assert raised((0.0, 1e-8, 2e-8, 4e-8)) == pytest.approx(1e-6 * 0.01 / 1.5e-8, rel=0.03)
