@@ -21,7 +21,14 @@ from .words import number, percent
 LOSSES, BLOCK, DECAY = 200, 20, 0.5
 MANY_CLASSES = 3
 """Of two classes of which one is rare, as with clicks and frauds, no sample need be more likely the rare one."""
-OTHERS = ("lr_too_high", "dead_units", "lr_too_low", "input_problem", "non_finite")
+OTHERS = (
+    "lr_too_high",
+    "dead_units",
+    "vanishing_gradients",
+    "lr_too_low",
+    "input_problem",
+    "non_finite",
+)
 """Rules that tell why a net names one class alone: it does not learn at all."""
 LETTERS = 24
 """Classes of tokens, beyond which they are the letters of a text, and no tags of its words."""

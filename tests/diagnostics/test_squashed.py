@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from otoscope.diagnostics.inhibition import parents
 
+from .made import Made as Run
+from .made import flat, train
 from .told import Made
 
 STEPS = (1, 20, 240, 241, 320, 321)
@@ -63,3 +65,38 @@ def test_sigmoids_are_left_alone_where_nothing_shows_that_they_hold_the_loss(
     whole = 30_000 if steps > 2000 else None
     made = Made("vanishing_gradients", families, steps=min(steps, 900), loss=loss, max_steps=whole)
     assert made.finding is None
+
+
+def named(*rules: str) -> list[str]:
+    """Return what is named of a net that stands at the entropy of uneven labels, as no gradient comes back."""
+    made = Run(*rules)
+    made.add("train", train(flat(500, at=0.9, noise=0.01)))
+    looks = list(range(205, 500, 5))
+    shares = {
+        f"class_share_{place}": [share] * len(looks) for place, share in enumerate((0.7, 0.2, 0.1))
+    }
+    head = {
+        "predicted_entropy": 0.0,
+        "label_entropy": 0.8,
+        "never_predicted": 2.0,
+        "rows": 576.0,
+        "as_logits": 1.0,
+    }
+    made.add(
+        "head", {**{name: [value] * len(looks) for name, value in head.items()}, **shares}, looks
+    )
+    steps = list(range(10, 500, 10))
+    fading = {layer: 10.0 ** (-2 * place) for place, layer in enumerate("edcba")}
+    sizes = {
+        name: {layer: [times * fading[layer] ** 2] * len(steps) for layer in "abcde"}
+        for name, times in (("grad_sq", 1.0), ("update_sq", 1e-4))
+    } | {
+        name: {layer: [100.0] * len(steps) for layer in "abcde"} for name in ("weight_sq", "numel")
+    }
+    made.add("gradients", {}, steps, sizes)
+    return [finding.rule for finding in made.judge()]
+
+
+def test_a_net_that_hears_nothing_of_its_loss_is_not_told_to_weigh_its_classes() -> None:
+    assert named("wrong_head") == ["wrong_head"]
+    assert named("vanishing_gradients", "wrong_head") == ["vanishing_gradients"]
