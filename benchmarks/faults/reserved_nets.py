@@ -104,12 +104,12 @@ class Turned(nn.Conv2d):
 
 
 def turnproof(
-    channels: int = 1, width: int = 8, outputs: int = 5, norm: str = "BatchNorm3d", act: str = "ReLU"
+    channels: int = 1, width: int = 8, outputs: int = 5, norm: str = "GroupNorm", act: str = "ReLU"
 ) -> nn.Module:  # fmt: skip
     """A net of such convolutions, to which a turned picture is the same."""
 
     def behind(channels: int) -> list[nn.Module]:
-        normed = nn.BatchNorm3d(channels) if norm == "BatchNorm3d" else nn.Identity()
+        normed = nn.GroupNorm(4, channels) if norm == "GroupNorm" else nn.Identity()
         apart = nn.Unflatten(1, (channels, 4))
         return [apart, normed, nn.Flatten(1, 2), getattr(nn, act)(), nn.MaxPool2d(2)]
 
