@@ -161,6 +161,13 @@ BEFORE = {
 """Cause and effect where a cause that is seen later is none: bad batches throw loss and gradients up at
 once, and only then is the second moment behind."""
 
+FROM_THEN_ON = {
+    ("loss_spike", "stale_second_moment"),
+    ("loss_spike", "saturated_activations"),
+}
+"""Cause and effect beside those of CAUSES, where the effect began at the same step or behind it: what a stretch of
+bad batches threw up, or left behind."""
+
 DEPTH = {rule: depth for depth, rule in enumerate(CAUSES)}
 
 
@@ -184,6 +191,8 @@ def is_cause(cause: Finding, effect: Finding) -> bool:
         return False
     if cause.rule == "non_finite":
         return effect.first_step >= cause.first_step and effect.rule != "non_finite"
+    if (cause.rule, effect.rule) in FROM_THEN_ON:
+        return effect.first_step >= cause.first_step
     if effect.rule in CAUSES.get(cause.rule, ()):
         if (cause.rule, effect.rule) in BEFORE and cause.first_step >= effect.first_step:
             return False

@@ -101,6 +101,8 @@ def proof_of(
     falls = _falls(window, now, least, len(losses)) and not known
     if stood < patience or falls or now < (guess if known else ground) - least:
         return None
+    if context.standing("vanishing_gradients"):
+        return None  # that explains a loss that stands, and a long step proves nothing beside it
     return Proof(early=False)
 
 
