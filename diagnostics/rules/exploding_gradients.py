@@ -36,6 +36,10 @@ UNMEASURED = ("gan", "reinforcement")
 """Task profiles in which the loss does not tell how well a run goes."""
 
 
+STRETCH = 50
+"""Steps that a stretch of bad batches lasts at most: norms that stay high for longer are no such thing."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Seen:
     """Norms that left the usual: where, how large, and what was usual before."""
@@ -126,7 +130,7 @@ def _in_one_stretch(
         return False
     first, last = seen.steps[0], seen.steps[-1]
     measured = int(((squares.steps >= first) & (squares.steps <= last)).sum())
-    if 2 * len(seen.steps) < measured:
+    if 2 * len(seen.steps) < measured or last - first > STRETCH:
         return False
     rises = losses.values[(losses.steps >= first) & (losses.steps <= last)] - usual
     least = share * float(rises.max(initial=0.0))
