@@ -4,7 +4,8 @@ What: more than 95 % of a hidden layer's rows point where another one points (co
 near step 20 and later. Or the outputs of a hidden layer spread over less than 5 % of the directions
 that they have (effective rank), in its last two samples, while the loss has not moved from its start after
 200 steps of a size that should have moved it, and nothing else explains that; a stack of sigmoids or
-tanh is left to its gradients. The last layer, whose rows are told apart by their classes, does not count.
+tanh is left to its gradients. The last layer, whose rows are told apart by their classes, does not count,
+nor does one of which no weight trains.
 Why: equal units get equal gradients and stay equal; where all outputs lie along one line, what comes
 behind can tell no more of a sample than where on it the sample lies.
 Source: constant initialization, Goodfellow et al. 2016, section 8.4; measured: loss 1.83 and accuracy
@@ -70,6 +71,9 @@ def judge(window: Window, context: Context) -> Verdict:
     shares = np.where(np.isfinite(shares), shares, 0.0)
     if len(shares) > 1:
         shares[-1] = 0.0
+    still = _untrained(context)
+    if still:
+        shares = np.where([layer in still for layer in alike.layers], 0.0, shares)
     worst = float(shares.max())
     strength = worst / numbers.fire
     if learned(window, context.facts, numbers["learned"]):
@@ -82,6 +86,17 @@ def judge(window: Window, context: Context) -> Verdict:
     if context.standing(*TEARING) and not _born_alike(context, layers):
         return fine(0.4)
     return breach(strength, _case(context, layers, worst, step))
+
+
+def _untrained(context: Context) -> set[str]:
+    """Return the layers none of whose weights train: frozen, or in no optimizer. They learn nothing anyway."""
+
+    def read() -> set[str]:
+        rows = [row for row in context.meta.parameters if int(row.get("ndim") or 0) > 1]
+        held = [r for r in rows if r.get("requires_grad", True) and r.get("optimized", True)]
+        return {str(row["layer"]) for row in rows} - {str(row["layer"]) for row in held}
+
+    return context.once("symmetric_weights.untrained", read)
 
 
 def _born_alike(context: Context, layers: list[str]) -> bool:

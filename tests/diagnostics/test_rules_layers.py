@@ -165,6 +165,17 @@ def test_rows_are_not_judged_before_they_were_compared() -> None:
         "symmetry": {"alike_rows/a": {20: 1.0, 500: 1.0}, "alike_rows/b": {20: 0.0, 500: 0.0}}
     }
     assert Made("symmetric_weights", told).sure.layers == ["a"]
+
+
+@pytest.mark.parametrize("held", [{"requires_grad": False}, {"optimized": False}])
+def test_equal_rows_of_a_layer_that_does_not_train_are_none_of_its_faults(
+    held: dict[str, bool],
+) -> None:
+    told = {"symmetry": {"alike_rows/a": {20: 1.0, 500: 1.0}, "alike_rows/b": {20: 0.0, 500: 0.0}}}
+    rows = [{"name": f"{layer}.weight", "layer": layer, "ndim": 2} for layer in ("a", "b")]
+    assert Made("symmetric_weights", told, parameters=rows).finding is not None
+    still = [{**rows[0], **held}, rows[1]]
+    assert Made("symmetric_weights", told, parameters=still).finding is None
     learns = Made("symmetric_weights", told, loss=lambda s: 2.0 * 0.9**s)
     assert learns.finding is None or learns.finding.state == "resolved"
 
