@@ -2,11 +2,12 @@
 
     python -m benchmarks.following [--steps 3000] [--only mlp] [--repeats 3]
 
-The recorder has no probes, and is switched on and off every eight steps of one training; the difference
+The recorder has no probes, and is switched on and off every ten steps of one training; the difference
 between the blocks is what a step costs more, free of what the machine does in the meantime (the `cold`
 column: between matrix products the caches hold the training's data, not ours). `warm` is CPU time of the
 same calls in a loop around a net of two numbers, the best of some turns: it moves least from run to run.
-The second row of a net is Lightning, without what it takes to call hooks at all: that is printed beside.
+The second row of a net is Lightning (`benchmarks.steps`), whose calling of hooks is in it, and printed beside
+as it is thought to be.
 """
 
 from __future__ import annotations
@@ -26,14 +27,16 @@ from typing import Any
 
 import torch
 from otoscope.callbacks import Otoscope, attach
-from otoscope.callbacks.probes.probe import AFTERMATH
 from torch.nn import functional
 
 from .overhead import NETS, Net, run
-from .steps import BLOCK, WARM, Switched
+from .steps import BLOCK, LEAST, summed_up
+from .steps import measure as blocks_of
 
 RESULT = Path(__file__).parent / "results" / "following.json"
 TURNS, STEPS_A_TURN = 30, 256
+WARM = 10 * BLOCK
+"""Steps of a plain loop before the first block that counts."""
 
 
 def attached(model: torch.nn.Module, optimizer: Any, spool: str) -> Any:
@@ -116,18 +119,12 @@ class Asked(Otoscope):
 
 
 def lightning(net: Net, steps: int, spool: str) -> dict[str, float]:
-    """Return the same figures of a Lightning Trainer, and what calling a step's hooks takes it."""
-    callback = Switched(probes=[], spool=spool, verdict=False)
-    callback.begin_measuring()
-    run(net, steps, callback)
-    on = [seconds for is_on, seconds in callback.blocks if is_on]
-    off = [seconds for is_on, seconds in callback.blocks if not is_on]
-    row = compared(on, off, callback.spent[-1][1] - callback.spent[0][1])
+    """Return the same figures of a Lightning Trainer, and what it is thought that calling hooks takes it."""
+    row = summed_up(blocks_of(net, steps, probes=[]))
     asked = Asked(probes=[], spool=spool, verdict=False)
     run(net, BLOCK, asked)
-    # what it says holds its share of that, of which the blocks know nothing
-    row["says_us"] -= 1e6 * AFTERMATH * callback.dispatch
-    return {**row, "dispatch_us": 1e6 * asked.dispatch}
+    figures = {"step_us": row["step_us"], "cold_us": row["costs_us"], "says_us": row["says_us"]}
+    return {**figures, "dispatch_us": 1e6 * asked.dispatch}
 
 
 def measure(net: Net, steps: int) -> dict[str, dict[str, float]]:
@@ -149,8 +146,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", choices=[net.name for net in NETS])
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args(argv)
-    if options.steps < 4 * WARM or options.repeats < 1:
-        parser.error(f"--steps must be at least {4 * WARM}, and --repeats at least 1")
+    if options.steps < LEAST or options.repeats < 1:
+        parser.error(f"--steps must be at least {LEAST}, and --repeats at least 1")
     for name in ("pytorch_lightning", "lightning.pytorch", "otoscope"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
@@ -163,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for net in NETS:
             if options.only not in (None, net.name):
                 continue
-            steps = max(options.steps // (8 if net.name == "transformer" else 1), 4 * WARM)
+            steps = max(options.steps // (8 if net.name == "transformer" else 1), LEAST)
             turns = [measure(net, steps) for _ in range(options.repeats)]
             report[net.name] = {}
             for kind, first in turns[0].items():

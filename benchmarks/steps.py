@@ -42,6 +42,8 @@ BLOCK = TENDED
 """Steps between two switches: so many are entered into its books together."""
 WARM = 9
 """Blocks before the first that count: a probe's first samples are its dearest."""
+LEAST = 3 * BLOCK * (WARM + 4)
+"""Steps of the shortest run."""
 TRIM = 0.1
 DRAWS = 2000
 RESULT = Path(__file__).parent / "results" / "steps.json"
@@ -162,10 +164,10 @@ def summed_up(found: Blocks) -> dict[str, Any]:
     }
 
 
-def measure(net: Net, steps: int, budget: float) -> Blocks:
-    """Train once, and return what the blocks took."""
+def measure(net: Net, steps: int, **settings: Any) -> Blocks:
+    """Train once with a callback of these settings, and return what the blocks took."""
     with tempfile.TemporaryDirectory() as folder:
-        callback = Otoscope(budget=budget, spool=folder, verdict=False)
+        callback = Otoscope(**settings, spool=folder, verdict=False)
         switch = Switch(callback)
         run(net, steps, callback, before=[switch], epoch=steps)
         return switch.blocks()
@@ -182,9 +184,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="fewer steps, once")
     options = parser.parse_args(argv)
     steps, repeats = (800, 1) if options.quick else (options.steps, options.repeats)
-    least = 3 * BLOCK * (WARM + 4)
-    if steps < least or repeats < 1:
-        parser.error(f"--steps must be at least {least}, and --repeats at least 1")
+    if steps < LEAST or repeats < 1:
+        parser.error(f"--steps must be at least {LEAST}, and --repeats at least 1")
     for name in ("pytorch_lightning", "lightning.pytorch", "otoscope"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
@@ -196,8 +197,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for net in NETS:
             if options.only not in (None, net.name):
                 continue
-            count = max(steps // 8 if net.name == "transformer" else steps, least)
-            parts = [measure(net, count, options.budget) for _ in range(repeats)]
+            count = max(steps // 8 if net.name == "transformer" else steps, LEAST)
+            parts = [measure(net, count, budget=options.budget) for _ in range(repeats)]
             whole = Blocks(
                 *(np.concatenate(column) for column in zip(*map(_columns, parts), strict=True))
             )
