@@ -22,10 +22,10 @@
       if (!has) return;
       o.fill(stats, numbers(model), () => o.numberRow(numbers(model)));
       o.fill(said, badge(model), () => (badge(model) ? o.h("p", { class: "card hint" }, o.h("span", { class: "badge info" }, o.icon("info"), "edge of stability"), badge(model)) : null));
+      for (const card of cards) card.update();
       // what is not measured is said once, above, and not again by each of its empty charts
       for (const card of along) card.card.hidden = !isMeasured(model, "landscape");
       for (const card of [...bent, ...apart]) card.card.hidden = !isMeasured(model, "curvature");
-      for (const card of cards) card.update();
     }
     return { views: cards.map((card) => card.chart), show, chosen: show };
   }
