@@ -208,6 +208,16 @@ def test_an_unknown_edge_is_said_and_not_drawn(home, look):
     expect(page.locator(".stats")).to_contain_text("no stable limit is known for LBFGS")
 
 
+def test_charts_of_what_is_not_measured_stay_away_beside_those_that_are(home, look):
+    with_curvature(home, [0.1, 0.5, 0.9])
+    page = look(f"/run/{RUN}/curvature").page
+    expect(page.locator("#view-curvature")).to_contain_text("landscape")
+    for shown in ("eigenvalues", "edge", "gain", "share", "spread"):
+        expect(page.locator(f"#{shown}-card")).to_be_visible()
+    for away in ("scan", "horizon", "alpha"):
+        expect(page.locator(f"#{away}-card")).to_be_hidden()
+
+
 def test_what_is_not_measured_says_what_must_happen(home, look):
     run = MadeRun(home, RUN).train(30)
     page = look(f"/run/{RUN}/curvature").page
