@@ -205,8 +205,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             found[net.name] = row = summed_up(whole)
             print(_line(net.name, row), flush=True)
     RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps({"budget": options.budget, "nets": found}, indent=1) + "\n")
+    nets = (_others(options.budget) if options.only else {}) | found
+    RESULT.write_text(json.dumps({"budget": options.budget, "nets": nets}, indent=1) + "\n")
     return 0
+
+
+def _others(budget: float) -> dict[str, Any]:
+    """Return the nets that were measured before at this budget, where one alone is measured again."""
+    try:
+        kept = json.loads(RESULT.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return {}
+    return kept["nets"] if kept["budget"] == budget else {}
 
 
 def _columns(blocks: Blocks) -> tuple[np.ndarray, ...]:
