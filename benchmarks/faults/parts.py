@@ -31,6 +31,8 @@ from . import (
     nets,
     reserved_nets,
     reserved_tables,
+    sixth_nets,
+    sixth_tables,
     starting,
     third_nets,
 )
@@ -55,6 +57,7 @@ NETS: dict[str, Callable[..., nn.Module]] = {
     **third_nets.NETS,
     **fourth_nets.NETS,
     **fifth_nets.NETS,
+    **sixth_nets.NETS,
     **reserved_nets.NETS,
 }
 DATA = datasets.DATA
@@ -97,6 +100,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "squared_one_hot": squared_one_hot,
     **fourth_tables.LOSSES,
     **fifth_tables.LOSSES,
+    **sixth_tables.LOSSES,
     **reserved_tables.LOSSES,
 }
 
