@@ -131,6 +131,29 @@ def class_counts(outputs: Outputs) -> tuple[Tensor, Tensor]:
     return predicted, nothing.index_add(0, labels.clamp(0, classes - 1), inside)
 
 
+def at_zero(outputs: Outputs) -> Tensor:
+    """Return the share of outputs that are exactly zero, where none is negative: as behind a ReLU.
+
+    A float32 scalar; 0 where an output is negative.
+
+    >>> at_zero(Outputs(torch.tensor([[0.0], [2.0]]), torch.tensor([-1.0, 1.0]))).item()
+    0.5
+    """
+    rows = outputs.rows
+    return torch.where((rows >= 0).all(), (rows == 0).float().mean(), 0.0)
+
+
+def under_zero(outputs: Outputs) -> Tensor:
+    """Return the share of targets that are negative, a float32 scalar; nan where they are classes.
+
+    >>> under_zero(Outputs(torch.tensor([[0.0], [2.0]]), torch.tensor([-1.0, 1.0]))).item()
+    0.5
+    """
+    if outputs.classes > 1:
+        return torch.full((), math.nan, device=outputs.rows.device)
+    return (outputs.labels < 0).float().mean()
+
+
 def entropy(counts: Tensor) -> Tensor:
     """Return the entropy of counts, in nats.
 

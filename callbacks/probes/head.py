@@ -15,12 +15,14 @@ from ..guard import HookGuard
 from ..measures.batches import batch_parts
 from ..measures.head import ROWS as COUNTED
 from ..measures.head import (
+    at_zero,
     class_counts,
     entropy,
     head_outputs,
     loss_as_logits,
     loss_as_probabilities,
     probability_rows,
+    under_zero,
 )
 from .forwards import Forwards, is_compiled, is_real, seconds_of_a_pass
 from .hooks import Look
@@ -36,6 +38,8 @@ QUANTITIES = (
     "never_predicted",
     "rows",
     "in_eval",
+    "at_zero",
+    "under_zero",
 )
 WINDOW, ENOUGH_ROWS = 8, 512
 """Samples over which predicted classes are counted; fewer where these hold so many rows: of the first
@@ -63,7 +67,9 @@ class Head(Probe):
     of what they give the labels. `predicted_entropy`, `label_entropy`: of the classes
     predicted, and of the labels, over the last samples (eight, or 512 rows), in nats; `never_predicted`: classes
     among the labels that no row of them was given to; `rows` in them. `in_eval`: share of the batch norms
-    that a step of the training had in eval mode, nan without any. `class_share_<c>`: share of each class
+    that a step of the training had in eval mode, nan without any. `at_zero`: share of the outputs that are
+    exactly zero, where none is negative, as behind a ReLU; `under_zero`: share of negative targets, nan
+    where they are classes. `class_share_<c>`: share of each class
     in all labels seen, of at most 64.
     """
 
@@ -148,15 +154,16 @@ class Head(Probe):
             if self._norms:
                 mode = sum(not norm.training for norm in self._norms) / len(self._norms)
             if output is None or found is None:
-                nothing = [math.nan] * (len(QUANTITIES) - 1)
-                return [*nothing, mode, *[math.nan] * self._classes]
+                nothing = dict.fromkeys(QUANTITIES, math.nan) | {"in_eval": mode}
+                return [*nothing.values(), *[math.nan] * self._classes]
             half = output.dtype in (torch.float16, torch.bfloat16)
             share = probability_rows(found, ROUNDED if half else EXACT)
             taken = [loss_as_logits(found), loss_as_probabilities(found)]
             numbers = [share, *map(self._ratio, taken)]
             counted = self._predicted(found, step)
             one = torch.full_like(share, mode)
-            return torch.stack([*numbers, *counted[:4], one, *counted[4:]]).float()
+            reached = [at_zero(found), under_zero(found)]
+            return torch.stack([*numbers, *counted[:4], one, *reached, *counted[4:]]).float()
 
     def _ratio(self, loss: Tensor) -> Tensor:
         losses = self._training.losses

@@ -1,4 +1,4 @@
-"""The end of the net does not fit its loss: softmax twice, BatchNorm beside the mark, a class never named.
+"""The end of the net does not fit its loss: softmax twice, a ReLU at the end, BatchNorm beside the mark, a class never named.
 
 What: rows of the output are non-negative, sum to 1 and go into a loss that takes them for logits
 (cross-entropy of them, as logits, is the loss of the step), in two samples, or in one to its last digits
@@ -16,8 +16,11 @@ frequent as the others, and are at least half of what is left to learn, while va
 the loss does not improve, it is information); or rare ones are named so seldom that what is predicted has under
 0.85 of the entropy of the labels, while validation suffers. A loss that
 has stood for 200 steps at the entropy of such labels says the same, without another look at the head.
+Or no output is negative in two samples and a twentieth of them is exactly zero, while a twentieth of the
+targets is negative; of classes a fifth, where the loss takes them for logits.
 Why: a softmax that is taken twice keeps the loss above a floor and shrinks every gradient; running
-moments that are far off make validation see another net; a class that is never named is not learned.
+moments that are far off make validation see another net; a class that is never named is not learned;
+an output at zero behind a ReLU gets no gradient, and is never what is under zero.
 Source: measured: digits stay above 1.461 = -log(e/(e + 9)), with a third of the gradient; one class in
 twenty is never predicted and its recall 0.
 """
@@ -30,8 +33,10 @@ import numpy as np
 
 from ...store import Evidence, Recommendation
 from ..eval_mode import another_in_eval_mode
+from ..labels import how_many, is_binary
+from ..rectified import rectified_outputs
 from ..rule import Case, Context, Verdict, breach, fine, unknown
-from ..unpredicted import how_many, is_binary, left_unpredicted
+from ..unpredicted import left_unpredicted
 from ..windows import Samples, Window
 from ..words import number
 from .overfitting import chosen
@@ -41,10 +46,13 @@ TOO_FEW = "whether a softmax is taken twice: too few outputs were compared with 
 
 
 def judge(window: Window, context: Context) -> Verdict:
-    """Breach where outputs are probabilities twice, modes differ, or a class is never predicted."""
+    """Breach where outputs are probabilities twice or rectified, modes differ, or a class is left out."""
     why_not = _no_classes(window, context)
     off = context.obstacles.why_off("head") is not None
     validated = _validated(window)
+    rectified = rectified_outputs(window, context)
+    if rectified is not None and rectified.kind == "breach":
+        return rectified
     parts = [
         _twice(window, context) if why_not is None else unknown(why_not) if off else None,
         another_in_eval_mode(window, context, validated),

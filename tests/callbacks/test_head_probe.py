@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from otoscope.callbacks import Head, Modes, Otoscope, Symmetry, attach
@@ -89,6 +90,22 @@ def test_logits_are_told_from_probabilities_that_a_loss_takes_for_logits(tmp_pat
     assert abs(right.column("as_logits")[-1] - 1) > 1e-3
 
 
+def test_outputs_behind_a_relu_are_often_exactly_zero_and_never_negative(tmp_path: Path) -> None:
+    classes = read(tmp_path, net(nn.ReLU()), some(6), Head(every=1))
+    assert 0.2 < classes.column("at_zero")[-1] < 0.8
+    assert np.isnan(classes.column("under_zero")).all()
+    bare = read(tmp_path, net(), some(6), Head(every=1))
+    assert (bare.column("at_zero") == 0).all()
+    numbers = [(x, torch.randn(len(x), 4)) for x, _ in some(6)]
+    rectified = read(
+        tmp_path, net(nn.ReLU()), numbers, Head(every=1), loss=functional.mse_loss
+    )  # fmt: skip
+    assert 0.2 < rectified.column("at_zero")[-1] < 0.9
+    assert rectified.column("under_zero")[-1] == pytest.approx(
+        float((numbers[-1][1] < 0).float().mean())
+    )
+
+
 def test_predicted_classes_are_those_of_the_last_eight_samples(tmp_path: Path) -> None:
     batches, seen = some(12), []
     model = net()
@@ -128,7 +145,7 @@ def test_classes_predicted_in_the_first_steps_are_let_go_of_long_after(
 ) -> None:
     class Now(Head):
         def sample(self, step: int) -> Tensor | list[float]:
-            return super().sample(step) if step in steps else [math.nan] * (8 + self._classes)
+            return super().sample(step) if step in steps else [math.nan] * (10 + self._classes)
 
     series = read(tmp_path, net(), some(220, rows=8), Now(every=1))
     told = dict(zip(series.steps.tolist(), series.column("rows").tolist(), strict=True))
