@@ -5,9 +5,12 @@
 Within one run of a Lightning Trainer the callback is there for ten steps, and gone for twice ten,
 in an order drawn anew each time: its hooks, what Lightning spends on calling them, the optimizer's
 hook, samples and all. What a machine does in the meantime it does to all three. A ratio is that of
-steps with it to those without; A/A that of the two without. Start and end of a run are not in it
-(`benchmarks/overhead.py` has them), and what the background thread does meanwhile only as far as
-it takes time from the training.
+steps with it to those without; A/A that of the two without. What the background thread does meanwhile is in it only as far
+as it takes time from the training.
+
+"Whole run": of one that has as many steps as Otoscope was there for, start and end (`benchmarks/ends.py`)
+and the first samples, the dearest, included. What is not in a run's own books is taken from what was
+measured: of the ends once, of the steps with each.
 
 "Says" is Otoscope's own figure for the steps that it was there. The difference between that and
 what a block took more is what is averaged, without the highest and lowest tenth: a sample does not
@@ -36,6 +39,7 @@ from otoscope.callbacks import Otoscope
 from otoscope.callbacks.dispatch import HOOKS_OF_A_STEP
 from otoscope.callbacks.sampling import TENDED
 
+from .ends import Ends, ends
 from .overhead import NETS, Net, run
 
 BLOCK = TENDED
@@ -45,6 +49,8 @@ WARM = 9
 LEAST = 3 * BLOCK * (WARM + 4)
 """Steps of the shortest run."""
 TRIM = 0.1
+ENDS = 20
+"""Runs of one step with it."""
 DRAWS = 2000
 RESULT = Path(__file__).parent / "results" / "steps.json"
 
@@ -57,6 +63,8 @@ class Blocks:
     without: np.ndarray
     without_again: np.ndarray
     said: np.ndarray
+    whole: np.ndarray
+    """[runs, 2]: seconds that Otoscope says of a run in all, and the steps that it was there for."""
 
 
 class Switch(lightning.Callback):
@@ -69,6 +77,7 @@ class Switch(lightning.Callback):
         self._seen, self._begun, self._said = 0, 0.0, 0.0
         self._order, self._chance = [0, 1, 2], random.Random(0)
         self._rows: list[list[float]] = []
+        self._ended = 0.0
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
@@ -126,7 +135,12 @@ class Switch(lightning.Callback):
 
     def blocks(self) -> Blocks:
         """Return what was measured, without the first times around and the last."""
-        return Blocks(*np.array(self._rows[WARM:-1]).T)
+        rows = np.array(self._rows)
+        whole = [self._ended, BLOCK * int(np.count_nonzero(rows[:, 0]))]
+        return Blocks(*rows[WARM:-1].T, np.array([whole]))
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        self._ended = self._spent()
 
 
 def trimmed(values: np.ndarray) -> float:
@@ -135,8 +149,11 @@ def trimmed(values: np.ndarray) -> float:
     return float(np.sort(values)[cut : len(values) - cut].mean())
 
 
-def summed_up(found: Blocks) -> dict[str, Any]:
-    """Return what a step takes and costs, in µs, with 90 % bootstrap intervals of the ratios."""
+def summed_up(found: Blocks, both: Ends) -> dict[str, Any]:
+    """Return what a step takes and costs, in µs, with 90 % bootstrap intervals of the ratios.
+
+    `both`: what start and end cost.
+    """
     plain = (found.without + found.without_again) / 2
     beyond = found.with_it - plain - found.said
     apart = found.without - found.without_again
@@ -151,6 +168,16 @@ def summed_up(found: Blocks) -> dict[str, Any]:
     more = np.quantile([costs(rows) for rows in drawn], [0.05, 0.95])
     same = np.quantile([trimmed(apart[rows]) for rows in drawn], [0.05, 0.95])
     said = float(found.said.mean())
+    spent, steps = found.whole.mean(0)
+
+    def of_a_run(rows: np.ndarray, runs: np.ndarray) -> float:
+        unsaid = (
+            float(np.median(both.more[runs])) - both.says + steps / BLOCK * trimmed(beyond[rows])
+        )
+        return 1 + float(spent + unsaid) / float(steps / BLOCK * step)
+
+    runs = np.arange(len(both.more))
+    wholes = [of_a_run(rows, chance.choice(runs, len(runs))) for rows in drawn]
     return {
         "step_us": 1e6 * step / BLOCK,
         "costs_us": 1e6 * costs(whole) / BLOCK,
@@ -161,6 +188,11 @@ def summed_up(found: Blocks) -> dict[str, Any]:
         "a_a_90": (1 + same / step).tolist(),
         "says_to_costs": said / costs(whole),
         "blocks": len(whole),
+        "run_steps": float(steps),
+        "run_ratio": of_a_run(whole, runs),
+        "run_ratio_90": np.quantile(wholes, [0.05, 0.95]).tolist(),
+        "ends_ms": 1e3 * both.costs,
+        "ends_say_ms": 1e3 * both.says,
     }
 
 
@@ -202,7 +234,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             whole = Blocks(
                 *(np.concatenate(column) for column in zip(*map(_columns, parts), strict=True))
             )
-            found[net.name] = row = summed_up(whole)
+            both = ends(net, ENDS, budget=options.budget)
+            found[net.name] = row = summed_up(whole, both)
             print(_line(net.name, row), flush=True)
     RESULT.parent.mkdir(exist_ok=True)
     nets = (_others(options.budget) if options.only else {}) | found
@@ -220,16 +253,18 @@ def _others(budget: float) -> dict[str, Any]:
 
 
 def _columns(blocks: Blocks) -> tuple[np.ndarray, ...]:
-    return blocks.with_it, blocks.without, blocks.without_again, blocks.said
+    return blocks.with_it, blocks.without, blocks.without_again, blocks.said, blocks.whole
 
 
 def _line(name: str, row: dict[str, Any]) -> str:
     low, high = row["ratio_90"]
     first, last = row["a_a_90"]
+    least, most = row["run_ratio_90"]
     return (
         f"  {name:<12} step {row['step_us'] / 1000:6.2f} ms   with/without {row['ratio']:.4f} ({low:.4f}-{high:.4f})"
         f"   A/A {row['a_a']:.4f} ({first:.4f}-{last:.4f})   costs {row['costs_us']:6.1f} µs,"
-        f" says {row['says_us']:6.1f} µs"
+        f" says {row['says_us']:6.1f} µs\n{'':<14}whole run of {row['run_steps']:,.0f} steps {row['run_ratio']:.4f}"
+        f" ({least:.4f}-{most:.4f})   start, one step and end {row['ends_ms']:.1f} ms"
     )
 
 
