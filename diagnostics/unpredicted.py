@@ -10,6 +10,7 @@ import numpy as np
 
 from ..store import Evidence, Recommendation
 from ..store.schemas import Severity
+from .labels import LETTERS, are_text, classes_of, is_binary, shares_of, weights_of
 from .medians import median_of
 from .progress import WARMS_UP, course, patience_of, scheduled
 from .rule import Case, Context, Verdict, breach, fine, unknown
@@ -30,8 +31,6 @@ OTHERS = (
     "non_finite",
 )
 """Rules that tell why a net names one class alone: it does not learn at all."""
-LETTERS = 24
-"""Classes of tokens, beyond which they are the letters of a text, and no tags of its words."""
 HARDLY = 0.85
 """Share of the labels' entropy under which rare classes come far too seldom among what is predicted, where
 validation suffers from it: one that is named now and then is lost as well."""
@@ -64,7 +63,7 @@ def left_unpredicted(window: Window, context: Context, validated: Samples | None
         return unknown(f"which classes are predicted counts from step {settled:,.0f} on")
     if scheduled(window, context, LOSSES, 2 * LOSSES, DECAY) == WARMS_UP:
         return unknown(f"classes: {WARMS_UP}")
-    if classes_of(window) > LETTERS and _is_text(window, context):
+    if classes_of(window) > LETTERS and are_text(window, context):
         return unknown("classes: most letters of a text are never the likeliest one")
     stuck = _names_one_class(window, context)
     if stuck is not None:
@@ -77,6 +76,14 @@ def left_unpredicted(window: Window, context: Context, validated: Samples | None
     )
     if found is None:
         return unknown("classes: too few labels were compared with what was predicted")
+    return _of_looks(window, context, found, validated)
+
+
+def _of_looks(
+    window: Window, context: Context, found: _Looks, validated: Samples | None
+) -> Verdict:
+    """Judge what two looks agree on: where it names the frequent classes alone, and that is what is wrong."""
+    numbers = context.thresholds
     losses = window.samples("train", "loss", count=LOSSES, span=2 * LOSSES).finite
     now = median_of(losses.values[-LOSSES // 4 :]) if len(losses) else math.nan
     suffers = _validation_suffers(validated, now, found.entropy)
@@ -87,7 +94,7 @@ def left_unpredicted(window: Window, context: Context, validated: Samples | None
     half = found.never >= numbers["most"] * (found.shares > 0).sum()
     if strength <= 1 and not (half or seldom):
         return fine(strength)
-    weights = _weights(found.shares)
+    weights = weights_of(found.shares)
     if not weights:  # a model of language names the frequent words alone until it has learned
         return unknown("classes: how often each comes is recorded of at most 64")
     if max(weights) < numbers["uneven"] * min(weights):
@@ -103,10 +110,8 @@ def left_unpredicted(window: Window, context: Context, validated: Samples | None
         if not suffers and not _stands(losses, numbers):
             return fine(0.9)
         return breach(1.0, _unnamed(found, context, weights, None if suffers else "info"))
-    if plain and now < numbers["far_under"] * found.entropy:
+    if not found.never or (plain and now < numbers["far_under"] * found.entropy):
         return fine(0.9)  # it tells samples apart already, and the rare classes come last
-    if not found.never:
-        return fine(0.9)
     mild = len(weights) < MANY_CLASSES and not suffers
     return breach(strength, _unnamed(found, context, weights, "info" if mild else None))
 
@@ -133,7 +138,7 @@ def _looked(window: Window, context: Context, rows: Samples, settled: float) -> 
         never=int(never[-1]) if never.min() >= 1 else 0,
         rows=float(seen[-1]),
         entropy=float(labels[-1]) if least > 0 else 0.0,
-        shares=_shares(window),
+        shares=shares_of(window),
     )
 
 
@@ -166,15 +171,6 @@ def _stands(losses: Samples, numbers: Thresholds) -> bool:
     if len(losses) < 0.9 * LOSSES:
         return False
     return course(losses.steps, losses.values, BLOCK).improvement <= numbers["stands"]
-
-
-def _is_text(window: Window, context: Context) -> bool:
-    """Tell whether the net is one of language: its inputs are tokens, with a label for each of them."""
-    read = [
-        window.history.column("inputs", name, context.start, window.step).values
-        for name in ("is_integer", "label_entropy")
-    ]
-    return bool(len(read[0]) and (read[0] == 1).all() and np.isnan(read[1]).all())
 
 
 def _validation_suffers(validated: Samples | None, now: float, entropy: float) -> bool:
@@ -212,8 +208,8 @@ def _names_one_class(window: Window, context: Context) -> Verdict | None:
     plain = abs(float(ratio) - 1) < numbers["plain"]
     if not (plain and never >= 1 and seen >= numbers["seen"] and of_them < numbers.fire):
         return None
-    shares = _shares(window)
-    weights = _weights(shares)
+    shares = shares_of(window)
+    weights = weights_of(shares)
     if len(weights) < MANY_CLASSES or context.standing(*OTHERS):
         return None
     uneven = max(weights) >= numbers["uneven"] * min(weights)
@@ -238,27 +234,6 @@ def _last_whole(read: Sequence[Samples]) -> np.ndarray | None:
     table = np.stack([samples.values for samples in read])
     table = table[:, np.isfinite(table).all(axis=0)]
     return table[:, -1] if table.size else None
-
-
-def how_many(window: Window, context: Context) -> int:
-    return int(context.meta.classes or classes_of(window))
-
-
-def is_binary(window: Window, context: Context) -> bool:
-    """Tell whether the net gives one number a sample, of which a sigmoid would make a probability."""
-    if how_many(window, context) >= 2:
-        return False
-    return not len(window.samples("head", "label_entropy").finite)  # else of more than are recorded
-
-
-def classes_of(window: Window) -> int:
-    table = window.history.tables.get("head")
-    if table is None:
-        return 0
-    columns = table.schema.columns
-    return window.history.once(
-        "wrong_head.classes", (columns,), lambda: sum("class_share" in c.name for c in columns)
-    )
 
 
 def _unnamed(
@@ -311,20 +286,3 @@ def _unnamed(
         may_be_normal="Early in a hard task; classes that cannot be told apart.",
         severity=severity,
     )
-
-
-def _shares(window: Window) -> np.ndarray:
-    """Return the share of each class in all labels seen; empty where it was not recorded of each."""
-    found = [
-        window.samples("head", f"class_share_{place}", count=1)
-        for place in range(classes_of(window))
-    ]
-    if not found or not all(len(samples) for samples in found):
-        return np.empty(0)
-    return np.array([samples.values[-1] for samples in found])
-
-
-def _weights(shares: np.ndarray) -> list[float]:
-    known = np.where(shares > 0, shares, np.nan)
-    weights = 1 / (np.isfinite(known).sum() * known)
-    return [float(f"{w:.3g}") if math.isfinite(w) else 1.0 for w in weights]
