@@ -1,4 +1,4 @@
-"""Waiting: how long a rank waits for the others, from its last own gradient to the averaged ones.
+"""Waiting: how long a rank waits for the others, for their buffers and from its last own gradient on.
 
 A step takes equally long on all ranks; only the wait shows who is slow: the slow rank waits least.
 """
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.nn.parameter import is_lazy
 
+from .broadcasts import listen, unlisten
 from .guard import HookGuard
 
 LEARNT_AFTER = 3
@@ -24,6 +25,9 @@ Mark = Any
 
 class Waiting:
     """Measures, in every step, the time between the last local gradient and the averaged ones.
+
+    And what a forward pass takes to make buffers alike, as DDP does where a model has batch norms: the
+    ranks meet there first.
 
     Hooks on parameters see a rank's own gradient before it is averaged. A hook costs about a
     microsecond, and a model has hundreds of parameters: once it is known which of them come last,
@@ -45,7 +49,10 @@ class Waiting:
         self._guarded = HookGuard(self._failed)
         self._last: tuple[Mark, int] | None = None
         self._pairs: list[tuple[Mark, Mark]] = []
+        self._begun: Mark = None
+        self._broadcasts: list[tuple[Mark, Mark]] = []
         self._listen(range(len(found)))
+        listen(self)
 
     def _listen(self, places: Sequence[int]) -> None:
         for place in places:
@@ -67,6 +74,18 @@ class Waiting:
         event.record()
         return event
 
+    def broadcast_begins(self) -> None:
+        """Note that a forward pass makes buffers alike from now on."""
+        with self._guarded:
+            self._begun = self._mark()
+
+    def broadcast_ended(self) -> None:
+        """Note that it has."""
+        with self._guarded:
+            begun, self._begun = self._begun, None
+            if begun is not None:
+                self._broadcasts.append((begun, self._mark()))
+
     def _failed(self, error: Exception) -> None:
         self.error = error
 
@@ -84,11 +103,12 @@ class Waiting:
                 self._handles.pop(other).remove()
 
     def close_step(self) -> float | Callable[[], float]:
-        """Return the seconds that this step's backward passes waited; NaN where none was seen.
+        """Return the seconds that this step's passes waited; NaN where no backward pass was seen.
 
         Raises what went wrong in a hook of the step.
         """
         pairs, self._pairs = self._pairs, []
+        broadcasts, self._broadcasts = self._broadcasts, []
         if self.error is not None:
             error, self.error = self.error, None
             raise error
@@ -97,16 +117,19 @@ class Waiting:
             self._learnt, self._lasts = 0, set()
             self._listen(range(len(self._parameters)))
             return math.nan
+        pairs = broadcasts + pairs
         if self._on_device:
             return lambda: _elapsed(pairs)
         return sum(end - begun for begun, end in pairs)
 
     def close(self) -> None:
         """Remove the hooks."""
+        unlisten(self)
         for handle in self._handles.values():
             handle.remove()
         self._handles.clear()
         self._pairs.clear()
+        self._broadcasts.clear()
 
 
 def _elapsed(pairs: Sequence[tuple[Mark, Mark]]) -> float:

@@ -2,8 +2,9 @@
 
 `python machines_job.py FOLDER PHASE…`, with RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set. Every
 phase is a run: `even` is healthy (uneven last batches, dropout, batch norm whose buffers differ),
-`straggling` has a slow rank 1, `alone` averages no gradients from step 65 on, `same_batches` lacks a
-sampler that gives each rank its own part.
+`straggling` has a slow rank 1, `normed` as well, where a batch norm's buffers are made alike in each
+forward pass, `alone` averages no gradients from step 65 on, `same_batches` lacks a sampler that gives
+each rank its own part.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from otoscope.callbacks.probes import Gradients, Replicas, System
 from torch import distributed, nn
 from torch.nn import functional
 
-STEPS = {"even": 100, "straggling": 230, "alone": 120, "same_batches": 80}
+STEPS = {"even": 100, "straggling": 230, "normed": 230, "alone": 120, "same_batches": 80}
 SLOW_SECONDS = 0.008
 APART = 65
 """Step from which the phase `alone` averages nothing."""
@@ -28,9 +29,9 @@ APART = 65
 
 def net_of(phase: str) -> tuple[nn.Module, nn.Module]:
     torch.manual_seed(3)
-    norm = [nn.BatchNorm1d(7), nn.Dropout(0.2)] if phase == "even" else []
+    norm = [nn.BatchNorm1d(7), nn.Dropout(0.2)] if phase in ("even", "normed") else []
     net = nn.Sequential(nn.Linear(6, 7), *norm, nn.ReLU(), nn.Linear(7, 3))
-    return nn.parallel.DistributedDataParallel(net, broadcast_buffers=False), net
+    return nn.parallel.DistributedDataParallel(net, broadcast_buffers=phase == "normed"), net
 
 
 def train(folder: Path, phase: str, rank: int) -> str:
@@ -51,7 +52,7 @@ def train(folder: Path, phase: str, rank: int) -> str:
             size = 5 + rank if phase == "even" and step % 10 == 0 else 8
             x = torch.randn(size, 6, generator=generator)
             y = (x[:, 0] > 0).long()
-            if phase == "straggling" and rank == 1:
+            if phase in ("straggling", "normed") and rank == 1:
                 time.sleep(SLOW_SECONDS)  # the fault itself
             alone = phase == "alone" and step >= APART
             output = inner(x) if alone else net(x)

@@ -22,7 +22,7 @@ from torch import nn
 from .launching import Job
 from .machines_job import APART, STEPS
 
-PHASES = ("even", "straggling", "alone", "same_batches")
+PHASES = ("even", "straggling", "normed", "alone", "same_batches")
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +48,14 @@ def test_even_ranks_are_in_step_whatever_their_buffers_and_last_batches(machines
     assert not [f for f in told["findings"] if f["rule"] in ("rank_desync", "outlier_batch")]
 
 
-def test_a_rank_that_sleeps_is_the_straggler(machines: Path) -> None:
-    (finding,) = found(machines, "straggling", "straggler")
+@pytest.mark.parametrize("phase", ["straggling", "normed"])
+def test_a_rank_that_sleeps_is_the_straggler(machines: Path, phase: str) -> None:
+    """Of a net with batch norms the others wait for it as a forward pass begins, not for gradients."""
+    (finding,) = found(machines, phase, "straggler")
     assert finding["ranks"] == [1]
     assert finding["recommendation"]["parameter"] == "inspect"
     assert finding["recommendation"]["proposed"] == [1]
-    assert not found(machines, "straggling", "rank_desync")
+    assert not found(machines, phase, "rank_desync")
 
 
 def test_steps_without_averaging_are_found_with_rank_and_layer(machines: Path) -> None:

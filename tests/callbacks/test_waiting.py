@@ -15,6 +15,7 @@ from otoscope.callbacks.probes.throughput import Step, Throughput
 from otoscope.callbacks.shards import local, shares
 from otoscope.callbacks.waiting import LEARNT_AFTER, Waiting
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 
 def test_ranks_of_unequal_pace_sample_at_steps_in_common() -> None:
@@ -99,6 +100,35 @@ def test_the_wait_is_measured_from_the_gradient_that_comes_last() -> None:
     assert step(net[2], torch.ones(4, 3), 0.02) >= 0.02
     waiting.close()
     assert not any(parameter._backward_hooks for parameter in net.parameters())
+
+
+def test_what_a_forward_pass_takes_to_make_buffers_alike_is_waiting_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def slow(wrapper: object) -> str:
+        time.sleep(0.02)  # the slowest rank comes
+        return "synced"
+
+    monkeypatch.setattr(DistributedDataParallel, "_sync_buffers", slow)
+    net = nn.Linear(2, 1)
+    waiting, other = Waiting(list(net.parameters())), Waiting([])
+    wrapper = object.__new__(DistributedDataParallel)
+
+    def step(grad: bool) -> float:
+        with torch.set_grad_enabled(grad):
+            assert wrapper._sync_buffers() == "synced"
+        net(torch.ones(4, 2)).sum().backward()
+        waiting.backward_ended()
+        seconds = waiting.close_step()
+        assert isinstance(seconds, float)
+        return seconds
+
+    assert step(grad=True) >= 0.02
+    assert step(grad=False) < 0.02  # a validation's forward pass is no part of a step
+    waiting.close()
+    assert DistributedDataParallel._sync_buffers is not slow
+    other.close()
+    assert DistributedDataParallel._sync_buffers is slow
 
 
 class Event:
