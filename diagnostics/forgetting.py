@@ -72,7 +72,7 @@ def forgets(window: Window, context: Context) -> Evidence | None:
     trend = course(losses.steps, losses.values, BLOCK)
     at, size = facts.first_step, first_step(context)
     slow = trend.improvement < numbers["torn_flat"]
-    if slow and size > numbers["torn"] and trend.now > _left(facts, numbers["trained"]):
+    if slow and size > numbers["torn"] and trend.now > left_of(facts, numbers["trained"]):
         text = (
             f"the first step moved the weights by {percent(size)}: nothing of the initialization is "
             f"left, and the loss fell by {percent(max(trend.improvement, 0.0))} in {len(losses)} steps"
@@ -80,7 +80,7 @@ def forgets(window: Window, context: Context) -> Evidence | None:
         return Evidence(text, "gradients", "update_ratio", at, size, numbers["torn"])
     if trend.improvement > numbers["forgets_flat"]:
         return None
-    if trend.now < _left(facts, numbers["forgets_floor"]):
+    if trend.now < left_of(facts, numbers["forgets_floor"]):
         return None
     steps, ratios = update_ratios(window.history, int(losses.steps[0]) - 1, window.step)
     if len(ratios) < RECENT // 2:
@@ -111,7 +111,7 @@ def torn(window: Window, context: Context, now: float) -> Evidence | None:
         "train", "loss", facts.first_step, facts.first_step + few
     ).finite.values
     at, size = facts.first_step, min(facts.update_first, first_step(context))
-    if not len(losses) or now < _left(facts, numbers["learned"]):
+    if not len(losses) or now < left_of(facts, numbers["learned"]):
         return None
     highest = float(np.sort(losses)[-HIGHEST:].mean())
     leapt = highest > facts.loss_start + (numbers["torn_leap"] - 1) * facts.loss_scale
@@ -119,7 +119,7 @@ def torn(window: Window, context: Context, now: float) -> Evidence | None:
     longest = facts.update_peak / shrinks
     if longest > size and facts.update_peak_step < facts.first_step + few:
         at, size = facts.update_peak_step, longest
-    if not size > numbers["torn"] or highest < _left(facts, numbers["torn_rise"]):
+    if not size > numbers["torn"] or highest < left_of(facts, numbers["torn_rise"]):
         return None
     which = "the first step" if at == facts.first_step else f"step {at:,}"
     text = (
@@ -129,6 +129,6 @@ def torn(window: Window, context: Context, now: float) -> Evidence | None:
     return Evidence(text, "gradients", "update_ratio", at, size, numbers["torn"])
 
 
-def _left(facts: Facts, share: float) -> float:
+def left_of(facts: Facts, share: float) -> float:
     """Return the loss of which so large a share of the first one is left; under zero by as much."""
     return facts.loss_start - (1 - share) * abs(facts.loss_start)

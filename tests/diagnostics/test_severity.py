@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from otoscope.diagnostics.facts import Facts
+from otoscope.diagnostics.high_rates import blew_up
 from otoscope.diagnostics.rule import Context
-from otoscope.diagnostics.rules.lr_too_high import _blew_up
 from otoscope.diagnostics.thresholds import load
 from otoscope.store import Meta
 
@@ -16,6 +16,4 @@ from otoscope.store import Meta
 def test_the_peak_of_the_loss_makes_it_critical(peak: float, critical: bool) -> None:
     numbers = load("lr_too_high", {})
     facts = Facts(loss_start=2.5, loss_peak=peak)
-    assert (
-        _blew_up(Context(meta=Meta(), facts=facts, thresholds=numbers, rates=numbers)) is critical
-    )
+    assert blew_up(Context(meta=Meta(), facts=facts, thresholds=numbers, rates=numbers)) is critical
