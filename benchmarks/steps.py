@@ -1,6 +1,6 @@
 """What a step costs more with Otoscope, and what Otoscope says that it costs.
 
-    python -m benchmarks.steps [--steps 4000] [--budget 0.02] [--only mlp] [--repeats 3]
+    python -m benchmarks.steps [--steps 4000] [--budget 0.02] [--probes all] [--only mlp] [--repeats 3]
 
 Within one run of a Lightning Trainer the callback is there for ten steps, and gone for twice ten,
 in an order drawn anew each time: its hooks, what Lightning spends on calling them, the optimizer's
@@ -211,6 +211,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--steps", type=int, default=4000, help="of a run; an eighth of the transformer's"
     )
     parser.add_argument("--budget", type=float, default=0.02)
+    parser.add_argument("--probes", choices=["default", "all"], default="default")
     parser.add_argument("--only", choices=[net.name for net in NETS])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="fewer steps, once")
@@ -223,30 +224,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     found: dict[str, dict[str, Any]] = {}
-    print(f"steps: with and without Otoscope in turns of {BLOCK}, budget {options.budget:g}")
+    settings = {"budget": options.budget, "probes": options.probes}
+    print(
+        f"steps: with and without Otoscope in turns of {BLOCK}, budget {options.budget:g}, "
+        f"{options.probes} probes"
+    )
     with tempfile.TemporaryDirectory() as home:
         os.environ.setdefault("OTOSCOPE_HOME", home)
         for net in NETS:
             if options.only not in (None, net.name):
                 continue
             count = max(steps // 8 if net.name == "transformer" else steps, LEAST)
-            parts = [measure(net, count, budget=options.budget) for _ in range(repeats)]
+            parts = [measure(net, count, **settings) for _ in range(repeats)]
             whole = Blocks(
                 *(np.concatenate(column) for column in zip(*map(_columns, parts), strict=True))
             )
-            both = ends(net, ENDS, budget=options.budget)
+            both = ends(net, ENDS, **settings)
             found[net.name] = row = summed_up(whole, both)
             print(_line(net.name, row), flush=True)
-    RESULT.parent.mkdir(exist_ok=True)
-    nets = (_others(options.budget) if options.only else {}) | found
-    RESULT.write_text(json.dumps({"budget": options.budget, "nets": nets}, indent=1) + "\n")
+    result = RESULT.with_stem("steps" if options.probes == "default" else "steps_all")
+    result.parent.mkdir(exist_ok=True)
+    nets = (_others(result, options.budget) if options.only else {}) | found
+    result.write_text(json.dumps({"budget": options.budget, "nets": nets}, indent=1) + "\n")
     return 0
 
 
-def _others(budget: float) -> dict[str, Any]:
+def _others(result: Path, budget: float) -> dict[str, Any]:
     """Return the nets that were measured before at this budget, where one alone is measured again."""
     try:
-        kept = json.loads(RESULT.read_text(encoding="utf-8"))
+        kept = json.loads(result.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
         return {}
     return kept["nets"] if kept["budget"] == budget else {}
