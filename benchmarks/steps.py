@@ -149,11 +149,8 @@ def trimmed(values: np.ndarray) -> float:
     return float(np.sort(values)[cut : len(values) - cut].mean())
 
 
-def summed_up(found: Blocks, both: Ends) -> dict[str, Any]:
-    """Return what a step takes and costs, in µs, with 90 % bootstrap intervals of the ratios.
-
-    `both`: what start and end cost.
-    """
+def summed_up(found: Blocks) -> dict[str, Any]:
+    """Return what a step takes and costs, in µs, with 90 % bootstrap intervals of the ratios."""
     plain = (found.without + found.without_again) / 2
     beyond = found.with_it - plain - found.said
     apart = found.without - found.without_again
@@ -168,16 +165,6 @@ def summed_up(found: Blocks, both: Ends) -> dict[str, Any]:
     more = np.quantile([costs(rows) for rows in drawn], [0.05, 0.95])
     same = np.quantile([trimmed(apart[rows]) for rows in drawn], [0.05, 0.95])
     said = float(found.said.mean())
-    spent, steps = found.whole.mean(0)
-
-    def of_a_run(rows: np.ndarray, runs: np.ndarray) -> float:
-        unsaid = (
-            float(np.median(both.more[runs])) - both.says + steps / BLOCK * trimmed(beyond[rows])
-        )
-        return 1 + float(spent + unsaid) / float(steps / BLOCK * step)
-
-    runs = np.arange(len(both.more))
-    wholes = [of_a_run(rows, chance.choice(runs, len(runs))) for rows in drawn]
     return {
         "step_us": 1e6 * step / BLOCK,
         "costs_us": 1e6 * costs(whole) / BLOCK,
@@ -188,9 +175,29 @@ def summed_up(found: Blocks, both: Ends) -> dict[str, Any]:
         "a_a_90": (1 + same / step).tolist(),
         "says_to_costs": said / costs(whole),
         "blocks": len(whole),
-        "run_steps": float(steps),
-        "run_ratio": of_a_run(whole, runs),
-        "run_ratio_90": np.quantile(wholes, [0.05, 0.95]).tolist(),
+    }
+
+
+def of_a_run(found: Blocks, both: Ends) -> dict[str, Any]:
+    """Return the ratio of a whole run with its 90 % bootstrap interval, and what start and end cost, in ms."""
+    plain = (found.without + found.without_again) / 2
+    beyond = found.with_it - plain - found.said
+    spent, steps = (float(value) for value in found.whole.mean(0))
+    blocks = steps / BLOCK
+    chance = np.random.default_rng(0)
+
+    def ratio(rows: np.ndarray, runs: np.ndarray) -> float:
+        unsaid = float(np.median(both.more[runs])) - both.says + blocks * trimmed(beyond[rows])
+        return 1 + (spent + unsaid) / (blocks * float(np.median(plain)))
+
+    rows, runs = np.arange(len(plain)), np.arange(len(both.more))
+    drawn = [
+        ratio(chance.choice(rows, len(rows)), chance.choice(runs, len(runs))) for _ in range(DRAWS)
+    ]
+    return {
+        "run_steps": steps,
+        "run_ratio": ratio(rows, runs),
+        "run_ratio_90": np.quantile(drawn, [0.05, 0.95]).tolist(),
         "ends_ms": 1e3 * both.costs,
         "ends_say_ms": 1e3 * both.says,
     }
@@ -240,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 *(np.concatenate(column) for column in zip(*map(_columns, parts), strict=True))
             )
             both = ends(net, ENDS, **settings)
-            found[net.name] = row = summed_up(whole, both)
+            found[net.name] = row = summed_up(whole) | of_a_run(whole, both)
             print(_line(net.name, row), flush=True)
     result = RESULT.with_stem("steps" if options.probes == "default" else "steps_all")
     result.parent.mkdir(exist_ok=True)
