@@ -297,15 +297,15 @@ def higher_rate(window: Window, context: Context, aim: float | None = None) -> R
     )
 
 
-def former_rate(window: Window, context: Context) -> Recommendation:
-    """Return the advice to go back to the largest rate of the attempt, at which the loss still fell."""
+def former_rate(window: Window, context: Context, lowered: int) -> Recommendation:
+    """Return the advice to go back to the largest rate of the attempt; it was `lowered` at that step."""
     rate, before = current_rate(window, context), rounded(context.facts.lr_peak)
     return rate_to(
         context,
         rate,
         before,
         basis="from your run",
-        formula=f"the rate up to step {window.since:,}, at which the loss still fell",
+        formula=f"the highest rate before step {lowered:,}, at which the loss still fell",
         effect=f"steps {number(_times(before, rate))} times longer",
         verify="milestones of a schedule are counted in what it is stepped by: steps, or epochs",
         risk="a schedule that shall end here was meant so: then the run may end, too",

@@ -7,8 +7,10 @@ those that runs begin with are too short as well (1.2e-4, with Adam 6e-4), unles
 under that of guessing, or it goes on from a checkpoint. A loss of a twentieth of guessing has nothing
 left to gain. Outside warm-up, the final decay and fine-tuning.
 A rate that was lowered to a thousandth of its peak while the loss stood over four fifths of its start, or
-in the first half of the run over three tenths, is no final decay: there earlier steps may have been longer, and how long they are now follows from the
-rate where it was not measured since. Where a layer gets no gradient at all, or where a clip cuts the
+in the first half of the run over three tenths, is no final decay: there earlier steps may have been longer,
+and how long they are now follows from the rate where it was not measured since. Nor is a decay that got
+there step by step, once the run has gone on at such a rate for as long as it took to get there: whatever ends
+a run, it does not take half of it. Where a layer gets no gradient at all, or where a clip cuts the
 steps short, the rate is not the cause.
 Why: at such steps the run needs a hundred times the steps that it would need at a sound rate.
 Source: measured on digits nets: steps of 0.02 to 0.6 % of the weights in runs that train, 2.7e-7 at a
@@ -27,21 +29,35 @@ from ...store.schemas import Json
 from ..advice import aimed_step, current_rate, former_rate, higher_rate, sound_step
 from ..facts import BEGAN_AT_ZERO, layer_ratios, learned
 from ..medians import median_of
-from ..progress import Trend, course, largest_ratio, steady_losses
+from ..progress import WARMS_UP, Trend, course, largest_ratio, steady_losses
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import KEPT_STEPS, Window
 from ..words import number
 
 FAMILY = "train"
 FROM_START = True
+AT_ONCE = 20
+"""Steps around the beginning of the windows at which a rate that is next to nothing was lowered by a jump."""
 
 
 def remember(window: Window, context: Context) -> dict[str, Json]:
-    """Keep the first loss over that of guessing: under it begins who goes on from what is trained."""
-    if context.memory:
-        return context.memory  # type: ignore[return-value]  # as it was
-    found = window.samples("initialization", "loss_ratio").finite.values
-    return {"first": float(found[0])} if len(found) else {}
+    """Keep the first loss over that of guessing: under it begins who goes on from what is trained.
+
+    And `lowered`: since which step the rate has been next to nothing.
+    """
+    kept: dict[str, Json] = {
+        name: value for name, value in context.memory.items() if name in ("first", "lowered")
+    }
+    if "first" not in kept:
+        found = window.samples("initialization", "loss_ratio").finite.values
+        if len(found):
+            kept["first"] = float(found[0])
+    if not _next_to_nothing(window, context):
+        kept.pop("lowered", None)
+    elif "lowered" not in kept:
+        kept["lowered"] = window.step
+    same = kept == context.memory
+    return context.memory if same else kept  # type: ignore[return-value]  # as it was
 
 
 def _first(context: Context) -> float:
@@ -61,12 +77,14 @@ def judge(window: Window, context: Context) -> Verdict:
     """Breach where no layer moves by more than `fire` of its weights and the loss stands."""
     numbers = context.thresholds
     losses, why_not = steady_losses(window, context)
-    if why_not:
-        return unknown(why_not)
     lowered = _lowered(window, context)
-    ratio = largest_ratio(window)
-    if lowered and not math.isfinite(ratio):
-        ratio = _as_the_rate(window, context)
+    no_end = lowered is not None and why_not != WARMS_UP and len(losses) >= numbers.min_samples
+    if why_not and not no_end:
+        return unknown(why_not)
+    since = window.since if lowered is None else max(window.since, lowered)
+    ratio = largest_ratio(replace(window, since=since))
+    if lowered is not None and not ratio > 0:  # a step so short is rounded away
+        ratio = _as_the_rate(window, context, lowered)
     if not math.isfinite(ratio):
         return unknown("how far a step moves the weights was not measured")
     limit = _limit(window, context)
@@ -75,29 +93,42 @@ def judge(window: Window, context: Context) -> Verdict:
     trend = course(losses.steps, losses.values, int(numbers["block"]))
     if 0 < trend.now < numbers["floor"] * context.facts.loss_start / min(_first(context), 1.0):
         return fine(0.5)  # nothing is left to gain
-    learns = trend.improvement >= numbers["improvement"]
+    # where all steps of the window come to less than one such step, it is batches that differ
+    learns = trend.improvement >= numbers["improvement"] and ratio * numbers.window > numbers.fire
     moved = context.facts.update_peak > max(limit, numbers["ratio_moved"])
-    if learns or (moved and not lowered):
+    if learns or (moved and lowered is None):
         return fine(0.5)
     return breach(limit / ratio, _case(window, context, trend, ratio, limit, lowered))
 
 
-def _lowered(window: Window, context: Context) -> bool:
-    """Tell whether the rate was lowered to next to nothing long before the loss was low."""
-    numbers, peak = context.thresholds, context.facts.lr_peak
-    if not current_rate(window, context) < numbers["lowered"] * peak:
-        return False
+def _next_to_nothing(window: Window, context: Context) -> bool:
+    """Tell whether the rate is a thousandth of what it was at its highest, or less."""
+    return current_rate(window, context) < context.thresholds["lowered"] * context.facts.lr_peak
+
+
+def _lowered(window: Window, context: Context) -> int | None:
+    """Return the step at which the rate was lowered to next to nothing long before the loss was low, or None.
+
+    At once, or step by step: then it has been so for as long as it took to get there.
+    """
+    numbers, at = context.thresholds, context.memory.get("lowered")
+    if not _next_to_nothing(window, context) or not isinstance(at, int):
+        return None
+    if abs(at - window.since) <= AT_ONCE and window.since > context.start:
+        at = window.since
+    elif window.step - at < at - context.start:
+        return None
     total = context.meta.max_steps
-    most_of_it = isinstance(total, int) and window.since < total / 2
+    most_of_it = isinstance(total, int) and at < total / 2
     least = numbers["left_early" if most_of_it else "left"]
-    return not learned(window, context.facts, least)
+    return None if learned(window, context.facts, least) else at
 
 
-def _as_the_rate(window: Window, context: Context) -> float:
-    """Return how far the layer moves that moves most, from what it did at another rate; NaN unknown."""
+def _as_the_rate(window: Window, context: Context, lowered: int) -> float:
+    """Return how far the layer moves that moves most, from what it did before the rate was; NaN unknown."""
     after = max(context.start, window.step - KEPT_STEPS)
-    steps, ratios = layer_ratios(window.history, after, window.since)
-    known = np.flatnonzero(np.isfinite(ratios).any(axis=1)) if len(ratios) else np.empty(0, int)
+    steps, ratios = layer_ratios(window.history, after, lowered)
+    known = np.flatnonzero((ratios > 0).any(axis=1)) if len(ratios) else np.empty(0, int)
     if not len(known):
         return math.nan
     last, name = known[-1], window.history.written("train", "lr")
@@ -145,7 +176,12 @@ def _of_those_that_moved(window: Window, context: Context) -> Context:
 
 
 def _case(
-    window: Window, context: Context, trend: Trend, ratio: float, limit: float, lowered: bool
+    window: Window,
+    context: Context,
+    trend: Trend,
+    ratio: float,
+    limit: float,
+    lowered: int | None,
 ) -> Case:
     numbers = context.thresholds
     change = -100 * trend.improvement
@@ -173,8 +209,10 @@ def _case(
         why="At such steps the run needs a hundred times the steps that it would need at a sound "
         "rate.",
         because=because,
-        recommendation=former_rate(window, context) if lowered else _higher(window, context),
+        recommendation=_higher(window, context)
+        if lowered is None
+        else former_rate(window, context, lowered),
         may_be_normal="Fine-tuning that shall hardly change the weights (set task to finetune); "
         "the last steps of a schedule.",
-        onset=window.since + 1 if lowered else context.start + 1,
+        onset=(context.start if lowered is None else lowered) + 1,
     )

@@ -63,6 +63,32 @@ def test_a_rate_that_is_gone_before_half_of_the_run_is_told_though_the_loss_had_
     assert lowered(1e-5, 0.2, total=460) == []  # little is left to learn
 
 
+def decayed(rate: np.ndarray, losses: np.ndarray) -> list[Finding]:
+    """Return what is said of a rate that falls step by step from the first one on."""
+    steps = len(losses)
+    made = Made("lr_too_low", optimizers=[ADAM], classes=5, max_steps=steps)
+    layers = {"update_sq": {"a": [0.02**2]}, "weight_sq": {"a": [1.0]}}
+    made.add("gradients", {}, [1], layers)
+    made.add("train", {**train(losses), "lr": rate})
+    return made.judge()
+
+
+def test_a_decay_that_is_over_long_before_the_run_is_no_final_one() -> None:
+    step, noisy = np.arange(400), np.concatenate([falling(60, 1.6, 1.1, 0.2), flat(340, 1.1, 0.2)])
+    (finding,) = decayed(2e-3 * 0.5 ** (step / 7), noisy)
+    assert finding.severity == "warning"
+    assert 60 < finding.first_step < 100  # where a thousandth of the rate was left
+    assert finding.recommendation is not None
+    assert finding.recommendation.proposed == pytest.approx(2e-3, rel=0.1)
+    cosine = 1e-3 * (1 + np.cos(np.pi * step / 400))
+    for rate, losses in (
+        (cosine, noisy),  # it is next to nothing at the very end
+        (2e-3 * 0.5 ** (step / 25), noisy),  # for less than half of the run
+        (2e-3 * 0.5 ** (step / 7), falling(400, 1.6, 0.1, 0.01)),  # it learned all the same
+    ):
+        assert decayed(rate, losses) == []
+
+
 def test_a_schedule_that_comes_to_rest_does_not_begin_the_windows_anew() -> None:
     made = Made("plateau")
     still = {"optimizer": 0, "group": 0, "from": 0.1, "to": 0.1, "phase": "constant"}
