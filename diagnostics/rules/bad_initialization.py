@@ -70,10 +70,9 @@ def judge(window: Window, context: Context) -> Verdict:
     # where all targets of a batch are one number guessing costs nothing: that is no measure either
     known = math.isfinite(start.ratio)
     ratio = start.ratio if known else 0.0
-    if start.own < numbers["own"]:
-        ratio = 0.0  # it is the targets that lie far from zero: next to them the outputs are small
     grows, largest = start.grows / numbers["compound"], float(np.nanmax(start.forward))
-    strength = min(grows, ratio / numbers.fire)
+    # it may be the targets that lie far from zero: next to them the outputs of every layer are small
+    strength = 0.0 if start.own < numbers["own"] else min(grows, ratio / numbers.fire)
     over = start.over / numbers["over"]
     if over > 1:
         strength = max(strength, min(over, ratio / numbers["ratio"]))
@@ -200,7 +199,10 @@ def _faded(window: Window, context: Context, start: Drawn, strength: float) -> V
 
 
 def _stands(window: Window, context: Context) -> bool:
-    """Tell whether the loss is where it began: of 50 steps then and now, but for what these vary by."""
+    """Tell whether the loss is where it began: of 50 steps then and now, but for what these vary by.
+
+    One that lay lower between has learned, and was thrown back by something else.
+    """
     losses = window.samples("train", "loss", count=BLOCK).finite.values
     first = window.history.column(
         "train", "loss", context.start, context.start + BLOCK
@@ -212,7 +214,8 @@ def _stands(window: Window, context: Context) -> bool:
     # standard error of the difference of two medians: 1.4826 · √(π/2) · √(2/50) median deviations
     error = 1.4826 * math.sqrt(math.pi / BLOCK) * spread
     least = max((1 / context.thresholds["flat"] - 1) * abs(begin), ERRORS * error)
-    return abs(now - begin) < least
+    best = context.facts.loss_best
+    return abs(now - begin) < least and not begin - best > least
 
 
 def to_draw(start: Drawn, context: Context, *, grows: bool) -> dict[str, dict[str, Json]]:

@@ -217,6 +217,43 @@ def test_large_weights_want_a_start_that_was_undone_or_a_gradient_that_grows(
     assert (made.finding is not None) == found, made.why
 
 
+def multiplied(std: float, rms: float = 1.0) -> dict[str, Any]:
+    """Return the start of two nets whose outputs are multiplied: a first loss of 1e4 times guessing."""
+    start = unguessed(std=std)
+    told = {"loss_ratio": 1e4, "initial_loss": 1e4, **{f"rms/{name}": rms for name in "abcd"}}
+    start["families"]["initialization"] |= {name: {1: value} for name, value in told.items()}
+    return start
+
+
+def test_outputs_that_are_multiplied_hide_no_weights_that_are_too_large() -> None:
+    for start, found in ((multiplied(0.5), True), (multiplied(0.15), False)):
+        made = Made(  # of small weights beside such a loss it is the targets that lie far from zero
+            "bad_initialization",
+            start["families"],
+            loss=lambda s: 1e4 * 0.98**s,
+            parameters=start["parameters"],
+        )
+        assert (made.finding is not None) == found, made.why
+        if found:
+            assert "first loss" in made.sure.because[0].text
+
+
+def test_a_net_that_had_learned_and_was_thrown_back_was_not_drawn_too_small() -> None:
+    faint = unguessed(std=0.01)
+    rows = faint["families"]["initialization"]
+    rows |= {
+        f"{what}/{name}": {1: 1e-2} for what in ("forward_gain", "backward_gain") for name in "abcd"
+    }
+    rows["loss_ratio"] = {1: 1.0}
+    stands = lambda step: 2.0 + 0.01 * (step % 3)  # noqa: E731
+    for loss, found in ((stands, True), (lambda s: stands(s) if s < 60 or s > 180 else 1.0, False)):
+        made = Made(
+            "bad_initialization", faint["families"], loss=loss, parameters=faint["parameters"],
+            steps=300,
+        )  # fmt: skip
+        assert (made.finding is not None) == found, made.why
+
+
 # ---- tails ----------------------------------------------------------------------------------------
 
 
