@@ -37,8 +37,9 @@ def silent_layers(window: Window, context: Context, span: int, units: float) -> 
 
     Counting dead units takes 512 samples, which steps of a few milliseconds hardly pay for. A layer
     whose outputs lie far under zero, and whose weights have a gradient of exactly zero in the last two
-    samples while later ones have another, passes nothing through its ReLUs. One of fewer than `units`
-    counts only where no layer before it gets a gradient either: a small one beside the trunk may rest.
+    samples while later ones have another, or nothing at all has had one since the first step, passes
+    nothing through its ReLUs. One of fewer than `units` counts only where no layer before it gets a gradient
+    either: a small one beside the trunk may rest.
     """
     fires = window.layers("activations", "units", count=1, span=span).layers
     gradients = window.layers("gradients", "grad_sq", span=span, group="weight")
@@ -51,6 +52,8 @@ def silent_layers(window: Window, context: Context, span: int, units: float) -> 
         return []
     nothing = (seen == 0).all(axis=0)
     last = _last_that_hears(window, seen, updates.values[known], gradients.steps[known])
+    if _never_heard(window, context, seen):
+        last = len(nothing)
     places = {layer: i for i, layer in enumerate(gradients.layers)}
     return [
         found
@@ -58,6 +61,7 @@ def silent_layers(window: Window, context: Context, span: int, units: float) -> 
         if places.get(found.layer, len(nothing)) < last
         and nothing[places[found.layer]]
         and found.mean < -UNDER * found.std
+        and (found.activation or last < len(nothing))
         and (
             found.units >= units or 0 < places[found.layer] == nothing[: places[found.layer]].sum()
         )
@@ -82,6 +86,15 @@ def _last_that_hears(
     if seen.shape[1] < 2 or not (seen == 0).all() or not (norms[np.isfinite(norms)] > 0).any():
         return 0
     return seen.shape[1] - 1
+
+
+def _never_heard(window: Window, context: Context, seen: np.ndarray) -> bool:
+    """Tell whether nothing has come back to any weight or bias since the first step.
+
+    So it is where outputs are held against each other, and what enters all of them is zero.
+    """
+    norms = window.history.column("train", "grad_sq", context.start, window.step).finite.values
+    return len(norms) >= LOOKS and not norms.any() and not np.nansum(seen)
 
 
 def _outputs(window: Window, context: Context, span: int) -> Iterator[Silent]:

@@ -88,6 +88,24 @@ def test_a_silent_layer_has_outputs_far_under_zero_and_no_gradient(
     assert (tuple(found.layers) if found else ()) == layers
 
 
+def test_a_net_of_which_nothing_was_ever_heard_is_dead_where_its_outputs_lie_far_under_zero() -> (
+    None
+):
+    dark = {layer: [0.0, 0.0] for layer in "abc"}
+    for norms, means, layers in (
+        ({1: 0.0, 5: 0.0}, {"a": -4.0, "b": -3.0}, ("a.relu", "b.relu")),
+        ({1: 0.0, 5: 0.0}, {"a": 0.3, "b": 0.3}, ()),  # they fire: it is the loss that says nothing
+        ({1: 0.0, 3: 2.0, 5: 0.0}, {"a": -4.0, "b": -3.0}, ()),  # it was heard of between
+    ):
+        every = {
+            name: dict.fromkeys(range(1, 301), value)
+            for name, value in (("loss", 2.0), ("lr", 0.1))
+        }
+        families = {**silent(dark, means), "train": {**every, "grad_sq": norms}}
+        found = Made("dead_units", families).finding
+        assert (tuple(found.layers) if found else ()) == layers
+
+
 # ---- the head ------------------------------------------------------------------------------------
 
 
