@@ -3,7 +3,9 @@
 What: the median of the last three validation losses is over the lowest one by more than 5 %, by
 more than three standard errors of its own noise, and by more than 3 % of the first loss, while the
 training loss fell since then and no metric improved in the later half of that time, or the loss has
-doubled all the same, which is information only; in three validations in a row. A warning where the metric
+doubled all the same, which is information only; in three validations in a row. Where single validation losses
+differ too much for that, a metric tells as well that has lost 7 % of its best, three validations against three,
+by more than its noise, while the training loss halved since. A warning where the metric
 falls, or the loss stands over the first one: then the net knows less than nothing. A mere gap
 between training and validation is none: healthy runs have one at nine checks in ten.
 Why: what is learned from here on holds for the training samples alone; the best weights lie behind.
@@ -77,6 +79,10 @@ def remember(window: Window, context: Context) -> dict[str, Json]:
         top = kept.get("top")
         if math.isfinite(score) and (top is None or score > top):
             kept["top"], kept["top_step"] = score, step
+        last = np.array([[_float(x) for x in row[2:]] for row in kept["rows"][-3:]])
+        score, best = float(np.median(last[:, 1])), kept.get("high")
+        if len(last) == 3 and math.isfinite(score) and (best is None or score > best[0]):
+            kept["high"] = [score, float(np.median(last[:, 0]))]
     kept["loss"], kept["metric"] = loss, metric
     return kept
 
@@ -120,6 +126,8 @@ def judge(window: Window, context: Context) -> Verdict:
         numbers["of_first"] * first,
     )
     strength = rise / least if least > 0 else 0.0
+    if rise > numbers.fire * abs(best):
+        strength = max(strength, _lost(context, rows))
     if strength <= 1 or best_step >= last[0, 0]:
         return fine(strength if strength < 1 else 0.5)
     if not float(np.nanmedian(last[:, 2])) < best_train:
@@ -128,6 +136,22 @@ def judge(window: Window, context: Context) -> Verdict:
     if "top" in kept and kept["top_step"] > late and rise < numbers["beyond"] * abs(best):
         return fine(0.5)  # less sure of itself, and still getting better
     return breach(strength, _case(window, context, now, last))
+
+
+def _lost(context: Context, rows: np.ndarray) -> float:
+    """Return how much of the metric's best is lost while the training loss halved, over what counts.
+
+    `rows`: the last validations, [step, loss, training loss, metric] each.
+    """
+    numbers, high = context.thresholds, context.memory.get("high")
+    last = rows[-numbers.window :]
+    if high is None or not np.isfinite(last[:, 2:]).all():
+        return 0.0
+    best, train = (_float(x) for x in high)
+    if not float(np.median(last[:, 2])) < numbers["halved"] * train:
+        return 0.0
+    least = max(numbers["fell"] * abs(best), numbers["errors"] * _noise(rows[:, 3]))
+    return (best - float(np.median(last[:, 3]))) / least if least > 0 else 0.0
 
 
 def _noise(values: np.ndarray) -> float:

@@ -209,6 +209,19 @@ def test_a_metric_that_goes_on_improving_speaks_against_it() -> None:
     assert Made("overfitting", validated(TURNING, kept), **FALLING).sure.severity == "info"
 
 
+def test_a_metric_that_fell_by_more_than_its_noise_tells_where_the_losses_differ_too_much() -> None:
+    wild = [2.0, 0.7, 0.5, 0.7, 0.52, 0.8, 0.5, 0.85, 0.55, 0.95, 0.6, 1.0, 0.62, 0.9]
+    lost = [0.5, 0.94, 0.95, 0.95, 0.93, 0.9, 0.88, 0.84, 0.85, 0.82, 0.83, 0.8, 0.81, 0.8]
+    assert Made("overfitting", validated(wild, lost), **FALLING).sure.severity == "warning"
+    for scores, fall in (
+        ([0.5, 0.94, 0.95, 0.95, *[0.93, 0.91] * 5], 0.99),  # by two hundredths of it
+        ([0.5, 0.95, 0.8, *[0.96, 0.75] * 5, 0.8], 0.99),  # it differs as much anyway
+        (lost, 0.998),  # while training hardly went on
+    ):
+        made = Made("overfitting", validated(wild, scores), loss=lambda s, by=fall: 2.0 * by**s)
+        assert made.finding is None
+
+
 def test_few_validations_and_other_names_are_not_judged() -> None:
     assert "fewer than" in Made("overfitting", validated(TURNING[:3])).why
     other = Made("overfitting", {"validation": {"speed": {20: 1.0, 40: 2.0}}})
