@@ -5,7 +5,9 @@ steadily (rank correlation over 0.8; one layer may stand at another place than i
 layer's is less than a ten-thousandth of the last one's, and the first layer moves by less than a millionth of its weights; in 3 of 4
 samples (one, where it is a hundred times less than that), while the loss has not fallen by a fifth. Norms and biases have small gradients by nature
 and do not count. Where activations squash, a hundredth is too little, if the first layer's steps are a twentieth
-of the last one's (of their weights; Adam's are not) while the loss has not left its start for 200 steps and a tenth of the run. Or nothing comes back to any weight: a gradient norm of exactly zero in five measurements and
+of the last one's (of their weights; Adam's are not) while the loss has not left its start for 200 steps and a tenth of the run. So
+it is, of fewer layers and whatever each of their weights gets, where plain steps are not long and sigmoids left a
+thousandth of the gradient's energy at the first step. Or nothing comes back to any weight: a gradient norm of exactly zero in five measurements and
 more over 20 steps, since the first one, or later while the loss is over half of its start.
 Why: the first layers stay as they were drawn, and the last ones learn on noise.
 Source: Glorot and Bengio 2010; measured: sigmoid × 8 gives a ratio of 2.5e-7, healthy nets 0.22
@@ -20,13 +22,14 @@ import numpy as np
 
 from ...store import Evidence, Recommendation
 from ...store.schemas import Json
+from ..as_drawn import Drawn
 from ..guessing import has_learned, remembered
-from ..initialization import as_code, can_be_drawn, drawn_anew, he_normal, squashing
+from ..initialization import squashing
 from ..no_gradient import nothing_comes_back
 from ..ordering import in_order, rank_correlation
+from ..passing import passing_on
 from ..progress import course, scheduled
 from ..rule import Case, Context, Verdict, breach, fine, unknown
-from ..snippets import activation_snippet
 from ..windows import Window
 from ..words import listing, number, percent
 
@@ -44,6 +47,10 @@ STANDS, UNMOVED, PATIENCE, LONGEST = 0.05, 0.95, 0.1, 2000
 """A loss stands that improves by so little in 200 steps and is over such a share of its start, or of guessing,
 after such a share of the run, which is no more than so many steps."""
 LOSSES, BLOCK, DECAY = 200, 20, 0.5
+SLOPE, RETURNS = 0.2, 1e-3
+"""The activations' part of what a layer hands back, against a ReLU's, that only sigmoids (0.12) and full tails
+have, and what is left of the gradient's energy at the first layer. Sound nets of the bench that have both left
+their start within 80 steps."""
 
 
 def remember(window: Window, context: Context) -> dict[str, Json]:
@@ -62,13 +69,13 @@ def judge(window: Window, context: Context) -> Verdict:
     if known.any() and not squares.values[-1][known].any():
         nothing = nothing_comes_back(window, context)
         return fine() if nothing is None else breach(100.0, nothing, certain=True)
-    if known.sum() < numbers["layers"]:
-        return fine()  # with so few layers nothing can vanish on the way
+    if known.sum() < numbers["layers"]:  # so few that nothing can vanish on the way
+        return _by_slopes(window, context) or fine()
     rms = np.sqrt(squares.values[-1][known] / numels.values[-1][known])
     # most nets need no more, and without one layer these alone can be the first and the last
     if min(rms[:2]) >= numbers.fire * max(rms[-2:]) and rms[-1] > TINY:
         small = fine(numbers.fire / float(max(rms[0], TINY) / rms[-1]))
-        return _squashed(window, context) or small
+        return _squashed(window, context) or _by_slopes(window, context) or small
     layers = [layer for layer, keep in zip(squares.layers, known, strict=True) if keep]
     first = layers[0]
     layers, rms = in_order(layers, rms, int(numbers["layers"]))
@@ -90,20 +97,63 @@ def judge(window: Window, context: Context) -> Verdict:
     return breach(strength, case, certain=strength > numbers["alone"])
 
 
+def _stands_behind(window: Window, context: Context) -> bool:
+    """Tell whether a loss stands at its start, for 200 steps and a tenth of the run, behind squashing activations."""
+    total = context.meta.max_steps
+    patience = min(PATIENCE * total, LONGEST) if isinstance(total, int) else 0.0
+    if window.step - context.start < max(LOSSES, patience) or not squashing(window, context):
+        return False
+    losses = window.samples("train", "loss", count=LOSSES, span=2 * LOSSES).finite
+    if len(losses) < 0.9 * LOSSES or scheduled(window, context, LOSSES, 2 * LOSSES, DECAY):
+        return False
+    if course(losses.steps, losses.values, BLOCK).improvement > STANDS:
+        return False
+    return not has_learned(window, context, context.memory, UNMOVED)
+
+
+def _by_slopes(window: Window, context: Context) -> Verdict | None:
+    """Breach where a loss stands behind plain steps that are not long, and flat slopes let no gradient back.
+
+    None where it does not. Of a few sigmoids: none of their layers' weights has less of it than the others.
+    """
+    if context.adaptive or context.facts.update_peak > context.rates["update_ratio"]:
+        return None
+    start = Drawn.of(window, context) if _stands_behind(window, context) else None
+    if start is None or not (start.slope < SLOPE and start.returns < RETURNS):
+        return None
+    measured = window.layers("gradients", "weight_sq", count=1, group="weight").layers
+    layers = [layer for layer in start.layers if layer in measured]
+    decay = start.returns ** (1 / (2 * max(len(start.layers) - 1, 1)))
+    kinds = squashing(window, context)
+    now = window.samples("train", "loss", count=BLOCK).finite.median
+    text = f"of the gradient's energy {number(start.returns)} came back over {len(start.layers)} layers"
+    case = Case(
+        title=f"Next to no gradient passes {listing(kinds, 2)}: the loss stands at its start",
+        why="A sigmoid's slope is a quarter at most: a few of them leave a hundredth of the gradient, and "
+        "what all samples have in common of the signal.",
+        because=(
+            Evidence(
+                text, "initialization", f"backward_gain/{start.layers[-1]}", context.start + 1
+            ),
+            Evidence(
+                f"the loss has stood since, at {number(now)}", "train", "loss", window.step, now
+            ),
+        ),
+        recommendation=passing_on(window, context, layers, decay, gone=False),
+        may_be_normal="A net that stands for long and learns then; another activation gets there sooner.",
+        layers=tuple(kinds),
+        onset=context.start + 1,
+    )
+    return breach(RETURNS / start.returns, case, certain=True)
+
+
 def _squashed(window: Window, context: Context) -> Verdict | None:
     """Breach where a loss stands, and squashing activations hand back a hundredth of the gradient or less.
 
     None where it does not. Of plain steps, which are as short as the gradient is small: with those of Adam
     the first layers learn all the same, if late.
     """
-    total, memory = context.meta.max_steps, context.memory
-    patience = min(PATIENCE * total, LONGEST) if isinstance(total, int) else 0.0
-    if window.step - context.start < max(LOSSES, patience) or not squashing(window, context):
-        return None
-    losses = window.samples("train", "loss", count=LOSSES, span=2 * LOSSES).finite
-    if len(losses) < 0.9 * LOSSES or scheduled(window, context, LOSSES, 2 * LOSSES, DECAY):
-        return None
-    if course(losses.steps, losses.values, BLOCK).improvement > STANDS:
+    if not _stands_behind(window, context):
         return None
     names = ("grad_sq", "numel", "update_sq", "weight_sq")
     read = [window.layers("gradients", name, count=LOOKS, group="weight") for name in names]
@@ -121,8 +171,6 @@ def _squashed(window: Window, context: Context) -> Verdict | None:
     first, last = moved[layers[0]], moved[layers[-1]]
     ordered = rank_correlation(rms) >= context.thresholds["monotone"]
     if rms[0] > FADED * rms[-1] or not ordered or not first < SLOWER * last:
-        return None
-    if has_learned(window, context, memory, UNMOVED):
         return None
     case = _case(window, context, layers, rms, first)
     return breach(2.0, replace(case, onset=context.start + 1), certain=True)
@@ -149,7 +197,7 @@ def advice_where_it_fades(
     if rms[0] > share * rms[-1] or rank_correlation(rms) < monotone:
         return None
     decay = float(rms[0] / rms[-1]) ** (1 / (len(layers) - 1))
-    return _advice(window, context, layers, decay, gone=False)
+    return passing_on(window, context, layers, decay, gone=False)
 
 
 def _first_update_ratio(window: Window, layer: str) -> float:
@@ -191,75 +239,8 @@ def _case(
         title=f"Gradients vanish before {listing(starved[::-1], 2)}",
         why="The first layers stay as they were drawn, and the last ones learn on noise.",
         because=because,
-        recommendation=_advice(window, context, layers, decay, gone=bool(rms[0] == 0)),
+        recommendation=passing_on(window, context, layers, decay, gone=bool(rms[0] == 0)),
         may_be_normal="A converged run, where all gradients are small; layers that were frozen on "
         "purpose.",
         layers=tuple(starved),
-    )
-
-
-def _advice(
-    window: Window, context: Context, layers: list[str], decay: float, *, gone: bool
-) -> Recommendation:
-    known = can_be_drawn(context)
-    hidden = [layer for layer in layers[:-1] if layer in known]
-    kinds = squashing(window, context)
-    weights = window.layers("gradients", "weight_sq", count=1, group="weight")
-    numels = window.layers("gradients", "numel", count=1, group="weight")
-    spread = dict(
-        zip(weights.layers, np.sqrt(weights.values[-1] / numels.values[-1]).tolist(), strict=True)
-    )
-    gain = min(1 / decay, 30.0)
-    init = {
-        layer: {
-            "kind": "xavier_normal",
-            "std": float(f"{spread[layer] * gain:.3g}"),
-        }
-        for layer in hidden
-    }
-    if kinds:
-        drawn = he_normal(context)
-        return Recommendation(
-            parameter="activation",
-            current=dict.fromkeys(kinds, "saturating"),
-            proposed=dict.fromkeys(kinds, "ReLU"),
-            basis="rule of thumb",
-            formula=f"each layer passes on {percent(decay)}; a ReLU passes on all where it fires, "
-            "with weights of deviation sqrt(2 / fan-in)",
-            snippet="\n".join(
-                [activation_snippet(layer, "ReLU()", "relu(x)") for layer in kinds]
-                + ([as_code(drawn, context)] if drawn else [])
-            ),
-            effect=f"raises the gradient by {number(1 / decay)} times a layer",
-            verify=f"gradient of `{layers[0]}` over a hundredth of the last layer's at once",
-            risk="outputs are no longer bounded; keep the last layer as it is",
-            also=[{"parameter": "weight_init", "proposed": drawn}] if drawn else [],
-        )
-    anew = he_normal(context) if gone else {}
-    if anew:  # no factor helps where nothing at all comes back: ReLUs whose units are dead
-        return drawn_anew(
-            anew,
-            context,
-            basis="rule of thumb",
-            formula="standard deviation sqrt(2 / fan-in), biases of zero: half of the units fire on "
-            "any sample",
-            effect="each layer passes its gradient on",
-            verify=f"a gradient of `{layers[0]}` that is not zero at once",
-            risk="starts again from the first step; weights that were loaded would be lost",
-        )
-    return Recommendation(
-        parameter="weight_init",
-        current={
-            layer: {"kind": "as drawn", "std": float(f"{spread[layer]:.3g}")} for layer in hidden
-        },
-        proposed=init,
-        basis="derived",
-        formula=f"standard deviation × {number(gain)}: what each layer loses of the gradient",
-        snippet="\n".join(
-            f'torch.nn.init.normal_(model.get_submodule("{layer}").weight, std={value["std"]:g})'
-            for layer, value in init.items()
-        ),
-        effect="each layer passes its gradient on undiminished",
-        verify=f"gradient of `{layers[0]}` over a hundredth of the last layer's at once",
-        risk="needs a start from the first step; a normalization layer or residual connection is sounder",
     )

@@ -67,6 +67,60 @@ def test_sigmoids_are_left_alone_where_nothing_shows_that_they_hold_the_loss(
     assert made.finding is None
 
 
+def sigmoids(back: float = 0.02, kind: str = "saturated", step: float = 1e-3) -> dict[str, Any]:
+    """Return the start of three layers of which each hands back a share of the gradient, and even gradients."""
+    drawn = {
+        "forward_gain": 0.3,
+        "backward_gain": back,
+        "weight_std": 0.04,
+        "xavier_std": 0.1,
+        "he_std": 0.1,
+    }
+    rows = {f"{name}/{layer}": {1: value} for name, value in drawn.items() for layer in "ace"}
+    gradients = {
+        f"{name}/{layer}": dict.fromkeys(STEPS, value)
+        for layer in "ace"
+        for name, value in (
+            ("grad_sq", 1e-6),
+            ("update_sq", step**2),
+            ("weight_sq", 1.0),
+            ("numel", 100.0),
+        )
+    }
+    sites = {f"{kind}/{site}": dict.fromkeys(STEPS, 0.0) for site in "bd"}
+    sizes = {f"sum_sq/{layer}": dict.fromkeys(STEPS, 1.0) for layer in "ac"}
+    start = {**rows, "loss_ratio": {1: 1.0}}
+    return {"activations": {**sizes, **sites}, "gradients": gradients, "initialization": start}
+
+
+def test_a_few_sigmoids_hold_a_loss_at_its_start_though_their_layers_get_as_much_as_each_other() -> (
+    None
+):
+    made = Made("vanishing_gradients", sigmoids(), steps=400, loss=standing)
+    assert (made.sure.severity, made.sure.first_step) == ("warning", 1)
+    assert made.advice.proposed == {"b": "ReLU", "d": "ReLU"}
+    assert made.sure.because[0].column == "backward_gain/e"
+
+
+@pytest.mark.parametrize(
+    ("families", "loss", "optimizer"),
+    [
+        (sigmoids(), standing, "Adam"),  # its steps are as long whatever comes back
+        (sigmoids(step=0.1), standing, "SGD"),  # long steps explain a loss that stands as well
+        (sigmoids(back=0.1), standing, "SGD"),  # as tanh does
+        (sigmoids(kind="dead"), standing, "SGD"),
+        (sigmoids(), lambda step: standing(step) * 0.999**step, "SGD"),  # it learns
+    ],
+)
+def test_a_few_activations_are_left_alone_where_their_slopes_do_not_hold_the_loss(
+    families: dict[str, Any], loss: Callable[[int], float], optimizer: str
+) -> None:
+    told = [{"name": optimizer, "lr": 0.01}]
+    assert (
+        Made("vanishing_gradients", families, steps=400, loss=loss, optimizers=told).finding is None
+    )
+
+
 def named(*rules: str) -> list[str]:
     """Return what is named of a net that stands at the entropy of uneven labels, as no gradient comes back."""
     made = Run(*rules)
