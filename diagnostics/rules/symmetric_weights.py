@@ -5,7 +5,7 @@ near step 20 and later. Or the outputs of a hidden layer spread over less than 5
 that they have (effective rank), in its last two samples, while the loss has not moved from its start after
 200 steps of a size that should have moved it, and nothing else explains that; a stack of sigmoids or
 tanh is left to its gradients. The last layer, whose rows are told apart by their classes, does not count,
-nor does one of which no weight trains.
+nor does one of which no weight trains; where its rows were equal from the start it is drawn anew with the others.
 Why: equal units get equal gradients and stay equal; where all outputs lie along one line, what comes
 behind can tell no more of a sample than where on it the sample lies.
 Source: constant initialization, Goodfellow et al. 2016, section 8.4; measured: loss 1.83 and accuracy
@@ -19,7 +19,7 @@ import numpy as np
 from ...store import Evidence
 from ...store.schemas import Json
 from ..facts import BLOCK, learned
-from ..initialization import drawn_anew, he_normal, squashing
+from ..initialization import can_be_drawn, drawn_anew, he_normal, squashing
 from ..medians import median_of
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import KEPT_STEPS, Window
@@ -166,8 +166,26 @@ def _flat_case(context: Context, low: dict[str, float], step: int) -> Case:
     )
 
 
+def _last_of_equal_rows(context: Context) -> dict[str, dict[str, Json]]:
+    """Return how to draw the last layer, where its rows were equal at the first step: no class may tell them apart.
+
+    As where outputs are held against each other. With half of He's energy: nothing rectifies behind it.
+    """
+    rows = [row for row in context.meta.parameters if int(row.get("ndim") or 0) > 1]
+    last = rows[-1] if rows else {}
+    layer, fan_in = str(last.get("layer")), int(last.get("fan_in") or 0)
+    if (
+        layer not in (context.memory.get("born") or [])
+        or layer not in can_be_drawn(context)
+        or not fan_in
+    ):
+        return {}
+    return {layer: {"kind": "xavier_normal", "std": float(f"{(1 / fan_in) ** 0.5:.3g}")}}
+
+
 def _case(context: Context, layers: list[str], share: float, step: int) -> Case:
     drawn = {k: v for k, v in he_normal(context).items() if k in layers} or he_normal(context)
+    drawn |= _last_of_equal_rows(context)
     return Case(
         title=f"The units of {listing(layers, 2)} are all the same",
         why="Equal units get equal gradients and stay equal: a layer of any width can do no more "

@@ -180,6 +180,27 @@ def test_equal_rows_of_a_layer_that_does_not_train_are_none_of_its_faults(
     assert learns.finding is None or learns.finding.state == "resolved"
 
 
+def test_a_last_layer_whose_rows_were_equal_is_drawn_anew_with_the_others() -> None:
+    rows = [
+        {
+            "name": f"{layer}.weight",
+            "layer": layer,
+            "kind": "weight",
+            "ndim": 2,
+            "numel": 64,
+            "fan_in": 16,
+        }
+        for layer in "ab"
+    ]
+    for last, drawn in ((1.0, {"a": 0.354, "b": 0.25}), (0.0, {"a": 0.354})):
+        told = {
+            "symmetry": {"alike_rows/a": {20: 1.0}, "alike_rows/b": {20: last}},
+            "initialization": {"identical_rows/a": {1: 1.0}, "identical_rows/b": {1: last}},
+        }
+        proposed = Made("symmetric_weights", told, parameters=rows).advice.proposed
+        assert {layer: value["std"] for layer, value in proposed.items()} == drawn
+
+
 def flat_outputs(rank: float, **how: Any) -> Made:
     steps = range(50, 600, 50)
     told: dict[str, Any] = {
