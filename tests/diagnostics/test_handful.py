@@ -82,6 +82,14 @@ def test_with_adam_a_sample_or_two_undo_each_other_far_below_the_start_too() -> 
     assert said(learns, batch=1, optimizer="Adam") == []
 
 
+def test_two_looks_fifty_steps_apart_tell_and_one_does_not() -> None:
+    stands = noisy(np.full(900, 1.8))
+    assert len(said(stands[:470])) == 1
+    assert said(stands[:430]) == []
+    learns = noisy(np.concatenate([np.full(420, 1.8), np.linspace(1.8, 0.2, 80)]))
+    assert said(learns) == []
+
+
 @pytest.mark.parametrize(
     "losses",
     [
