@@ -306,7 +306,7 @@ def former_rate(window: Window, context: Context, lowered: int) -> Recommendatio
         before,
         basis="from your run",
         formula=f"the highest rate before step {lowered:,}, at which the loss still fell",
-        effect=f"steps {number(_times(before, rate))} times longer",
+        effect=f"steps {number(_times(before, rate))} times longer" if rate > 0 else "steps again",
         verify="milestones of a schedule are counted in what it is stepped by: steps, or epochs",
         risk="a schedule that shall end here was meant so: then the run may end, too",
     )

@@ -88,7 +88,9 @@ def judge(window: Window, context: Context) -> Verdict:
     if not math.isfinite(ratio):
         return unknown("how far a step moves the weights was not measured")
     limit = _limit(window, context)
-    if not 0 < ratio < limit:
+    if not ratio < limit or (
+        ratio == 0 and lowered is None
+    ):  # a gradient of zero is none of the rate's
         return fine(limit / ratio if ratio > 0 else 0.0)
     trend = course(losses.steps, losses.values, int(numbers["block"]))
     if 0 < trend.now < numbers["floor"] * context.facts.loss_start / min(_first(context), 1.0):
@@ -98,7 +100,8 @@ def judge(window: Window, context: Context) -> Verdict:
     moved = context.facts.update_peak > max(limit, numbers["ratio_moved"])
     if learns or (moved and lowered is None):
         return fine(0.5)
-    return breach(limit / ratio, _case(window, context, trend, ratio, limit, lowered))
+    strength = limit / max(ratio, numbers.fire**2)
+    return breach(strength, _case(window, context, trend, ratio, limit, lowered))
 
 
 def _next_to_nothing(window: Window, context: Context) -> bool:

@@ -80,6 +80,10 @@ def test_a_decay_that_is_over_long_before_the_run_is_no_final_one() -> None:
     assert 60 < finding.first_step < 100  # where a thousandth of the rate was left
     assert finding.recommendation is not None
     assert finding.recommendation.proposed == pytest.approx(2e-3, rel=0.1)
+    to_zero = 2e-3 * np.clip(1 - step / 80, 0, 1)  # within a fifth of the run
+    (gone,) = decayed(to_zero, noisy)
+    assert gone.recommendation is not None
+    assert gone.recommendation.effect == "steps again"
     cosine = 1e-3 * (1 + np.cos(np.pi * step / 400))
     for rate, losses in (
         (cosine, noisy),  # it is next to nothing at the very end
