@@ -29,7 +29,19 @@ from ..store.schemas import plain
 from .applying import apply
 from .digits import CLASSES, FAULTS, Batches, DigitsNet, Fault, Settings, load_digits
 from .lightning import Otoscope
-from .probes import Activations, Curvature, Gradients, Probe, System
+from .probes import (
+    Activations,
+    Curvature,
+    Gradients,
+    Head,
+    Initialization,
+    Inputs,
+    Landscape,
+    Noise,
+    Probe,
+    Symmetry,
+    System,
+)
 
 ROLES = ("healthy", "faulty", "advised")
 STEPS = 600
@@ -45,6 +57,12 @@ def probes() -> list[Probe]:
         Gradients(every=1),
         Activations(every=2),
         Curvature(first=1, every=100, samples=32),
+        Noise(every=10),
+        Landscape(every=50),
+        Initialization(),
+        Inputs(every=20),
+        Head(every=20),
+        Symmetry(),
         System(),
     ]
 

@@ -42,6 +42,8 @@ NOT_RUNNING = (
     "runs.py",
 )
 """Files of the bench that neither train nor judge."""
+DEMO = ("demo.py", "digits.py")
+"""Files of the recorder that are no part of what records a run."""
 
 
 def digest(*parts: str) -> str:
@@ -55,6 +57,8 @@ def code(folders: tuple[str, ...], reserved: bool = False) -> str:
     for folder in folders:
         for path in sorted((ROOT / folder).rglob("*")):
             if path.suffix not in (".py", ".toml") or path.parent.name == "cases":
+                continue
+            if folder == "callbacks" and path.name in DEMO:
                 continue
             ours = path.parent == Path(__file__).parent
             if (ours and path.name in NOT_RUNNING) or path.name == "null_rates.toml":
