@@ -6,8 +6,8 @@ layer's is less than a ten-thousandth of the last one's, and the first layer mov
 samples (one, where it is a hundred times less than that), while the loss has not fallen by a fifth. Norms and biases have small gradients by nature
 and do not count. Where activations squash, a hundredth is too little, if the first layer's steps are a twentieth
 of the last one's (of their weights; Adam's are not) while the loss has not left its start for 200 steps and a tenth of the run. So
-it is, of fewer layers and whatever each of their weights gets, where plain steps are not long and sigmoids left a
-thousandth of the gradient's energy at the first step. Or nothing comes back to any weight: a gradient norm of exactly zero in five measurements and
+it is, after 300 steps, of fewer layers and whatever each of their weights gets, where plain steps are not long and
+sigmoids left a thousandth of the gradient's energy at the first step. Or nothing comes back to any weight: a gradient norm of exactly zero in five measurements and
 more over 20 steps, since the first one, or later while the loss is over half of its start.
 Why: the first layers stay as they were drawn, and the last ones learn on noise.
 Source: Glorot and Bengio 2010; measured: sigmoid × 8 gives a ratio of 2.5e-7, healthy nets 0.22
@@ -51,6 +51,9 @@ SLOPE, RETURNS = 0.2, 1e-3
 """The activations' part of what a layer hands back, against a ReLU's, that only sigmoids (0.12) and full tails
 have, and what is left of the gradient's energy at the first layer. Sound nets of the bench that have both left
 their start within 80 steps."""
+SLOWLY = (300, 0.02)
+"""Steps for which such a net stands, and improvement in 200 of them: two sigmoids on digits were seen to stand for
+270 steps, and to learn then."""
 
 
 def remember(window: Window, context: Context) -> dict[str, Json]:
@@ -97,16 +100,21 @@ def judge(window: Window, context: Context) -> Verdict:
     return breach(strength, case, certain=strength > numbers["alone"])
 
 
-def _stands_behind(window: Window, context: Context) -> bool:
-    """Tell whether a loss stands at its start, for 200 steps and a tenth of the run, behind squashing activations."""
+def _stands_behind(
+    window: Window, context: Context, steps: int = LOSSES, least: float = STANDS
+) -> bool:
+    """Tell whether a loss stands at its start behind squashing activations, for so many steps and a tenth of the run.
+
+    `least`: the share of itself by which it would improve in 200 steps if it did not stand.
+    """
     total = context.meta.max_steps
     patience = min(PATIENCE * total, LONGEST) if isinstance(total, int) else 0.0
-    if window.step - context.start < max(LOSSES, patience) or not squashing(window, context):
+    if window.step - context.start < max(steps, patience) or not squashing(window, context):
         return False
     losses = window.samples("train", "loss", count=LOSSES, span=2 * LOSSES).finite
     if len(losses) < 0.9 * LOSSES or scheduled(window, context, LOSSES, 2 * LOSSES, DECAY):
         return False
-    if course(losses.steps, losses.values, BLOCK).improvement > STANDS:
+    if course(losses.steps, losses.values, BLOCK).improvement > least:
         return False
     return not has_learned(window, context, context.memory, UNMOVED)
 
@@ -118,7 +126,7 @@ def _by_slopes(window: Window, context: Context) -> Verdict | None:
     """
     if context.adaptive or context.facts.update_peak > context.rates["update_ratio"]:
         return None
-    start = Drawn.of(window, context) if _stands_behind(window, context) else None
+    start = Drawn.of(window, context) if _stands_behind(window, context, *SLOWLY) else None
     if start is None or not (start.slope < SLOPE and start.returns < RETURNS):
         return None
     measured = window.layers("gradients", "weight_sq", count=1, group="weight").layers

@@ -100,6 +100,8 @@ def test_a_few_sigmoids_hold_a_loss_at_its_start_though_their_layers_get_as_much
     assert (made.sure.severity, made.sure.first_step) == ("warning", 1)
     assert made.advice.proposed == {"b": "ReLU", "d": "ReLU"}
     assert made.sure.because[0].column == "backward_gain/e"
+    soon = Made("vanishing_gradients", sigmoids(), steps=290, loss=standing)
+    assert soon.finding is None  # two of them may stand for so long, and learn
 
 
 @pytest.mark.parametrize(
