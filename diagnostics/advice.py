@@ -299,8 +299,12 @@ def higher_rate(window: Window, context: Context, aim: float | None = None) -> R
 
 def former_rate(window: Window, context: Context, lowered: int) -> Recommendation:
     """Return the advice to go back to the largest rate of the attempt; it was `lowered` at that step."""
-    rate, before = current_rate(window, context), rounded(context.facts.lr_peak)
-    return rate_to(
+    name = window.history.written("train", "lr")
+    # the first one, too, which a schedule that moves at each step leaves before windows begin
+    rates = window.history.column("train", name, context.start, window.step).finite.values
+    rate = current_rate(window, context)
+    before = rounded(float(max(context.facts.lr_peak, *rates)))
+    advice = rate_to(
         context,
         rate,
         before,
@@ -310,6 +314,8 @@ def former_rate(window: Window, context: Context, lowered: int) -> Recommendatio
         verify="milestones of a schedule are counted in what it is stepped by: steps, or epochs",
         risk="a schedule that shall end here was meant so: then the run may end, too",
     )
+    advice.snippet += f"\n# and a schedule that lasts as long as the run: this one was through at step {lowered:,}"
+    return advice
 
 
 def highest_rate(context: Context) -> float:
