@@ -68,7 +68,7 @@
     }
     const ratio = noise.scale / noise.batch;
     if (ratio < 0.1) return ["Little noise. ", `The batch of ${o.step(noise.batch)} is larger than needed: half of it would take ${o.percent((1 + 2 * ratio) / (1 + ratio) - 1)} more steps and half the compute a step.` + adaptive + task];
-    if (ratio > 1) return ["Much noise. ", `Twice the batch would take ${o.number((1 + ratio) / (1 + ratio / 2), 2)} times fewer steps; the batch of ${o.step(noise.batch)} is well under the noise scale.` + adaptive + task];
+    if (ratio > 2) return ["Much noise. ", `Twice the batch would take ${o.number((1 + ratio) / (1 + ratio / 2), 2)} times fewer steps; the batch of ${o.step(noise.batch)} is well under the noise scale.` + adaptive + task];
     return ["Balanced. ", `Batch and noise scale are of one size: twice the batch would take ${o.number((1 + ratio) / (1 + ratio / 2), 2)} times fewer steps for ${o.number(2 * (1 + ratio / 2) / (1 + ratio), 2)} times the compute.` + adaptive + task];
   }
 

@@ -108,7 +108,12 @@ def test_an_undetermined_noise_says_why_and_shows_no_number(home, look):
 
 @pytest.mark.parametrize(
     ("gradient", "trace", "words"),
-    [(10.0, 20.0, "larger than needed"), (1.0, 64.0, "of one size"), (1.0, 900.0, "Much noise")],
+    [
+        (10.0, 20.0, "larger than needed"),
+        (1.0, 64.0, "of one size"),
+        (1.0, 96.0, "of one size"),
+        (1.0, 900.0, "well under the noise scale"),
+    ],
 )
 def test_the_sentence_says_what_a_larger_batch_buys(home, look, gradient, trace, words):
     noisy(home, gradient, trace, count=300)
