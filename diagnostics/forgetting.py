@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..store import Evidence
-from .advice import first_step, sound_step
+from .advice import first_step, one_layer, sound_step
 from .facts import BEGAN_AT_ZERO, Facts, layer_ratios, update_ratios
 from .medians import median_of
 from .progress import course, scheduled
@@ -60,8 +60,10 @@ def forgets(window: Window, context: Context) -> Evidence | None:
     batch taught is kept no longer than that. With Adam and its kin steps do not shrink with the
     gradient, so that a loss far above its floor stands for as long as the rate does. Weights that grew
     large in the first steps hide that: there the first step tells, which left nothing of the
-    initialization. Numbers of lr_too_high: `forgets`, the median share; `forgets_floor`, of the first
-    loss; `torn` and `trained`, the same of the first step.
+    initialization, or was longer than that of any run that trains (later ones may be short beside weights that
+    grew with it, and the loss stands all the same). Numbers of lr_too_high: `forgets`, the median share;
+    `forgets_floor`, of the first loss; `torn` and `trained`, the same of the first step; `adaptive_first`, where
+    it stands after `patience` steps, twice as many under `clearly` times that.
     """
     numbers, facts = context.thresholds, context.facts
     if not context.adaptive:
@@ -82,6 +84,15 @@ def forgets(window: Window, context: Context) -> Evidence | None:
         return None
     if trend.now < left_of(facts, numbers["forgets_floor"]):
         return None
+    limit = numbers["adaptive_first"]
+    patience = numbers["patience"] * (1 if size >= numbers["clearly"] * limit else 2)
+    stood = window.step - context.start >= patience
+    if size > limit and stood and not one_layer(context):
+        text = (
+            f"the first step moved the weights by {percent(size)}; in runs that train it is about "
+            f"{percent(sound_step(context))}, and the loss has stood for {len(losses)} steps"
+        )
+        return Evidence(text, "gradients", "update_ratio", at, size, limit)
     steps, ratios = update_ratios(window.history, int(losses.steps[0]) - 1, window.step)
     if len(ratios) < RECENT // 2:
         return None

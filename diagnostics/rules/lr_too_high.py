@@ -6,13 +6,13 @@ eigenvalue stands over the optimizer's edge of stability, a step moves the weigh
 2 %, the first step is longer than that of most runs that train, or the rate was raised far over
 one at which the loss was better. A loss that merely stands at its start is not climbing: sound runs
 do so for a hundred steps and learn then, with first steps as long. There more must tell: the
-loss stands over its start, or was thrown up from it, by more than its noise; a step leaves nothing of
-the initialization; half of the units are dead, or no gradient comes back to half of the layers any
+loss stands over its start, or was thrown up from it, by more than its noise; a step that was made leaves
+nothing of the initialization; half of the units are dead, or no gradient comes back to half of the layers any
 more. Else 200 steps without a fall that its noise would let one see, 400 where steps are hardly too
 long, and a warning only. Besides: steps of Adam so long that the weights of some hundred steps ago are
-gone, while the loss stands far above its floor; a step of the first ones that leaves nothing of the
-initialization, after which the loss goes up (with Adam and its kin the first step is that of the layers
-that have a gradient by then; later ones of RMSprop are shorter, which is no excuse for a loss that was
+gone, or a first one over a tenth of the weights, while the loss stands far above its floor; a step of the
+first ones that leaves nothing of the initialization, after which the loss goes up (with Adam and its kin
+the first step is that of the layers that have a gradient by then; later ones of RMSprop are shorter, which is no excuse for a loss that was
 thrown up a hundredfold). Sharpness alone never fires: healthy runs hover at the edge while their loss
 falls.
 Why: along the steepest direction each step lands farther out than it began.

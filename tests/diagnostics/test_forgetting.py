@@ -83,6 +83,29 @@ def torn(
     return [item.rule for item in made.judge()]
 
 
+def begun(first: float, losses: np.ndarray) -> list[str]:
+    """Return what is said of a first step of a size, after which steps are short beside weights that grew."""
+    made = Made("lr_too_high", optimizers=[{**ADAM, "lr": 0.02}])
+    made.add("train", train(losses, lr=0.02))
+    sizes = [first**2, 0.003**2, 0.003**2, 0.002**2]
+    rows = {"update_sq": {"0": sizes, "1": sizes}, "weight_sq": {"0": [1.0] * 4, "1": [1.0] * 4}}
+    made.add("gradients", {}, [1, 240, 320, 400], rows)
+    return [item.rule for item in made.judge()]
+
+
+def test_a_first_step_longer_than_that_of_runs_that_train_is_told_where_the_loss_stands_half_way() -> (
+    None
+):
+    halfway = np.concatenate([falling(100, 2.6, 1.2), flat(300, 1.2)])
+    assert begun(0.22, halfway) == ["lr_too_high"]
+    assert begun(0.08, halfway) == []
+    assert begun(0.22, np.concatenate([falling(100, 2.6, 0.6), flat(300, 0.6)])) == []  # its floor
+    assert begun(0.22, falling(400, 2.6, 0.9)) == []  # it learns
+    assert begun(0.12, halfway[:380]) == []  # hardly too long: twice as many steps
+    stands_on = np.concatenate([halfway, flat(200, 1.2)])
+    assert begun(0.12, stands_on) == ["lr_too_high"]
+
+
 RISES = [2.3, 2.4, 2.5, 2.6, 2.6, 2.6, 2.5, 2.4, 2.3, 2.2]
 
 

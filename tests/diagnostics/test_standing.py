@@ -79,8 +79,15 @@ def test_the_noise_of_batches_is_not_taken_for_a_loss_that_was_thrown_up() -> No
 
 
 def test_a_step_that_leaves_nothing_of_the_weights_is_told_early() -> None:
-    found = standing(flat(100, 2.303, 0.01), 0.02**2)  # 20 % grown by momentum
+    found = standing(flat(100, 2.303, 0.01), 0.15**2)
     assert [item.severity for item in found] == ["critical"]
+
+
+def test_what_momentum_would_make_of_a_first_step_tells_nothing_early() -> None:
+    losses = flat(400, 2.303, 0.01)
+    grown = 0.07**2  # 70 % in the long run, had the gradient stayed
+    assert standing(losses[:180], grown) == []
+    assert [item.severity for item in standing(losses, grown)] == ["warning"]  # it goes on standing
 
 
 def test_what_momentum_would_make_of_a_first_step_tears_no_net_that_learns() -> None:
