@@ -4,7 +4,8 @@ What: three of the last hundred norms over both three times the 95th percentile 
 the median of the 200 before; or the median of 50 four times the one before; and in each case the
 loss above its own median. Norms under twice the run's first ones do not count: late in training
 all norms are small and a single hard batch stands out. Where the norm was not measured at every
-step, lone spikes of the loss that throw the run back tell the same. With two losses against each other,
+step, lone spikes of the loss that throw the run back tell the same, a single one where the loss does not
+come back by itself. With two losses against each other,
 and in reinforcement learning, the loss is no measure: there it is information only. So it is where norms
 and losses are high in one stretch of steps, from its first one on: its batches threw both up.
 Why: one such step undoes hundreds of good ones; norms that go on growing end in NaN.
@@ -97,13 +98,15 @@ def judge(window: Window, context: Context) -> Verdict:
     up, now, usual = _loss_is_up(losses, seen, int(numbers["usual"]))
     since = losses.values[losses.steps >= seen.steps[0]]
     # what one batch threw up may take a while to come back by itself
-    wait = numbers["usual" if len(seen.steps) >= numbers["spikes"] else "usual_lone"]
-    if seen.of_loss and len(since) < wait:
+    lone = seen.of_loss and len(seen.steps) < numbers["spikes"]
+    if seen.of_loss and len(since) < numbers["usual_lone" if lone else "usual"]:
+        return fine(strength)
+    if lone and _comes_back(since, usual, numbers["coming_back"]):
         return fine(strength)
     damaged = now - usual > numbers["loss_rise"] * context.facts.loss_scale
     undone = seen.of_loss and _undone(context, now)
     # that it was a single batch is told by what has not come back since, for as long
-    damaged = undone or (damaged and not (seen.of_loss and _is_single(seen, context)))
+    damaged = undone or (damaged and not (lone and _is_single(losses, seen, context)))
     if not (up and damaged and _beyond_noise(losses, seen, now - usual, numbers["errors"])):
         return fine(strength)  # keeps a finding that stands, and makes none
     # a loss that comes back between the bursts has not gone to waste
@@ -135,6 +138,15 @@ def _in_one_stretch(
     rises = losses.values[(losses.steps >= first) & (losses.steps <= last)] - usual
     least = share * float(rises.max(initial=0.0))
     return len(rises) >= AROUND and min(float(rises[0]), median_of(rises)) > least > 0
+
+
+def _comes_back(since: np.ndarray, usual: float, share: float) -> bool:
+    """Tell whether what a batch threw up is on its way down: the later half of it lies nearer to the usual.
+
+    With Adam that takes as long as its second moment holds that batch: steps are shorter by then.
+    """
+    half = len(since) // 2
+    return median_of(since[half:]) - usual < share * (median_of(since[:half]) - usual)
 
 
 def _thrown_back(losses: Samples, context: Context) -> bool:
@@ -203,8 +215,14 @@ def _single(losses: Samples, squares: Samples, context: Context) -> _Seen | None
     return _of_losses(losses.steps[at], losses.values[at], squares, context) if len(at) else None
 
 
-def _is_single(seen: _Seen, context: Context) -> bool:
-    return len(seen.steps) == 1 and int(seen.steps[0]) == context.memory.get("single")
+def _is_single(losses: Samples, seen: _Seen, context: Context) -> bool:
+    """Tell whether the losses behind a lone spike were no such ones, be it the first of the run or a later one."""
+    step = int(seen.steps[0])
+    if step == context.memory.get("single"):
+        return True
+    usual = median_of(losses.values[losses.steps < step][-BLOCK:])
+    behind = losses.values[losses.steps > step][:AROUND].max(initial=-math.inf) - usual
+    return bool(behind < context.thresholds["single"] * (float(seen.norms[0]) - usual))
 
 
 def _strength(seen: _Seen) -> float:

@@ -5,7 +5,8 @@ What: 3 of 8 steps over the median of the 128 before by six spreads (at least si
 that limit, or over the same of the 32 losses just before where it is lower (the loss had been falling), or 13 over
 that percentile itself, else it is told as information only; earlier spikes are cut down to that limit before they
 count as usual. What a single batch threw up, four times as high as the next step and twice as high as any, is left
-alone for 80 steps: its echo goes by. A loss that is not back within 1.2 times its usual after 200 steps has diverged.
+alone for 80 steps, ten times as high as any for 160: its echo goes by, by Adam slowly. A loss that is not back
+within 1.2 times its usual after 200 steps has diverged.
 Why: a stretch of bad batches, or steps grown too long, undo what hundreds of steps have learned.
 Source: Chowdhery et al. 2022 (PaLM: go back about 100 steps and skip the batches); measured: labels
 permuted for 20 batches raise 8 to 16 of 16 losses, in 58 healthy runs at most 7 rose.
@@ -101,7 +102,7 @@ def judge(window: Window, context: Context) -> Verdict:
     since = Samples(losses.steps[losses.steps >= onset], losses.values[losses.steps >= onset])
     if not len(since):
         return fine(1.0)
-    if window.step - onset < numbers["echo"] and _is_echo(losses, onset, usual, numbers):
+    if _is_echo(losses, onset, usual, limit, numbers):
         return fine(0.9)  # keeps a finding that stands, and makes none
     top = int(np.argmax(since.values))
     # that it left its usual is told by many losses; how many did, by where it stood just before
@@ -119,18 +120,22 @@ def judge(window: Window, context: Context) -> Verdict:
     return breach(seen.top / limit, _case(window, context, seen, onset, diverged))
 
 
-def _is_echo(losses: Samples, onset: int, usual: float, numbers: Thresholds) -> bool:
+def _is_echo(losses: Samples, onset: int, usual: float, limit: float, numbers: Thresholds) -> bool:
     """Tell whether it was a single batch, and all that came after it is what its step left behind.
 
     Momentum goes on in the direction of a bad step for a while: the very next loss is near its usual, then
-    it rises again, far less than it leapt, and comes down by itself.
+    it rises again, far less than it leapt, and comes down by itself; by Adam slowly, whose second moment
+    holds that batch for long. What was high before the highest one was no echo of it.
     """
     near = losses.values[losses.steps >= onset - int(numbers["stretch"])] - usual
     top = int(np.argmax(near))
     behind = near[top + 1 :]
-    others = max(near[:top].max(initial=0.0), behind.max(initial=0.0))
     lone = len(behind) > 0 and behind[0] < numbers["single"] * near[top]
-    return bool(lone and others < numbers["others"] * near[top])
+    if not lone or near[:top].max(initial=0.0) > limit - usual:
+        return False
+    others = float(behind.max(initial=0.0)) / float(near[top])
+    lasts = numbers["echo"] * (2 if others < numbers["faint"] else 1)
+    return others < numbers["others"] and losses.steps[-1] - onset < lasts
 
 
 def _back(context: Context, usual: float) -> float:

@@ -2,13 +2,15 @@
 
 What: within 500 steps three times or more a block of 10 losses stands 1.5 times over the lowest block
 before, by three standard errors and 3 % of the first loss, and comes back, while the later half of
-them does not lie under half of the earlier; or steps of more than 5 %
+them does not lie under half of the earlier; or steps of more than 10 %
 of the weights were seen and the loss, far above its floor, makes no progress in 200 steps. The noise
-of single batches does not count, however large, nor what follows a single one that throws the loss up.
+of single batches does not count, however large, nor what follows a single one that throws the loss up,
+be it a long step.
 Why: what one stretch of steps learns the next one throws away.
 Source: measured on digits nets: three to five such excursions at rates of 0.2 to 0.7 where 0.05 to 0.1
 is sound, none to one in 58 healthy runs; but two to four in eight runs in which batches of few samples
-differ much and whose loss fell to a fifth meanwhile. A rule on the signs of the loss's changes fires on every run.
+differ much and whose loss fell to a fifth meanwhile; a first step of 4 to 6 % of the weights in sound runs
+that stood at the noise of their labels, or were thrown back once. A rule on the signs of the loss's changes fires on every run.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...store import Evidence, Recommendation
-from ..advice import one_layer, rate_times, timid
+from ..advice import lower_rate, one_layer, rate_times, timid
 from ..batching import larger_batch, noise_over_batch
 from ..facts import lone_spikes, spike_floor
 from ..medians import median_of
@@ -60,7 +62,7 @@ def judge(window: Window, context: Context) -> Verdict:
         if _learns(losses.values, numbers["learns"]):
             return fine(0.8)
         return breach(swings.times / numbers.fire, _case(window, context, swings, None))
-    torn = _no_progress(window, context, losses)
+    torn = _no_progress(window, context, losses, hard)
     if torn is not None:
         return breach(1.0, _case(window, context, swings, torn))
     return fine(swings.times / numbers.fire)
@@ -104,12 +106,21 @@ def _learns(losses: np.ndarray, share: float) -> bool:
     return bool(0 < median_of(losses[-half:]) < share * median_of(losses[:half]))
 
 
-def _no_progress(window: Window, context: Context, losses: Samples) -> Evidence | None:
-    """Return the longest step where the loss stands high above its floor and makes no progress."""
+def _no_progress(
+    window: Window, context: Context, losses: Samples, hard: np.ndarray
+) -> Evidence | None:
+    """Return the longest step where the loss stands high above its floor and makes no progress.
+
+    None where a single batch (`hard`: their steps) came before that step, which was of its making (a loss that
+    leaps in the first hundred steps is the rate's).
+    """
     numbers, facts = context.thresholds, context.facts
     schedule = scheduled(window, context, int(numbers["flat_window"]), numbers.span, 0.5)
     long = facts.update_peak > numbers["update_peak"] and not one_layer(context)
     if not long or context.adaptive or schedule is not None:
+        return None
+    late = hard[hard > context.start + numbers["flat_window"] / 2]
+    if len(late) and late[0] <= facts.update_peak_step:
         return None
     recent = losses.values[-int(numbers["flat_window"]) :]
     trend = course(losses.steps[-len(recent) :], recent, 2 * int(numbers["block"]))
@@ -149,7 +160,7 @@ def _case(window: Window, context: Context, swings: _Swings, torn: Evidence | No
         title="The loss goes up and down instead of falling",
         why="What one stretch of steps learns the next one throws away.",
         because=tuple(because),
-        recommendation=_advice(window, context),
+        recommendation=_advice(window, context, torn is not None),
         may_be_normal="Restarts of a schedule; data that change from stretch to stretch, such as "
         "files that are read in order.",
         not_measured=()
@@ -159,7 +170,9 @@ def _case(window: Window, context: Context, swings: _Swings, torn: Evidence | No
     )
 
 
-def _advice(window: Window, context: Context) -> Recommendation:
+def _advice(window: Window, context: Context, torn: bool) -> Recommendation:
+    if torn:  # how long the steps are tells how far down the rate must go
+        return lower_rate(window, context, rollback_before=context.start + 1)
     noise = noise_over_batch(window, context, 1.0)
     return rate_times(
         window,

@@ -39,6 +39,19 @@ def test_an_echo_that_does_not_go_by_is_told() -> None:
     assert (rule, severity) == ("loss_spike", "warning")
 
 
+def test_what_was_high_before_the_highest_loss_is_no_echo_of_it() -> None:
+    losses = falling(340, begin=1.0, end=0.06, noise=0.005)
+    losses[299:305] = [10.0, 12.0, 11.0, 9.0, 14.0, 9.0]  # loud batches
+    losses[305] = 40.0
+    assert [rule for rule, _ in spikes(losses)] == ["loss_spike"]
+
+
+@pytest.mark.parametrize(("top", "told"), [(12.0, False), (3.0, True)])
+def test_the_echo_of_a_batch_far_over_all_others_lasts_for_longer(top: float, told: bool) -> None:
+    losses = thrown(top, 0.4, 140)[:410]
+    assert bool(spikes(losses)) is told
+
+
 def explosions(losses: np.ndarray, norms: float = 0.5) -> list[Recommendation | None]:
     """Judge losses of a run whose norms were measured in its first 30 steps alone."""
     measured = np.where(np.arange(len(losses)) < 30, norms**2, np.nan)
@@ -61,6 +74,54 @@ def test_one_batch_that_undoes_what_was_learned_is_clipped(stays: float) -> None
     assert clip is not None
     # norms of the first steps tell nothing of what is usual 150 steps later: not their quantile
     assert (clip.parameter, clip.proposed) == ("gradient_clip_val", 2.5)
+
+
+def test_one_batch_after_which_the_loss_comes_back_by_itself_is_waited_for() -> None:
+    def behind(comes_back: float) -> np.ndarray:
+        losses = falling(440, begin=1.0, end=0.05, noise=0.005)
+        losses[309] = 7.0
+        losses[310:] += np.exp(-np.arange(130) / comes_back)
+        return losses
+
+    assert explosions(behind(60.0)) == []
+    assert len(explosions(behind(400.0))) == 1
+
+
+def test_a_second_batch_far_from_the_first_is_as_single_as_that_one() -> None:
+    losses = falling(430, begin=1.0, end=0.05, noise=0.005)
+    losses[[170, 310]] = 20.0
+    losses[170:310] += 0.2 + 0.3 * np.exp(-np.arange(140) / 20)  # not quite what it was before
+    losses[311:] += 0.4  # a third of what was learned
+    assert explosions(losses) == []
+    losses[311:] += 0.6  # most of it
+    assert len(explosions(losses)) == 1
+
+
+def swinging(top: float, course: np.ndarray, longest: float = 0.38) -> list[Recommendation | None]:
+    """Judge the swings of losses behind steps of which the one of step 240 moved the weights most."""
+    made = Made("oscillating_loss", optimizers=[{"name": "SGD", "lr": 1.0, "momentum": 0.9}])
+    losses = np.concatenate([falling(233, 2.3, 2.0, 0.02), [top], course])
+    made.add("train", train(losses, lr=1.0))
+    sizes = [0.02**2, longest**2, 0.001**2]
+    rows = {"update_sq": {"0": sizes, "1": sizes}, "weight_sq": {"0": [1.0] * 3, "1": [1.0] * 3}}
+    made.add("gradients", {}, [1, 240, 320], rows)
+    return [item.recommendation for item in made.judge()]
+
+
+def test_a_long_step_behind_a_single_batch_is_no_rates_doing() -> None:
+    stands = flat(300, 2.1, 0.02)
+    (advice,) = swinging(2.0, stands)
+    assert advice is not None
+    # by how long the first step was, and not half of it: 1 % of the weights, of 20 % in the long run
+    assert (advice.parameter, advice.proposed) == ("lr", pytest.approx(0.05))
+    assert swinging(900.0, stands) == []
+
+
+def test_a_step_of_a_twentieth_of_the_weights_is_met_in_sound_runs_that_stand_at_their_noise() -> (
+    None
+):
+    stands = flat(300, 2.1, 0.02)
+    assert swinging(2.0, stands, longest=0.06) == []
 
 
 @pytest.mark.parametrize(("spread", "fires"), [(0.1, True), (0.7, False)])
