@@ -1,6 +1,7 @@
 // The loss chart: smoothed over faded raw, validation, event marks, the findings' steps shaded.
 (function (o) {
   "use strict";
+  const LEAP = 3;
   const HEIGHT = 250, LEFT = 52, RIGHT = 12, TOP = 18, BOTTOM = 24;
   const MARKED = { __proto__: null, lr: "learning rate", resumed: "resumed", gap: "gap in the record", excluded: "rank left out",
     stalled: "stalled", probe_off: "probe switched off", action: "setting changed", exception: "exception",
@@ -142,10 +143,13 @@
     }
   };
 
+  /** Whether a rate that rises does so at once: that is no warm-up. */
+  const leaps = (body) => body.phase === "warmup" && body.from > 0 && body.to > LEAP * body.from;
+
   function eventText(event) {
     const body = event.body || {};
     const detail = {
-      lr: () => `${o.number(body.from)} → ${o.number(body.to)}${body.phase ? `, ${body.phase}` : ""}`,
+      lr: () => `${o.number(body.from)} → ${o.number(body.to)}${body.phase && !leaps(body) ? `, ${body.phase}` : ""}`,
       action: () => `${body.parameter}: ${o.setting(body.from)} → ${o.setting(body.to)}`,
       exception: () => `${body.type || ""}: ${String(body.message || "").slice(0, 120)}`,
       probe_off: () => `${body.probe}: ${body.why}`,

@@ -172,6 +172,20 @@ def test_a_long_event_is_not_torn_over_two_columns(home, look):
     assert item.evaluate("(item) => item.getClientRects().length") == 1
 
 
+def test_a_rate_that_leaps_is_not_called_a_warm_up(home, look):
+    run = MadeRun(home, RUN).train(100)
+    run.event("lr", optimizer=0, group=0, **{"from": 0.001, "to": 0.002, "phase": "warmup"})
+    run.train(100)
+    run.event("lr", optimizer=0, group=0, **{"from": 0.02, "to": 0.24, "phase": "warmup"})
+    run.train(100).end("finished")
+
+    marks = look(f"/run/{RUN}").page.locator(".marks li")
+
+    expect(marks.nth(0)).to_contain_text("0.001 → 0.002, warmup")
+    expect(marks.nth(1)).to_contain_text("0.02 → 0.24")
+    expect(marks.nth(1)).not_to_contain_text("warmup")
+
+
 def test_the_head_of_a_run_tells_what_was_stored_and_warns_of_what_was_lost(
     home: MemoryHome, look: Callable[..., Watched]
 ) -> None:
