@@ -88,7 +88,20 @@ def peak(net: Net, watched: bool, budget: float, probes: str) -> int:
             recorded(net, 20 * WARM // (10 if net.words else 1), budget, probes, Path(folder))
         else:
             run(net, 20 * WARM // (10 if net.words else 1), None)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return high_water()
+
+
+def high_water() -> int:
+    """Return the most bytes that this process held.
+
+    Linux's own `ru_maxrss` begins at what the process that started this one held, so it is not asked there.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    seen = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return seen if sys.platform == "darwin" else seen * 1024
 
 
 def memory(net: Net, budget: float, probes: str) -> dict[str, float]:
