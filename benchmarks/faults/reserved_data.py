@@ -133,7 +133,7 @@ def morse() -> Batch:
     """Return 72 steps of four bands in one of which three letters are tapped, and the letters from 1."""
     chance, many = _chance(), 4000
     letters = torch.randint(8, (many, 3), generator=chance)
-    begins = torch.randint(12, (many,), generator=chance).tolist()
+    begins = torch.randint(8, (many,), generator=chance).tolist()
     tapped = torch.zeros(many, 80)
     for row, told in enumerate(letters.tolist()):
         place = begins[row]
@@ -145,7 +145,7 @@ def morse() -> Batch:
             place += 5
     band = torch.randint(4, (many,), generator=chance)
     loud = 0.8 + 0.6 * torch.rand(many, 1, generator=chance)
-    x = 0.45 * torch.randn(many, 4, 72, generator=chance)
+    x = 0.4 * torch.randn(many, 4, 72, generator=chance)
     x[torch.arange(many), band] += loud * tapped[:, :72]
     return _even(x), (letters + 1).float()
 
@@ -166,28 +166,28 @@ def arithmetic() -> Batch:
 
 
 def clicks() -> Batch:
-    """Return ten things that someone took and one that is offered, of 400, and whether he takes it."""
+    """Return ten things that someone took and one that is offered, of 120, and whether he takes it."""
     chance, many = _chance(), 24000
-    group = torch.randint(16, (400,), generator=chance)
-    order, sizes = group.argsort(stable=True), group.bincount(minlength=16)
+    group = torch.randint(10, (120,), generator=chance)
+    order, sizes = group.argsort(stable=True), group.bincount(minlength=10)
     begins = sizes.cumsum(0) - sizes
-    tastes = torch.randint(16, (many, 3), generator=chance)
+    tastes = torch.randint(10, (many, 3), generator=chance)
     chosen = tastes.gather(1, torch.randint(3, (many, 11), generator=chance))
-    chosen = torch.where(torch.rand(many, 11, generator=chance) < 0.25,
-                         torch.randint(16, (many, 11), generator=chance), chosen)  # fmt: skip
+    chosen = torch.where(torch.rand(many, 11, generator=chance) < 0.15,
+                         torch.randint(10, (many, 11), generator=chance), chosen)  # fmt: skip
     other = torch.rand(many, generator=chance) < 0.4
-    chosen[other, 10] = torch.randint(16, (int(other.sum()),), generator=chance)
+    chosen[other, 10] = torch.randint(10, (int(other.sum()),), generator=chance)
     which = torch.rand(many, 11, generator=chance)
     x = order[begins[chosen] + (which * sizes[chosen]).long()]
     alike = (group[x[:, :10]] == group[x[:, 10:]]).float().mean(1)
-    fame = torch.randn(400, generator=chance)
-    odds = 9 * alike + 1.2 * fame[x[:, 10]] - 2.0
+    fame = torch.randn(120, generator=chance)
+    odds = 12 * alike + 1.2 * fame[x[:, 10]] - 3.0
     return x, (torch.rand(many, generator=chance) < odds.sigmoid()).long()
 
 
 def listings() -> Batch:
     """Return twelve hotels with 14 columns each, as they are listed together, and what each gains."""
-    chance, many = _chance(), 5000
+    chance, many = _chance(), 8000
     x = torch.randn(many, 12, 14, generator=chance)
     price = x[..., 0] - x[..., 0].mean(1, keepdim=True)
     gain = 1.2 * x[..., 1].tanh() - 0.8 * price * (1 + 0.5 * x[..., 2]) - 0.7 * x[..., 3].abs()
@@ -269,7 +269,7 @@ def spikes() -> Batch:
 
 def minerals() -> Batch:
     """Return 18 logarithms of shares of oxides in six kinds of rock, of which some pass into others."""
-    chance, many = _chance(), 7000
+    chance, many = _chance(), 12000
     y = torch.randint(6, (many,), generator=chance)
     middle = 1.0 * torch.randn(6, 5, generator=chance)
     other = torch.randint(6, (many,), generator=chance)

@@ -26,7 +26,7 @@ class Interest(nn.Module):
     """What of a history bears on what is offered now, and how likely that is taken."""
 
     def __init__(
-        self, things: int = 400, width: int = 16, hidden: int = 64, act: str = "PReLU", dropout: float = 0.0
+        self, things: int = 120, width: int = 16, hidden: int = 64, act: str = "PReLU", dropout: float = 0.0
     ) -> None:  # fmt: skip
         super().__init__()
         self.thing = nn.Embedding(things, width)
