@@ -9,6 +9,7 @@ import numpy as np
 
 from ..store import Evidence
 from .advice import first_step, one_layer, sound_step
+from .as_drawn import Drawn
 from .facts import BEGAN_AT_ZERO, Facts, layer_ratios, update_ratios
 from .medians import median_of
 from .progress import course, scheduled
@@ -23,6 +24,10 @@ RECENT = 10
 """Samples of the steps' length whose median counts; half of them are the fewest."""
 BLOCK = 20
 DECAY = 0.5
+SMALL = 0.2
+"""Deviation of weights over He's under which they are drawn small on purpose, as where they only may be
+positive or a layer begins with next to no part: the framework draws by 0.41. A first step is far longer than
+they are then, and nothing is lost by that."""
 
 
 def first_of_moved(window: Window, context: Context) -> float:
@@ -36,6 +41,28 @@ def first_of_moved(window: Window, context: Context) -> float:
     moved = ratios[(ratios > 0) & (ratios < BEGAN_AT_ZERO)]
     ratio = median_of(moved)
     return ratio / math.sqrt(1 - ratio**2)
+
+
+def drawn_small(window: Window, context: Context) -> float | None:
+    """Return how small the weights were drawn: their deviation over SMALL of He's, a median over layers, at most 1.
+
+    None where it was not measured, or was zero.
+    """
+    start = Drawn.of(window, context)
+    if start is None:
+        return None
+    shares = start.std / start.he
+    share = median_of(shares[np.isfinite(shares)])
+    return min(share / SMALL, 1.0) if share > 0 else None
+
+
+def beside_usual(context: Context, size: float) -> float:
+    """Return a step over the weights as a share of such as are usually drawn, where these were drawn smaller.
+
+    `drawn` of the rule's memory is what `drawn_small` returned.
+    """
+    drawn = context.memory.get("drawn")
+    return size * float(drawn) if isinstance(drawn, (int, float)) else size
 
 
 def of_moved(context: Context) -> Context:
@@ -72,7 +99,7 @@ def forgets(window: Window, context: Context) -> Evidence | None:
     if len(losses) < 0.9 * LOSSES or scheduled(window, context, LOSSES, 2 * LOSSES, DECAY):
         return None
     trend = course(losses.steps, losses.values, BLOCK)
-    at, size = facts.first_step, first_step(context)
+    at, size = facts.first_step, beside_usual(context, first_step(context))
     slow = trend.improvement < numbers["torn_flat"]
     if slow and size > numbers["torn"] and trend.now > left_of(facts, numbers["trained"]):
         text = (

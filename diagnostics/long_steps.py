@@ -14,7 +14,7 @@ from .advice import current_rate, first_step, raised, sound_step
 from .facts import update_ratios
 from .forgetting import left_of
 from .medians import median_of
-from .rule import Context
+from .rule import UNCORRECTED, Context
 from .windows import Window
 from .words import number, percent
 
@@ -63,6 +63,9 @@ def too_long(
         peak, at = float(ratios[top]), int(steps[top])
     else:
         peak, at = math.nan, 0
+    few = facts.first_step + int(numbers["torn_steps"])
+    if at < few:  # before what divides them is a mean of many gradients
+        peak /= UNCORRECTED.get(context.optimizer_name.lower(), 1.0)
     if peak > limit:
         text = f"steps of {percent(peak)} of the weights (step {at:,}); over {percent(limit)} is too long"
         seen.append(Evidence(text, "gradients", "update_ratio", at, peak, limit))

@@ -10,7 +10,8 @@ loss stands over its start, or was thrown up from it, by more than its noise; a 
 nothing of the initialization; half of the units are dead, or no gradient comes back to half of the layers any
 more. Else 200 steps without a fall that its noise would let one see, 400 where steps are hardly too
 long, and a warning only. Besides: steps of Adam so long that the weights of some hundred steps ago are
-gone, or a first one over a tenth of the weights, while the loss stands far above its floor; a step of the
+gone, or a first one over a tenth of the weights (weights that were drawn far smaller than usual count as
+larger), while the loss stands far above its floor; a step of the
 first ones that leaves nothing of the initialization, after which the loss goes up (with Adam and its kin
 the first step is that of the layers that have a gradient by then; later ones of RMSprop are shorter, which is no excuse for a loss that was
 thrown up a hundredfold). Sharpness alone never fires: healthy runs hover at the edge while their loss
@@ -35,7 +36,7 @@ import numpy as np
 from ...store.schemas import Json
 from ..advice import current_rate, first_step, one_layer, raised, sound_step
 from ..facts import BLOCK
-from ..forgetting import first_of_moved, forgets, left_of, of_moved, torn
+from ..forgetting import drawn_small, first_of_moved, forgets, left_of, of_moved, torn
 from ..high_rates import blown_up_case, climbed_case, forgotten_case, torn_case
 from ..long_steps import first_evidence, first_too_long, too_long
 from ..medians import median_of
@@ -60,7 +61,7 @@ def remember(window: Window, context: Context) -> dict[str, Json]:
     """Keep how far the losses of the best window lay apart, the loss of guessing, and the first bursts.
 
     By so much any window differs from the best one. Besides the first step of the layers that it moved,
-    where most of them had no gradient.
+    where most of them had no gradient, and how small the weights were drawn.
     """
     kept = context.memory
     if "guess" not in kept:
@@ -68,6 +69,8 @@ def remember(window: Window, context: Context) -> dict[str, Json]:
         if len(guess):
             kept = {**kept, "guess": float(guess[0])}
     kept = {**kept, **single_batches(window, context)}
+    if "drawn" not in kept and (drawn := drawn_small(window, context)) is not None:
+        kept = {**kept, "drawn": drawn}
     if context.facts.update_first == 0 and "moved" not in kept:
         kept = {**kept, "moved": first_of_moved(window, context)}
     if context.facts.loss_best_step != window.step:

@@ -22,6 +22,7 @@ from ...store import Evidence, Recommendation
 from ...store.schemas import Json
 from ..advice import current_rate, first_step, lower_rate, one_layer, sound_step
 from ..facts import BLOCK, update_ratios
+from ..forgetting import beside_usual, drawn_small
 from ..medians import median_of
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import warm_up_snippet
@@ -61,6 +62,8 @@ def remember(window: Window, context: Context) -> dict[str, Json]:
     known = stale.values[np.isfinite(stale.values)]  # infinite where a layer had no gradient yet
     if len(known):
         kept["stale"] = float(known.max())
+    if "drawn" not in kept and (drawn := drawn_small(window, context)) is not None:
+        kept["drawn"] = drawn
     kept["closed"] = window.step >= last
     return kept
 
@@ -86,7 +89,7 @@ def judge(window: Window, context: Context) -> Verdict:
     noise = numbers["spreads"] * float(kept.get("spread") or 0.0)
     if long and leap > numbers.fire and float(kept["peak"]) - start >= noise:
         return breach(leap / numbers.fire, _case(window, context, leap, ratio, stale))
-    size = first_step(context)
+    size = beside_usual(context, first_step(context))
     if size > numbers["first_step"] and not one_layer(context):
         if _is_far(window, context):
             return breach(size / numbers["first_step"], _case_of_first(window, context, size))

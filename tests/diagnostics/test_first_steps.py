@@ -101,3 +101,40 @@ def test_of_plain_gradients_layers_that_stand_still_have_a_gradient_that_fades()
     layers = {"update_sq": {name: [size] for name, size in steps.items()}}
     made.add("gradients", {}, [1], {**layers, "weight_sq": {name: [1.0] for name in steps}})
     assert made.judge() == []
+
+
+def drawn_by(std: float) -> dict[str, list[float]]:
+    """Return what the initialization probe tells of a layer of 50 inputs whose weights have this deviation."""
+    told = {"forward_gain": 1.0, "backward_gain": 1.0, "weight_std": std, "xavier_std": 0.14}
+    return {name: [value] for name, value in {**told, "he_std": 0.2}.items()}
+
+
+@pytest.mark.parametrize("rule", ["lr_too_high", "missing_warmup"])
+@pytest.mark.parametrize(("std", "fires"), [(0.08, True), (0.04, True), (0.006, False)])
+def test_a_first_step_is_long_beside_weights_as_they_are_usually_drawn(
+    rule: str, std: float, fires: bool
+) -> None:
+    """Weights that only may be positive, or that begin with next to no part, are drawn far smaller."""
+    made = Made(rule, optimizers=[{**ADAM, "lr": 0.003}])
+    layers = {name: dict.fromkeys(("a", "b"), value) for name, value in drawn_by(std).items()}
+    made.add("initialization", {"loss_ratio": [1.0], "initial_loss": [0.8]}, [1], layers)
+    stands = np.concatenate([falling(60, 0.8, 0.45), np.full(300, 0.42)])
+    made.add("train", train(stands + 0.01 * np.sin(np.arange(360)), lr=0.003))
+    square = 0.4**2 / (1 + 0.4**2)
+    steps = {"update_sq": {"a": [square], "b": [square]}, "weight_sq": {"a": [1.0], "b": [1.0]}}
+    made.add("gradients", {}, [1], steps)
+    assert bool(made.judge()) == fires
+
+
+@pytest.mark.parametrize(("optimizer", "fires"), [(RMSPROP, False), ({**ADAM, "lr": 0.02}, True)])
+def test_the_first_steps_of_rmsprop_are_no_longer_than_its_rate_makes_them_later(
+    optimizer: dict[str, object], fires: bool
+) -> None:
+    made = Made("lr_too_high", optimizers=[optimizer], classes=2)
+    losses = np.concatenate([[0.55, 2.9, 2.2, 1.6, 1.2], np.full(95, 0.58)])
+    made.add("train", train(losses + 0.004 * np.sin(np.arange(100)), lr=0.02))
+    row = {"a": [0.036, 0.0001], "b": [0.036, 0.0001]}  # a step of 19 % of the weights, then of one
+    made.add(
+        "gradients", {}, [1, 50], {"update_sq": row, "weight_sq": {"a": [1.0] * 2, "b": [1.0] * 2}}
+    )
+    assert bool(made.judge()) == fires
