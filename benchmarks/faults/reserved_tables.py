@@ -93,14 +93,14 @@ class Conserving(nn.Module):
         self, inputs: int = 4, width: int = 128, depth: int = 2, act: str = "Tanh"
     ) -> None:
         super().__init__()
-        self.half = inputs // 2
+        self.places = inputs // 2
         self.energy = _chain((inputs, *[width] * depth, 1), act)
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.enable_grad():
             here = x.detach().requires_grad_()
             slope = torch.autograd.grad(self.energy(here).sum(), here, create_graph=True)[0]
-        return torch.cat((slope[:, self.half :], -slope[:, : self.half]), 1)
+        return torch.cat((slope[:, self.places :], -slope[:, : self.places]), 1)
 
 
 class Upward(nn.Linear):
