@@ -137,7 +137,7 @@ class Switch(lightning.Callback):
         """Return what was measured, without the first times around and the last."""
         rows = np.array(self._rows)
         whole = [self._ended, BLOCK * int(np.count_nonzero(rows[:, 0]))]
-        return Blocks(*rows[WARM:-1].T, np.array([whole]))
+        return Blocks(*rows[WARM:-1].T, whole=np.array([whole]))
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         self._ended = self._spent()

@@ -116,7 +116,7 @@ def test_a_first_step_is_long_beside_weights_as_they_are_usually_drawn(
 ) -> None:
     """Weights that only may be positive, or that begin with next to no part, are drawn far smaller."""
     made = Made(rule, optimizers=[{**ADAM, "lr": 0.003}])
-    layers = {name: dict.fromkeys(("a", "b"), value) for name, value in drawn_by(std).items()}
+    layers = {name: {"a": value, "b": value} for name, value in drawn_by(std).items()}
     made.add("initialization", {"loss_ratio": [1.0], "initial_loss": [0.8]}, [1], layers)
     stands = np.concatenate([falling(60, 0.8, 0.45), np.full(300, 0.42)])
     made.add("train", train(stands + 0.01 * np.sin(np.arange(360)), lr=0.003))
