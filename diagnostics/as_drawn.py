@@ -60,7 +60,8 @@ class Drawn:
             if len({found.layers for found in read}) > 1:
                 return None
             forward, backward, std, xavier, he = (found.values[0] for found in read)
-            first, drawn = float(ratio.values[0]), can_be_drawn(context)
+            first = float(ratio.values[0]) if len(ratio) else math.nan
+            drawn = can_be_drawn(context)
             largest = float(np.fmax.reduce(sizes.values[:1].flatten(), initial=math.nan))
             own = (
                 largest**2 / float(loss.values[0]) if len(loss) and loss.values[0] > 0 else math.nan
