@@ -26,39 +26,45 @@ class Listener(Protocol):
     def broadcast_ended(self) -> None: ...
 
 
+_Method = Callable[..., Any]
 _listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
-_original: Callable[..., Any] | None = None
+_put: tuple[_Method, _Method] | None = None
+"""What stands in the place of the method, and what stood there."""
 
 
 def listen(listener: Listener) -> None:
     """Tell a listener of each forward pass that will have a backward pass, until `unlisten`."""
-    global _original
-    if _original is None:
-        _original = getattr(DistributedDataParallel, METHOD, None)
-        if _original is not None:
-            setattr(DistributedDataParallel, METHOD, _told)
+    global _put
+    original = getattr(DistributedDataParallel, METHOD, None)
+    if _put is None and original is not None:
+        _put = _timed(original), original
+        setattr(DistributedDataParallel, METHOD, _put[0])
     _listeners.add(listener)
 
 
 def unlisten(listener: Listener) -> None:
     """Tell it no more; with the last one the method is torch's own again."""
-    global _original
+    global _put
     _listeners.discard(listener)
     # somebody else may have put another one in its place since, which calls this one
-    if not _listeners and getattr(DistributedDataParallel, METHOD, None) is _told:
-        setattr(DistributedDataParallel, METHOD, _original)
-        _original = None
+    if not _listeners and _put and getattr(DistributedDataParallel, METHOD, None) is _put[0]:
+        setattr(DistributedDataParallel, METHOD, _put[1])
+        _put = None
 
 
-def _told(wrapper: Any, *args: Any, **kwargs: Any) -> Any:
-    assert _original is not None
-    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
-        return _original(wrapper, *args, **kwargs)
-    listeners = tuple(_listeners)
-    for listener in listeners:
-        listener.broadcast_begins()
-    try:
-        return _original(wrapper, *args, **kwargs)
-    finally:
+def _timed(original: _Method) -> _Method:
+    """Return the method that tells all listeners; it works on, whoever kept it, when nobody listens."""
+
+    def told(wrapper: Any, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return original(wrapper, *args, **kwargs)
+        listeners = tuple(_listeners)
         for listener in listeners:
-            listener.broadcast_ended()
+            listener.broadcast_begins()
+        try:
+            return original(wrapper, *args, **kwargs)
+        finally:
+            for listener in listeners:
+                listener.broadcast_ended()
+
+    return told

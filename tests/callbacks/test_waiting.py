@@ -127,8 +127,10 @@ def test_what_a_forward_pass_takes_to_make_buffers_alike_is_waiting_too(
     assert step(grad=False) < 0.02  # a validation's forward pass is no part of a step
     waiting.close()
     assert DistributedDataParallel._sync_buffers is not slow
+    kept = DistributedDataParallel._sync_buffers
     other.close()
     assert DistributedDataParallel._sync_buffers is slow
+    assert kept(wrapper) == "synced"  # whoever kept it can go on with it
 
 
 class Event:
