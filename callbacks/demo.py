@@ -235,7 +235,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--fault", choices=tuple(FAULTS), default="lr_too_high")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=STEPS)
-    # its probes have a cadence of their own, which costs about a quarter of so short a training
+    # its probes have a cadence of their own, which costs up to two fifths of so short a training
     parser.add_argument("--budget", type=float, default=0.5)
     parser.add_argument(
         "--advice", "--apply", metavar="JSON", help="a recommendation, or @FILE with one"
