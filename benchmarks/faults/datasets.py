@@ -12,7 +12,7 @@ from sklearn.datasets import load_iris, make_circles, make_moons, make_regressio
 
 from .. import _data
 from .._data import Batch
-from . import fifth_data, fourth_data, further_data, reserved_data, sixth_data, third_data
+from . import fifth_data, fourth_data, further_data, reserved_data, seventh_data, sixth_data, third_data
 
 
 def _pictures() -> Batch:
@@ -86,6 +86,7 @@ DATA: dict[str, Callable[..., Batch]] = {
     **fourth_data.DATA,
     **fifth_data.DATA,
     **sixth_data.DATA,
+    **seventh_data.DATA,
     **reserved_data.DATA,
 }
 ORDERS = ("shuffled", "sorted")

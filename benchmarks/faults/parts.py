@@ -31,6 +31,8 @@ from . import (
     nets,
     reserved_nets,
     reserved_tables,
+    seventh_nets,
+    seventh_tables,
     sixth_nets,
     sixth_tables,
     starting,
@@ -58,6 +60,7 @@ NETS: dict[str, Callable[..., nn.Module]] = {
     **fourth_nets.NETS,
     **fifth_nets.NETS,
     **sixth_nets.NETS,
+    **seventh_nets.NETS,
     **reserved_nets.NETS,
 }
 DATA = datasets.DATA
@@ -101,6 +104,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     **fourth_tables.LOSSES,
     **fifth_tables.LOSSES,
     **sixth_tables.LOSSES,
+    **seventh_tables.LOSSES,
     **reserved_tables.LOSSES,
 }
 
