@@ -12,7 +12,15 @@ from sklearn.datasets import load_iris, make_circles, make_moons, make_regressio
 
 from .. import _data
 from .._data import Batch
-from . import fifth_data, fourth_data, further_data, reserved_data, seventh_data, sixth_data, third_data
+from . import (
+    fifth_data,
+    fourth_data,
+    further_data,
+    reserved_data,
+    seventh_data,
+    sixth_data,
+    third_data,
+)
 
 
 def _pictures() -> Batch:
