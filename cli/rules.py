@@ -92,8 +92,7 @@ def _of_run(
         set_numbers(store, run, wanted)
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
-    numbers = {**numbers_in_force(store, run), **wanted}
-    numbers = {key: value for key, value in numbers.items() if value is not None}
+    numbers = numbers_in_force(store, run)
     if as_json:
         print_json({"run": run, "set": numbers})
     elif numbers:

@@ -49,8 +49,7 @@ def numbers_of(store: Store, run: str, rule: str) -> dict[str, Any]:
     if info is None:
         raise ConfigError(f"there is no rule {rule[:80]!r}; `otoscope rules` lists them")
     store.run(run)
-    changed = {**numbers_in_force(store, run), **_waiting(store, run)}
-    changed = {key: value for key, value in changed.items() if value is not None}
+    changed = numbers_in_force(store, run)
     numbers = {
         name: changed.get(f"{rule}.{name}", default) for name, default in info.thresholds.items()
     }
@@ -66,12 +65,3 @@ def numbers_of(store: Store, run: str, rule: str) -> dict[str, Any]:
         for name, default in info.thresholds.items()
     ]
     return plain({"rule": rule, "document": info.what, "numbers": rows})
-
-
-def _waiting(store: Store, run: str) -> dict[str, Any]:
-    """Return what was set by a person: as events tell it, also where nobody has judged since."""
-    return {
-        str(event.body.get("key")): event.body.get("value")
-        for event in store.events(run)
-        if event.kind == "override"
-    }

@@ -70,7 +70,7 @@ def set_numbers(
     """Set several numbers as `set_number` does: all of them, or none where one cannot be."""
     own: Own = own_numbers(active_rules() if rules is None else rules)
     store.home.meta(run)
-    told = {**numbers_in_force(store, run), **wanted}
+    told = {**numbers_in_force(store, run, own), **wanted}
     told = {key: value for key, value in told.items() if value is not None}
     for key in wanted:
         rule, _ = checked_key(key, own)
@@ -91,10 +91,21 @@ def request(store: Store, run: str, kind: str, body: Mapping[str, Json]) -> Even
     return event
 
 
-def numbers_in_force(store: Store, run: str) -> dict[str, Json]:
-    """Return the numbers that a run is judged by and that are not the defaults, as committed."""
-    settings = store.home.judgement(run).state.get("settings") or {}
-    return {**(settings.get("project") or {}), **(settings.get("overrides") or {})}
+def numbers_in_force(store: Store, run: str, own: Own | None = None) -> dict[str, Json]:
+    """Return the numbers that are not the defaults: as committed, and as they were set since.
+
+    What a person set counts from where the run is judged next, also where no daemon has read it yet.
+    `own`: numbers of a reader's own rules, None for those that are active.
+    """
+    kept = store.home.judgement(run).state.get("settings") or {}
+    settings = Settings(
+        project=dict(kept.get("project") or {}), overrides=dict(kept.get("overrides") or {})
+    )
+    own = own_numbers(active_rules()) if own is None else own
+    for event in store.events(run):
+        if event.kind == "override":
+            settings.override(str(event.body.get("key")), event.body.get("value"), own)
+    return settings.in_force()
 
 
 def parsed(text: str) -> tuple[str, Json]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,11 +32,15 @@ class Range:
         return f"{kind} from {_said(self.low)} to {_said(self.high)}"
 
     def holds(self, value: Any) -> bool:
-        """Tell whether a value is in the range."""
+        """Tell whether a value is in the range; a whole number may have more digits than a float holds.
+
+        >>> Range(0, 1).holds(10**400)
+        False
+        """
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return False
-        whole = not self.whole or float(value).is_integer()
-        return math.isfinite(value) and whole and self.low <= value <= self.high
+        # compared first: what lies between two floats can be made one
+        return self.low <= value <= self.high and (not self.whole or float(value).is_integer())
 
 
 SHARED_RANGES = {
@@ -89,10 +92,10 @@ def checked(rule: str, name: str, value: Any, defaults: Mapping[str, Any]) -> An
     if limits is None:
         if value in SEVERITIES:
             return value
-        raise ConfigError(f"{key} must be one of {', '.join(SEVERITIES)}, got {value!r}; {ask}")
+        raise ConfigError(f"{key} must be one of {', '.join(SEVERITIES)}, got {value!r:.60}; {ask}")
     if not limits.holds(value):
         why = f" (k of the last n = {defaults['n']} evaluations)" if name == "k" else ""
-        raise ConfigError(f"{key} must be {limits}{why}, got {value!r}; {ask}")
+        raise ConfigError(f"{key} must be {limits}{why}, got {value!r:.60}; {ask}")
     return int(value) if limits.whole else float(value)
 
 

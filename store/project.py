@@ -36,10 +36,11 @@ def read_project(path: Path) -> dict[str, Json]:
         ConfigError: the file cannot be read, is no TOML, or holds something else than rules.
     """
     try:
-        body = tomllib.loads(path.read_text(encoding="utf-8"))
+        # an editor of Windows may begin it with a byte order mark
+        body = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}); see ${VARIABLE}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no UTF-8, a number of 5,000 digits, [[[[…
         raise ConfigError(f"{path} is no TOML: {error}") from error
     found: dict[str, Json] = {}
     for name, rules in body.items():

@@ -48,6 +48,8 @@ def test_every_number_of_every_rule_lies_in_its_own_range() -> None:
         ("plateau.fire", 7, r"plateau\.fire must be a number from 0 to 1, got 7"),
         ("plateau.fire", float("nan"), r"plateau\.fire must be a number from 0 to 1, got nan"),
         ("plateau.fire", True, r"plateau\.fire must be a number from 0 to 1, got True"),
+        ("plateau.fire", 10**400, r"plateau\.fire must be a number from 0 to 1, got 10{40}"),
+        ("plateau.warm_up", 10**400, r"plateau\.warm_up must be a whole number from 0 to 1,000"),
         ("plateau.window", 2.5, r"plateau\.window must be a whole number from 1 to 2,000, got 2.5"),
         ("plateau.span", 4000, r"plateau\.span must be a whole number from 1 to 2,000, got 4000"),
         ("plateau.k", 5, r"plateau\.k must be a whole number from 1 to 4 \(k of the last n = 4"),
@@ -106,6 +108,9 @@ def test_the_file_of_a_project_is_found_upwards_or_by_its_variable(
     ("text", "said"),
     [
         ("[rules.plateau\n", "is no TOML"),
+        (f"x = {'[' * 3000}", "is no TOML"),
+        (f"[rules.plateau]\nfire = {'1' * 5000}\n", "is no TOML"),
+        (f"[rules.plateau]\nfire = {'1' * 400}\n", r"plateau\.fire must be a number from 0 to 1"),
         ("fire = 1\n", r"unknown 'fire'; numbers stand in tables by their rule"),
         ("[rules]\nplateau = 1\n", r"rules\.plateau must be a table"),
         ("[rules.plateau]\nfire = [1]\n", r"plateau\.fire must be a number or a word"),
@@ -120,6 +125,11 @@ def test_a_file_that_cannot_be_used_is_refused_by_those_who_can_mend_it(
         project_numbers(RULES)
     Daemon(MemoryHome(), heartbeat=project.parent / "beat")
     assert "the defaults of all rules hold" in caplog.text
+
+
+def test_a_file_that_begins_with_a_byte_order_mark_is_read(project: Path) -> None:
+    project.write_text("[rules.plateau]\nfire = 0.02\n", encoding="utf-8-sig")
+    assert project_numbers(RULES) == {"plateau.fire": 0.02}
 
 
 def test_a_daemon_writes_its_projects_numbers_into_the_log_so_that_a_replay_obeys_them(
@@ -164,6 +174,27 @@ def test_the_command_sets_a_number_of_a_recording_and_refuses_a_bad_one(
     folder = run(command, ["--run", ".", "--set", "plateau.fire=0.02"])
     assert (folder.exit_code, "is a recording" in folder.output) == (2, True)
     assert [event.kind for _, event in store.home.events(RUN)].count("override") == 1
+
+
+def test_what_was_set_is_listed_before_a_daemon_has_read_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.write_text("[rules.plateau]\nfire = 0.02\n")
+    store = Store(a_home())
+    store.home.append(RUN, frames(range(1, 41)))
+    Daemon(store.home, heartbeat=project.parent / "beat", rules=RULES).tick()
+    monkeypatch.setattr("otoscope.cli.rules.open_run", lambda name, url: (store, RUN))
+
+    def listed(*asked: str) -> dict[str, object]:
+        shown = CliRunner().invoke(command, ["--run", "x", *asked, "--json"])
+        return json.loads(shown.output)["set"]
+
+    told = {"plateau.fire": 0.03, "plateau.n": 8}
+    assert listed("--set", "plateau.n=8", "--set", "plateau.fire=0.03") == told
+    assert listed("--set", "plateau.k=6") == {**told, "plateau.k": 6}, "of the eight just set"
+    store.home.add_event(RUN, Event("override", body={"key": "no.such", "value": 1}))
+    unset = [word for key in ("k", "n", "fire") for word in ("--unset", f"plateau.{key}")]
+    assert listed(*unset) == listed() == {"plateau.fire": 0.02}, "the project's own"
 
 
 def test_of_several_numbers_all_are_set_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
