@@ -227,7 +227,7 @@ def lower_rate(window: Window, context: Context, *, rollback_before: int | None)
             "path": checkpoint["path"],
             "then": {"lr": new.value},
         }
-        advice.snippet += f"\n\n{resume_snippet(context, checkpoint['path'])}"
+        advice.snippet = resume_snippet(context, checkpoint["path"], {"lr": new.value})
         advice.risk = f"the steps behind {checkpoint['step']:,} are lost; {advice.risk}"
     return advice
 

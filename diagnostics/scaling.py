@@ -12,7 +12,7 @@ from .advice import aimed_step, current_rate, first_step, highest_rate, sound_st
 from .initialization import squashing
 from .medians import median_of
 from .rule import Context
-from .snippets import own_loop
+from .snippets import huggingface, own_loop
 from .windows import KEPT_STEPS, Window
 from .words import rounded
 
@@ -55,14 +55,14 @@ def _median(window: Window, column: str, after: int) -> float | None:
 
 
 def scaling_snippet(context: Context, proposed: Mapping[str, Json]) -> str:
-    """Return the lines that scale a batch, in a Lightning module or in an own loop."""
+    """Return the lines that scale a batch, in a Lightning module or wherever it is made."""
     mean, std = proposed["mean"], proposed["std"]
     if isinstance(mean, list):
         lines = [f"mean = torch.tensor({mean}).to(x)", f"std = torch.tensor({std}).to(x)"]
         scaled = "(x - mean) / std"
     else:
         lines, scaled = [], f"(x - {mean:g}) / {std:g}"
-    if own_loop(context):
+    if own_loop(context) or huggingface(context):
         scale = f"x = {scaled}  # in training, validation and wherever it is used"
         return "\n".join([*lines, scale])
     return "\n".join(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from ..store.schemas import Json
 from .rule import Context
 
 CLASSES = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}
@@ -47,19 +48,32 @@ def optimizer_snippet(context: Context, rate: float) -> str:
     return optimizer_with(context, rate)
 
 
+def manual(context: Context) -> bool:
+    """Tell whether the module steps its optimizers itself, in a training_step of Lightning."""
+    return context.meta.config.get("optimization") == "manual"
+
+
 def optimizer_with(
-    context: Context, rate: float, *, name: str | None = None, betas: list[float] | None = None
+    context: Context,
+    rate: float,
+    *,
+    name: str | None = None,
+    betas: list[float] | None = None,
+    weight_decay: float | None = None,
 ) -> str:
-    """Return the lines that make the run's optimizer with other betas, or another one by name."""
+    """Return the lines that make the run's optimizer with other settings, or another one by name."""
     if huggingface(context):
-        beta = "" if betas is None else f", adam_beta1={betas[0]:g}, adam_beta2={betas[1]:g}"
-        kind = "" if name is None else f', optim="{name.lower()}_torch"'
-        return (
-            f"arguments = TrainingArguments(learning_rate={rate:g}{beta}{kind})  # beside your own"
-        )
+        told = f"learning_rate={rate:g}"
+        told += "" if betas is None else f", adam_beta1={betas[0]:g}, adam_beta2={betas[1]:g}"
+        told += "" if weight_decay is None else f", weight_decay={weight_decay:g}"
+        # it knows no Adam but AdamW, which is the same where no weights decay
+        told += "" if name is None else ', optim="adamw_torch"'
+        return f"arguments = TrainingArguments({told})  # beside your own"
     told = dict(context.optimizer)
     if betas is not None:
         told["betas"] = betas
+    if weight_decay is not None and told:
+        told["weight_decay"] = weight_decay
     if name is not None:
         told = {"name": name, "weight_decay": told.get("weight_decay")}
         return _made(context, name, rate, told)
@@ -129,6 +143,11 @@ def clip_snippet(context: Context, value: float) -> str:
         )
     if huggingface(context):
         return f"arguments = TrainingArguments(max_grad_norm={value:g})  # beside your own"
+    if manual(context):
+        return (
+            "# in training_step, between self.manual_backward(loss) and optimizer.step()\n"
+            f'self.clip_gradients(optimizer, {value:g}, gradient_clip_algorithm="norm")'
+        )
     by_norm = ', gradient_clip_algorithm="norm"' if _clips_values(context) else ""
     return f"trainer = Trainer(gradient_clip_val={value:g}{by_norm})"
 
@@ -143,14 +162,53 @@ def tighter(context: Context, value: float) -> bool:
     return not told or _clips_values(context) or value < told
 
 
-def resume_snippet(context: Context, path: str) -> str:
-    """Return the line that goes on from a checkpoint."""
+def resume_snippet(context: Context, path: str, settings: Mapping[str, Json] | None = None) -> str:
+    """Return the lines that go on from a checkpoint.
+
+    `settings`: of the optimizer, as {"lr": 0.03}. A checkpoint brings those of its own run along, and
+    they come over what the optimizer was made with: so they are set once it has been read.
+    """
     quoted = json.dumps(path, ensure_ascii=False)  # a path of Windows has backslashes
+    values = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in (settings or {}).items()
+    }
+    update = f"group.update({', '.join(f'{name}={value!r}' for name, value in values.items())})"
     if own_loop(context):
-        return f"checkpoint = torch.load({quoted})  # into model and optimizer, before going on"
+        load = f"checkpoint = torch.load({quoted})  # into model and optimizer, before going on"
+        then = (
+            "\n# then, since it brings its own settings along\nfor group in optimizer.param_groups:"
+        )
+        return f"{load}{then}\n    {update}" if values else load
     if huggingface(context):
-        return f"trainer.train(resume_from_checkpoint={quoted})"
-    return f"trainer.fit(model, ckpt_path={quoted})"
+        go_on = f"trainer.train(resume_from_checkpoint={quoted})"
+        return f"{_once_begun(update, values)}\n{go_on}" if values else go_on
+    go_on = f"trainer.fit(model, ckpt_path={quoted})"
+    if not values:
+        return go_on
+    return (
+        "def on_train_start(self):  # the checkpoint brings its own settings along: these come over them\n"
+        "    for group in self.trainer.optimizers[0].param_groups:\n"
+        f"        {update}  # a LambdaLR counts from its base_lrs: set these too\n\n"
+        f"{go_on}"
+    )
+
+
+def _once_begun(update: str, values: Mapping[str, Json]) -> str:
+    """Return the callback that sets an optimizer's settings behind a checkpoint's own."""
+    rates = (
+        f"        lr_scheduler.base_lrs = [{values['lr']!r}] * len(lr_scheduler.base_lrs)\n"
+        if "lr" in values
+        else ""
+    )
+    return (
+        "import transformers\n\n"
+        "class Anew(transformers.TrainerCallback):  # the checkpoint brings its own settings along\n"
+        "    def on_train_begin(self, args, state, control, optimizer, lr_scheduler, **more):\n"
+        "        for group in optimizer.param_groups:\n"
+        f"            {update}\n{rates}"
+        "trainer.add_callback(Anew())"
+    )
 
 
 def warm_up_snippet(context: Context, steps: int, rate: float) -> str:
@@ -163,11 +221,12 @@ def warm_up_snippet(context: Context, steps: int, rate: float) -> str:
     if own_loop(context):
         return f"scheduler = {rise}\n# after every optimizer.step()\nscheduler.step()"
     made = optimizer_with(context, rate).replace("    return ", "    optimizer = ", 1)
+    each = "\n# in training_step, after every optimizer.step()\nself.lr_schedulers().step()"
     return (
         f"{made}\n"
         f"    scheduler = {rise}\n"
         '    return {"optimizer": optimizer, "lr_scheduler": '
-        '{"scheduler": scheduler, "interval": "step"}}'
+        '{"scheduler": scheduler, "interval": "step"}}' + (each if manual(context) else "")
     )
 
 

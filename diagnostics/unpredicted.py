@@ -14,7 +14,7 @@ from .labels import LETTERS, are_text, classes_of, is_binary, shares_of, weights
 from .medians import median_of
 from .progress import WARMS_UP, course, patience_of, scheduled
 from .rule import Case, Context, Verdict, breach, fine, unknown
-from .snippets import own_loop
+from .snippets import huggingface, own_loop
 from .thresholds import Thresholds
 from .windows import Samples, Window
 from .words import number, percent
@@ -265,6 +265,7 @@ def _unnamed(
             )
         )
     argument = f"weight=torch.tensor({weights!r})"
+    own = own_loop(context) or huggingface(context)
     return Case(
         title=f"{'Some' if never else 'Rare'} classes are {'never' if never else 'hardly ever'} predicted: "
         "the net names the most frequent ones alone",
@@ -276,8 +277,8 @@ def _unnamed(
             proposed=weights,
             basis="from your run",
             formula="samples / (classes × samples of the class), of all labels seen so far",
-            snippet=f"loss = torch.nn.functional.cross_entropy(logits, labels, {argument})"
-            if own_loop(context)
+            snippet=f"loss = torch.nn.functional.cross_entropy(logits, labels, {argument}.to(logits))"
+            if own
             else f"self.loss = torch.nn.CrossEntropyLoss({argument})",
             effect="every class counts alike in the loss",
             verify="no class that is never predicted after 300 steps",

@@ -20,7 +20,7 @@ from ..advice import current_rate
 from ..blocks import Made
 from ..medians import nan_median
 from ..rule import Case, Context, Verdict, breach, fine, unknown
-from ..snippets import optimizer_snippet
+from ..snippets import optimizer_with
 from ..windows import Table, Window
 from ..words import listing, number, rounded
 
@@ -161,8 +161,7 @@ def _case(
             proposed=value,
             basis="rule of thumb",
             formula=f"{number(decay)} × 3" if decay > 0 else "a usual first value",
-            snippet=optimizer_snippet(context, current_rate(window, context))
-            + f"  # with weight_decay={value:g}",
+            snippet=optimizer_with(context, current_rate(window, context), weight_decay=value),
             effect="weights that nothing holds do not grow any further",
             verify="the root mean square falls, or stays, over the next 500 steps",
             risk="too much of it keeps the net from fitting; normalizing queries and keys (attention), "

@@ -22,6 +22,7 @@ from ...store import Evidence, Recommendation
 from ...store.schemas import Json
 from ..advice import current_rate
 from ..rule import Case, Context, Verdict, breach, fine, unknown
+from ..snippets import huggingface, optimizer_snippet, own_loop
 from ..windows import Window
 from ..words import count, listing
 
@@ -214,7 +215,9 @@ def _case(window: Window, context: Context, still: _Still) -> Case:
             ),
             Evidence(f"{count(len(layers), 'layer')} of {still.trained} that want a gradient"),
         ),
-        recommendation=_thaw(names, cut=not still.left_out and bool(still.cut_off)),
+        recommendation=_cut_off(names)
+        if not still.left_out and still.cut_off
+        else _left_out(window, context, names),
         may_be_normal="Left out on purpose: requires_grad=False says so, and saves their backward "
         "pass; a teacher or a loss network that shall not learn; a branch whose outputs nothing uses, as "
         "that of the last of several blocks.",
@@ -224,27 +227,32 @@ def _case(window: Window, context: Context, still: _Still) -> Case:
     )
 
 
-def _thaw(names: list[str], *, cut: bool) -> Recommendation:
-    if cut:
-        return Recommendation(
-            parameter="inspect",
-            current=None,
-            proposed=names,
-            basis="from your run",
-            formula="parameters in an optimizer that run and never get a gradient",
-            snippet="# look for .detach(), .data, .item(), torch.no_grad() or a new tensor made "
-            "from numbers\n# between these parameters and the loss",
-            effect="the gradient reaches these layers",
-            verify="their gradient and step are no longer zero in the next sample",
-            risk="none where it was a slip; a target network is meant to be cut off",
-        )
+def _cut_off(names: list[str]) -> Recommendation:
+    return Recommendation(
+        parameter="inspect",
+        current=None,
+        proposed=names,
+        basis="from your run",
+        formula="parameters in an optimizer that run and never get a gradient",
+        snippet="# look for .detach(), .data, .item(), torch.no_grad() or a new tensor made "
+        "from numbers\n# between these parameters and the loss",
+        effect="the gradient reaches these layers",
+        verify="their gradient and step are no longer zero in the next sample",
+        risk="none where it was a slip; a target network is meant to be cut off",
+    )
+
+
+def _left_out(window: Window, context: Context, names: list[str]) -> Recommendation:
+    whole = len(context.meta.optimizers) == 1 and not (own_loop(context) or huggingface(context))
     return Recommendation(
         parameter="params",
         current=[],
         proposed=names,
         basis="derived",
         formula="parameters that want a gradient and whose weights stayed the same to the last bit",
-        snippet="optimizer.add_param_group({'params': [p for n, p in model.named_parameters() "
+        snippet=optimizer_snippet(context, current_rate(window, context))
+        if whole
+        else "optimizer.add_param_group({'params': [p for n, p in model.named_parameters() "
         f"if n in {names!r}]}})",
         effect="these layers begin to learn",
         verify="their step is no longer zero in the next sample",

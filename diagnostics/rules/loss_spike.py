@@ -33,7 +33,7 @@ from ..advice import (
 from ..facts import update_ratios
 from ..medians import median_of, quantiles_of
 from ..rule import Case, Context, Verdict, breach, fine, unknown
-from ..snippets import clip_snippet, optimizer_snippet, resume_snippet, tighter
+from ..snippets import clip_snippet, resume_snippet, tighter
 from ..thresholds import Thresholds
 from ..windows import Samples, Window
 from ..words import count, number, percent, rounded
@@ -256,17 +256,15 @@ def _advice(
     memory = shorter_memory(window, context, numbers["second_beta"]) if context.adaptive else None
     if checkpoint is not None:
         then: dict[str, Json] = {"lr": lower} if longer else {}
-        changed = optimizer_snippet(context, lower) if longer else ""
         if memory is not None:
-            then, changed = {"betas": memory.proposed}, memory.snippet
-        snippet = resume_snippet(context, checkpoint["path"])
+            then = {"betas": memory.proposed}
         return Recommendation(
             parameter="rollback",
             proposed={"step": checkpoint["step"], "path": checkpoint["path"], "then": then},
             basis="from your run",
             formula=f"the last checkpoint {number(numbers['rollback'])} steps before the onset, or "
             f"the last before it; leave out {skipped:,} batches, twice the spike's",
-            snippet=(f"{changed}\n\n" if changed else "") + snippet,
+            snippet=resume_snippet(context, checkpoint["path"], then),
             effect=f"goes on from step {checkpoint['step']:,} with weights from before the spike",
             verify=f"the loss stays under {number(seen.limit)} in the 200 steps behind the old onset",
             risk=f"{window.step - checkpoint['step']:,} steps are trained again; where the same "

@@ -18,7 +18,7 @@ import numpy as np
 from ...store import Evidence, Recommendation
 from ..advice import current_rate, good_checkpoint, lower_rate, rate_to
 from ..rule import Case, Context, Verdict, breach, fine, unknown
-from ..snippets import optimizer_snippet, resume_snippet
+from ..snippets import resume_snippet
 from ..windows import Samples, Window
 from ..words import number, rounded
 
@@ -113,8 +113,7 @@ def _advice(window: Window, context: Context, step: int, before: Samples) -> Rec
         proposed={"step": checkpoint["step"], "path": checkpoint["path"], "then": {"lr": half}},
         basis="from your run",
         formula="the last checkpoint with finite weights, and half the learning rate",
-        snippet=f"{optimizer_snippet(context, half)}\n\n"
-        f"{resume_snippet(context, checkpoint['path'])}",
+        snippet=resume_snippet(context, checkpoint["path"], {"lr": half}),
         effect=f"goes on from step {checkpoint['step']:,} with finite weights",
         verify="no non-finite value in the 200 steps behind the old onset",
         risk=f"{step - checkpoint['step']:,} steps are trained again",

@@ -64,7 +64,7 @@ def _case(context: Context, stall: Mapping[str, Json]) -> Case:
             if behind
             else "the process that was heard of first and not since",
             snippet=f"# where does {who}{f' on {where}' if where else ''} stand?\n"
-            "py-spy dump --pid PID   # or: kill -QUIT PID, after faulthandler.register(signal.SIGQUIT)",
+            "# in a shell: py-spy dump --pid PID; or kill -QUIT PID, after faulthandler.register(signal.SIGQUIT)",
             effect="the run goes on, or is begun again from its last checkpoint",
             verify="steps come again",
             risk="a run that is killed loses the steps behind its last checkpoint",

@@ -18,7 +18,7 @@ from ..advice import current_rate
 from ..facts import layer_ratios
 from ..medians import nan_median
 from ..rule import Case, Context, Later, Verdict, breach, fine, unknown
-from ..snippets import optimizer_by_layer, own_loop
+from ..snippets import huggingface, optimizer_by_layer, own_loop
 from ..windows import Window
 from ..words import listing, number, percent
 
@@ -136,7 +136,9 @@ def _of_rates(window: Window, context: Context, apart: _Rates) -> Case:
     of_layers = f", of {listing(apart.layers, 2)}," if apart.layers else ""
     which, _, place = apart.names[0].partition(".")
     optimizer = "optimizer" if own_loop(context) else "self.optimizers()"
-    if len(context.meta.optimizers) > 1:
+    if huggingface(context):
+        optimizer = "trainer.optimizer"
+    elif len(context.meta.optimizers) > 1:
         optimizer = f"optimizers[{which}]" if own_loop(context) else f"self.optimizers()[{which}]"
     return Case(
         title=f"The learning rate of a group of parameters is {number(apart.times)} times lower than "

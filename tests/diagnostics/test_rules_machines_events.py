@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping
 from typing import Any
 
@@ -263,6 +264,9 @@ def test_the_rank_whose_last_step_is_behind_is_suspected(
     assert found is not None
     assert found["ranks"] == [1]
     assert any("rank 1 on node-7: last step 40" in row["text"] for row in found["because"])
+    assert ast.parse(found["recommendation"]["snippet"]).body == [], (
+        "what a shell takes is a comment"
+    )
 
 
 def test_a_validation_may_take_long_and_a_run_that_ended_stands_still_by_right(

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import ast
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import lightning.pytorch as lightning
 import pytest
 import torch
 from otoscope.diagnostics.facts import Facts
@@ -57,6 +62,136 @@ def test_a_loop_of_ones_own_clips_and_resumes_without_a_trainer() -> None:
     assert resume_snippet(lightning, "a.ckpt") == 'trainer.fit(model, ckpt_path="a.ckpt")'
     for text in (clip_snippet(own, 0.83), resume_snippet(own, "a.ckpt")):
         ast.parse(text)
+
+
+class Net(lightning.LightningModule):
+    """A line, trained by Adam at 0.1."""
+
+    def __init__(self, manual: bool = False) -> None:
+        super().__init__()
+        self.line, self.automatic_optimization = torch.nn.Linear(2, 1), not manual
+
+    def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor | None:
+        return self.line(batch).square().mean()
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adam(self.parameters(), lr=0.1)
+
+
+def trainer_of(steps: int) -> lightning.Trainer:
+    """Return a Trainer of so many steps."""
+    return lightning.Trainer(
+        max_steps=steps,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+BATCHES = torch.utils.data.DataLoader(torch.ones(8, 2), batch_size=2)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("settings", [{"lr": 0.03}, {"betas": [0.9, 0.95]}, {}])
+def test_a_run_that_goes_back_goes_on_with_the_settings_proposed_and_not_the_checkpoints(
+    settings: dict, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.ckpt"
+    first = trainer_of(4)
+    first.fit(Net(), BATCHES)
+    first.save_checkpoint(path)
+    snippet = resume_snippet(context("lightning", OPTIMIZERS[1]), str(path), settings)
+    hook, _, call = snippet.rpartition("trainer.fit")
+    names: dict = {}
+    exec(hook, names)
+    hooks = {name: it for name, it in names.items() if name.startswith("on_")}
+    trainer, model = trainer_of(6), type("Mended", (Net,), hooks)()
+    exec(f"def fit(model, data): trainer.fit{call.replace('model', 'model, data')}", names)
+    names["trainer"] = trainer
+    names["fit"](model, BATCHES)
+    group = trainer.optimizers[0].param_groups[0]
+    assert trainer.global_step == 6
+    for name, value in {"lr": 0.1, "betas": (0.9, 0.999), **settings}.items():
+        assert group[name] == (tuple(value) if isinstance(value, list) else value)
+
+
+def test_a_loop_that_goes_back_sets_the_rate_behind_the_checkpoints_own(tmp_path: Path) -> None:
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    torch.save(optimizer.state_dict(), tmp_path / "a.pt")
+    names: dict = {"torch": torch, "optimizer": optimizer}
+    snippet = resume_snippet(context("own", OPTIMIZERS[0]), str(tmp_path / "a.pt"), {"lr": 0.03})
+    load, then = snippet.split("\n", 1)
+    exec(load, names)
+    optimizer.load_state_dict(names["checkpoint"])
+    exec(then, names)
+    assert optimizer.param_groups[0]["lr"] == 0.03
+
+
+def test_hugging_faces_trainer_that_goes_back_sets_the_rate_behind_the_checkpoints_own() -> None:
+    snippet = resume_snippet(context("transformers", OPTIMIZERS[0]), "out/3", {"lr": 0.03})
+    told: list[Any] = []
+    trainer = SimpleNamespace(add_callback=told.append, train=lambda **more: told.append(more))
+    exec(snippet, {"trainer": trainer})
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    told[0].on_train_begin(None, None, None, optimizer=optimizer, lr_scheduler=schedule, model=None)
+    assert optimizer.param_groups[0]["lr"] == 0.03
+    optimizer.step()
+    schedule.step()
+    assert optimizer.param_groups[0]["lr"] == 0.03
+    assert told[1] == {"resume_from_checkpoint": "out/3"}
+
+
+def test_a_module_that_steps_its_own_optimizers_clips_and_warms_up_itself() -> None:
+    told = context("lightning", OPTIMIZERS[0])
+    told.meta.config["optimization"] = "manual"
+    clip = compile(clip_snippet(told, 1e-3), "clip", "exec")
+    *setting, each_step = warm_up_snippet(told, 4, 0.4).split("\n")
+    names: dict = {"torch": torch}
+    exec("\n".join(setting), names)
+    norms = []
+
+    class Manual(Net):
+        def training_step(self, batch: torch.Tensor, index: int) -> None:
+            optimizer: Any = self.optimizers()
+            optimizer.zero_grad()
+            self.manual_backward(self.line(batch).square().mean())
+            exec(clip, {"torch": torch, "self": self, "optimizer": optimizer})
+            norms.append(math.hypot(*(float(p.grad.norm()) for p in self.parameters())))  # type: ignore[union-attr]
+            optimizer.step()
+            exec(each_step, {"self": self})
+
+        configure_optimizers = names["configure_optimizers"]
+
+    trainer, model = trainer_of(4), Manual(manual=True)
+    trainer.fit(model, BATCHES)
+    assert norms == pytest.approx([1e-3] * 4, rel=1e-2)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("loop", ["own", "lightning", "transformers"])
+def test_another_decay_of_the_weights_is_set_and_not_merely_said(loop: str) -> None:
+    from transformers import TrainingArguments
+
+    model = torch.nn.Linear(2, 2)
+    names: dict = {"torch": torch, "model": model, "TrainingArguments": TrainingArguments}
+    exec(optimizer_with(context(loop, OPTIMIZERS[0]), 0.1, weight_decay=0.03), names)
+    if loop == "transformers":
+        assert names["arguments"].weight_decay == 0.03
+        return
+    made = names["optimizer"] if loop == "own" else names["configure_optimizers"](model)
+    assert made.defaults["weight_decay"] == 0.03
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+def test_hugging_faces_trainer_knows_the_optimizer_that_it_is_given(name: str) -> None:
+    from transformers import TrainingArguments
+
+    names: dict = {"TrainingArguments": TrainingArguments}
+    exec(optimizer_with(context("transformers", OPTIMIZERS[0]), 0.1, name=name), names)
+    assert names["arguments"].optim == "adamw_torch"
 
 
 def test_what_hugging_faces_trainer_takes_is_arguments_of_its_own() -> None:
