@@ -89,8 +89,10 @@ def forgets(window: Window, context: Context) -> Evidence | None:
     large in the first steps hide that: there the first step tells, which left nothing of the
     initialization, or was longer than that of any run that trains (later ones may be short beside weights that
     grew with it, and the loss stands all the same). Numbers of lr_too_high: `forgets`, the median share;
-    `forgets_floor`, of the first loss; `torn` and `trained`, the same of the first step; `adaptive_first`, where
-    it stands after `patience` steps, twice as many under `clearly` times that.
+    `forgets_floor`, of the first loss; `clearly` times `torn`, and `trained`, the same of the first step;
+    `forgets_first`, where it stands after `patience` steps, twice as many under `clearly` times that: sound
+    runs that come to their floor began with up to a fifth. With one sample a step, each of which goes another
+    way, it is `adaptive_first`.
     """
     numbers, facts = context.thresholds, context.facts
     if not context.adaptive:
@@ -101,18 +103,19 @@ def forgets(window: Window, context: Context) -> Evidence | None:
     trend = course(losses.steps, losses.values, BLOCK)
     at, size = facts.first_step, beside_usual(context, first_step(context))
     slow = trend.improvement < numbers["torn_flat"]
-    if slow and size > numbers["torn"] and trend.now > left_of(facts, numbers["trained"]):
+    clearly = numbers["clearly"]
+    if slow and size > clearly * numbers["torn"] and trend.now > left_of(facts, numbers["trained"]):
         text = (
             f"the first step moved the weights by {percent(size)}: nothing of the initialization is "
             f"left, and the loss fell by {percent(max(trend.improvement, 0.0))} in {len(losses)} steps"
         )
-        return Evidence(text, "gradients", "update_ratio", at, size, numbers["torn"])
+        return Evidence(text, "gradients", "update_ratio", at, size, clearly * numbers["torn"])
     if trend.improvement > numbers["forgets_flat"]:
         return None
     if trend.now < left_of(facts, numbers["forgets_floor"]):
         return None
-    limit = numbers["adaptive_first"]
-    patience = numbers["patience"] * (1 if size >= numbers["clearly"] * limit else 2)
+    limit = numbers["adaptive_first" if _of_one_sample(context) else "forgets_first"]
+    patience = numbers["patience"] * (1 if size >= clearly * limit else 2)
     stood = window.step - context.start >= patience
     if size > limit and stood and not one_layer(context):
         text = (
@@ -135,13 +138,18 @@ def forgets(window: Window, context: Context) -> Evidence | None:
     return Evidence(text, "gradients", "update_ratio", at, ratio, numbers["forgets"])
 
 
+def _of_one_sample(context: Context) -> bool:
+    return (context.obstacles.noise.batch or context.meta.batch_size or math.inf) <= 1
+
+
 def torn(window: Window, context: Context, now: float) -> Evidence | None:
     """Return the step of the first ones that left nothing of the initialization, if the loss went up.
 
     A step that was measured: what momentum would make of the first one, had the gradient stayed, is not
-    what was stepped. None where the loss (`now`) has come back from that. Numbers of lr_too_high:
-    `torn`, `torn_steps`, `torn_rise` and `learned`; `torn_leap`: losses thrown up so many times tell that a
-    step was too long, though later ones of the same rate are shorter.
+    what was stepped. None where the loss (`now`) has come back from that: sooner where it was hardly thrown
+    up. Numbers of lr_too_high: `torn`, `torn_steps`, `torn_rise`; `learned`, and `learned_soon` under `blown_up`
+    times the first loss; `torn_leap`: losses thrown up so many times tell that a step was too long, though
+    later ones of the same rate are shorter.
     """
     numbers, facts = context.thresholds, context.facts
     few = int(numbers["torn_steps"])
@@ -149,9 +157,12 @@ def torn(window: Window, context: Context, now: float) -> Evidence | None:
         "train", "loss", facts.first_step, facts.first_step + few
     ).finite.values
     at, size = facts.first_step, min(facts.update_first, first_step(context))
-    if not len(losses) or now < left_of(facts, numbers["learned"]):
+    if not len(losses):
         return None
     highest = float(np.sort(losses)[-HIGHEST:].mean())
+    hardly = highest < left_of(facts, numbers["blown_up"])
+    if now < left_of(facts, numbers["learned_soon" if hardly else "learned"]):
+        return None
     leapt = highest > facts.loss_start + (numbers["torn_leap"] - 1) * facts.loss_scale
     shrinks = 1.0 if leapt else UNCORRECTED.get(context.optimizer_name.lower(), 1.0)
     longest = facts.update_peak / shrinks

@@ -10,11 +10,11 @@ loss stands over its start, or was thrown up from it, by more than its noise; a 
 nothing of the initialization; half of the units are dead, or no gradient comes back to half of the layers any
 more. Else 200 steps without a fall that its noise would let one see, 400 where steps are hardly too
 long, and a warning only. Besides: steps of Adam so long that the weights of some hundred steps ago are
-gone, or a first one over a tenth of the weights (weights that were drawn far smaller than usual count as
-larger), while the loss stands far above its floor; a step of the
-first ones that leaves nothing of the initialization, after which the loss goes up (with Adam and its kin
-the first step is that of the layers that have a gradient by then; later ones of RMSprop are shorter, which is no excuse for a loss that was
-thrown up a hundredfold). Sharpness alone never fires: healthy runs hover at the edge while their loss
+gone, or a first one over a seventh of the weights, a tenth with one sample a step (weights that were
+drawn far smaller than usual count as larger), while the loss stands far above its floor; a step of the
+first ones that leaves nothing of the initialization, after which the loss goes up, and does not come back
+from that (with Adam and its kin the first step is that of the layers that have a gradient by then; later
+ones of RMSprop are shorter, which is no excuse for a loss that was thrown up a hundredfold). Sharpness alone never fires: healthy runs hover at the edge while their loss
 falls.
 Why: along the steepest direction each step lands farther out than it began.
 How far to trust it: on 16 held-out nets the proposed rate was survived by 88 % with SGD, 87 % with

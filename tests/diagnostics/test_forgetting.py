@@ -83,10 +83,10 @@ def torn(
     return [item.rule for item in made.judge()]
 
 
-def begun(first: float, losses: np.ndarray) -> list[str]:
+def begun(first: float, losses: np.ndarray, batch: int = 32) -> list[str]:
     """Return what is said of a first step of a size, after which steps are short beside weights that grew."""
     made = Made("lr_too_high", optimizers=[{**ADAM, "lr": 0.02}])
-    made.add("train", train(losses, lr=0.02))
+    made.add("train", train(losses, lr=0.02, samples=batch))
     sizes = [first**2, 0.003**2, 0.003**2, 0.002**2]
     rows = {"update_sq": {"0": sizes, "1": sizes}, "weight_sq": {"0": [1.0] * 4, "1": [1.0] * 4}}
     made.add("gradients", {}, [1, 240, 320, 400], rows)
@@ -101,9 +101,11 @@ def test_a_first_step_longer_than_that_of_runs_that_train_is_told_where_the_loss
     assert begun(0.08, halfway) == []
     assert begun(0.22, np.concatenate([falling(100, 2.6, 0.6), flat(300, 0.6)])) == []  # its floor
     assert begun(0.22, falling(400, 2.6, 0.9)) == []  # it learns
-    assert begun(0.12, halfway[:380]) == []  # hardly too long: twice as many steps
+    assert begun(0.16, halfway[:380]) == []  # hardly too long: twice as many steps
     stands_on = np.concatenate([halfway, flat(200, 1.2)])
-    assert begun(0.12, stands_on) == ["lr_too_high"]
+    assert begun(0.16, stands_on) == ["lr_too_high"]
+    assert begun(0.12, stands_on) == []  # as in runs that came to their floor
+    assert begun(0.12, stands_on, batch=1) == ["lr_too_high"]  # each step goes another way
 
 
 RISES = [2.3, 2.4, 2.5, 2.6, 2.6, 2.6, 2.5, 2.4, 2.3, 2.2]
@@ -117,6 +119,16 @@ def test_a_first_step_that_tore_the_weights_is_told_by_several_losses_over_the_s
     assert torn(RISES, learns, 0.1, second=0.5) == ["lr_too_high"]  # what was stepped, not foretold
     back = 0.1 + 2.1 * np.exp(-np.arange(200) / 15)
     assert torn(RISES, back) == []
+
+
+def test_a_loss_hardly_thrown_up_by_its_first_step_came_back_once_it_has_fallen_by_a_third() -> (
+    None
+):
+    falls = 1.3 + 0.9 * np.exp(-np.arange(200) / 10)
+    far = [2.3, 9.0, 12.0, 11.0, 8.0, 6.0, 5.0, 4.0, 3.0, 2.5]
+    assert torn(RISES, falls) == []
+    assert torn(far, falls) == ["lr_too_high"]
+    assert torn(RISES, np.maximum(falls, 1.9)) == ["lr_too_high"]
 
 
 def test_behind_torn_weights_a_loss_that_creeps_is_told_and_one_that_falls_is_not() -> None:
