@@ -23,13 +23,14 @@ import numpy as np
 from ...store import Evidence, Recommendation
 from ...store.schemas import Json, Severity
 from ..advice import lower_rate
+from ..clip_values import clip_by_few, clip_by_norms
 from ..facts import AROUND, BLOCK, bursts, single_spikes, spike_floor
 from ..medians import median_of, quantiles_of
 from ..rule import Case, Context, Verdict, breach, fine, unknown
-from ..snippets import clip_snippet, tighter
+from ..snippets import tighter
 from ..standing import error_of, spread_of
 from ..windows import Samples, Window
-from ..words import count, listing, number, percent, rounded
+from ..words import count, listing, number, percent
 
 FAMILY = "train"
 FROM_START = True
@@ -57,21 +58,35 @@ class _Seen:
 
 
 def remember(window: Window, context: Context) -> dict[str, Json]:
-    """Keep the step of a lone spike of the loss, until the loss is better than it was before."""
-    kept = context.memory.get("single")
-    if isinstance(kept, int) and context.facts.loss_best_step <= kept + BLOCK:
-        return {"single": kept}
+    """Keep the step of a lone spike of the loss, until the loss is better than it was before.
+
+    And the `first` of the spikes that follow one another: norms behind it are not of usual steps.
+    """
     losses = window.samples("train", "loss", count=BLOCK).finite
     floor = spike_floor(context.facts, context.thresholds)
     found = single_spikes(losses.values, context.thresholds, floor)
+    episode = _episode(losses.steps[found], window.step, context)
+    kept = context.memory.get("single")
+    if isinstance(kept, int) and context.facts.loss_best_step <= kept + BLOCK:
+        return {"single": kept, **episode}
     usual = median_of(losses.values)
     for i in found[
         found < len(losses) - AROUND
     ].tolist():  # one at the end may be the first of many
         behind = float(losses.values[i + 1 : i + 1 + AROUND].max()) - usual
         if behind < context.thresholds["single"] * (float(losses.values[i]) - usual):
-            return {"single": int(losses.steps[i])}
-    return {}
+            return {"single": int(losses.steps[i]), **episode}
+    return episode
+
+
+def _episode(spikes: np.ndarray, step: int, context: Context) -> dict[str, Json]:
+    """Return the `first` spike and the `latest`, of those with less than a window between two of them."""
+    first, latest = context.memory.get("first"), context.memory.get("latest")
+    if len(spikes):
+        latest = max(int(spikes[-1]), int(latest or 0))
+        first = int(spikes[0]) if first is None else first
+    over = latest is None or int(latest) <= step - context.thresholds["burst_window"]
+    return {} if over else {"first": first, "latest": latest}
 
 
 def judge(window: Window, context: Context) -> Verdict:
@@ -196,13 +211,19 @@ def _lone_losses(losses: Samples, squares: Samples, context: Context) -> _Seen |
 def _of_losses(
     steps: np.ndarray, losses: np.ndarray, squares: Samples, context: Context
 ) -> _Seen | None:
-    """Return bursts of the loss with the norms that were measured before the first one; None without any."""
+    """Return bursts of the loss with the norms that were measured before the first one; None without any.
+
+    That is the first of all that followed one another: those in the window may be later ones.
+    """
     numbers = context.thresholds
-    before = squares.steps < steps[0]
+    begun = min(int(steps[0]), int(context.memory.get("first") or steps[0]))
+    if not (squares.steps < begun).any():
+        begun = int(steps[0])
+    before = squares.steps < begun
     norms, at = np.sqrt(squares.values[before]), squares.steps[before]
     if not len(norms):
         return None
-    near = norms[at >= steps[0] - numbers["burst_window"]]
+    near = norms[at >= begun - numbers["burst_window"]]
     # norms of the start tell nothing of what is usual now
     few = len(near) < numbers["few_norms"]
     floor = spike_floor(context.facts, numbers)
@@ -353,39 +374,5 @@ def _clip(seen: _Seen, context: Context, onset: int) -> Recommendation:
     numbers = context.thresholds
     norms = seen.before[-int(numbers["clip_samples"]) :]
     if seen.few or len(norms) < numbers["few_norms"]:
-        return _clip_by_few(norms, context, onset)
-    value = float(np.quantile(norms, numbers["clip_quantile"]))
-    low, high = (float(q) for q in np.quantile(norms, [0.75, 0.95]))
-    return Recommendation(
-        parameter="gradient_clip_val",
-        current=context.meta.gradient_clip_val,
-        proposed=rounded(value),
-        range=[rounded(low), rounded(high)],
-        basis="from your run",
-        formula=f"the norm that {percent(numbers['clip_quantile'])} of the {len(norms)} steps "
-        "before the onset stayed under",
-        snippet=clip_snippet(context, rounded(value)),
-        effect="steps of a usual size stay as they are, the bursts are cut to that size",
-        verify=f"the loss is back under its value of step {onset:,} within 200 steps",
-        risk="where the norm grows because the model learns, training slows down",
-    )
-
-
-def _clip_by_few(norms: np.ndarray, context: Context, onset: int) -> Recommendation:
-    facts, numbers = context.facts, context.thresholds
-    # norms grow as a run that stood begins to learn
-    stood = facts.loss_best > facts.loss_start - numbers["stood"] * facts.loss_scale
-    times = numbers["stood_times" if stood else "few_times"]
-    value = rounded(times * float(norms.max()))
-    return Recommendation(
-        parameter="gradient_clip_val",
-        current=context.meta.gradient_clip_val,
-        proposed=value,
-        basis="rule of thumb",
-        formula=f"{number(times)} × {number(float(norms.max()))}, the largest of the "
-        f"{count(len(norms), 'norm')} that were measured before the onset",
-        snippet=clip_snippet(context, value),
-        effect="the bursts are cut to about the size of a usual step",
-        verify=f"the loss is back under its value of step {onset:,} within 200 steps",
-        risk="so few norms tell little of what is usual: too low a value slows training down",
-    )
+        return clip_by_few(norms, context, onset)
+    return clip_by_norms(norms, context, onset)

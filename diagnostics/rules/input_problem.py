@@ -1,7 +1,8 @@
 """The inputs are not what a net can learn from: their scale, a NaN, a shift, or their order.
 
 What: over the first batches, a mean beyond 5 or a standard deviation beyond 5 or under 0.02 (at
-five times as much at once, under it where the loss does not fall); numbers that are not finite;
+five times as much at once, under it where the loss does not fall, or only from several times that of
+guessing towards it: what the scale threw up is undone, and nothing learned); numbers that are not finite;
 inputs that are all one number, where the loss does not fall; mean or deviation that leave those of the
 first batches for three samples in a row, by eight robust deviations and half of the inputs' own; or
 labels that come sorted: batches hold less than half of the entropy that shuffling gives (none of it,
@@ -16,14 +17,13 @@ guessing; label entropy 0.97 shuffled, 0.09 sorted.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
 from ...store import Evidence, Recommendation
 from ...store.schemas import Json
-from ..facts import BLOCK, learned
 from ..medians import median_of
+from ..out_of_scale import Scale, does_harm, scale_of, stands
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..scaling import by_feature, entered, rate_for_scaled, scaling_snippet
 from ..shifts import RECENT, is_apart, shift_of, shifted
@@ -83,16 +83,6 @@ def remember(window: Window, context: Context) -> dict[str, Json]:
     return kept
 
 
-@dataclass(frozen=True, slots=True)
-class _Scale:
-    """Mean, deviation and largest magnitude of the first batches, and how far they are off."""
-
-    mean: float
-    std: float
-    largest: float
-    excess: float
-
-
 def judge(window: Window, context: Context) -> Verdict:
     """Breach where the inputs are not finite, out of scale, shifted or sorted."""
     kept = context.memory
@@ -111,13 +101,13 @@ def _judged(window: Window, context: Context) -> Verdict:
     """Breach where the finite numbers of the inputs are out of scale, shifted or sorted."""
     numbers, kept = context.thresholds, context.memory
     judged: list[float] = []
-    scale = _scale(window, context)
+    scale = scale_of(window, context)
     if scale is not None:
         rows = _rows(window, context) * len(kept["first"])
         one = scale.std <= numbers["constant"] * scale.largest and rows >= numbers["enough"]
-        if one and _flat(window, context):
+        if one and stands(window, context):
             return breach(2.0, _constant(context, scale))
-        if scale.excess > 1 and _matters(window, context, scale):
+        if scale.excess > 1 and does_harm(window, context, scale):
             return breach(scale.excess, _scaled(window, context, scale))
         judged.append(min(scale.excess, 0.9))
     shift = window.history.once("input_problem.shift", (kept, numbers), lambda: shift_of(context))
@@ -149,67 +139,6 @@ def _rows(window: Window, context: Context) -> float:
     return rows.median / parts if len(rows) else 0.0
 
 
-def _scale(window: Window, context: Context) -> _Scale | None:
-    kept, numbers = context.memory, context.thresholds
-    if not kept["first"]:
-        return None
-    scale, excess = window.history.once(
-        "input_problem.scale", (kept, numbers), lambda: _measured(context)
-    )
-    # where the budget paid for one batch alone its numbers are many: then what is far off is seen in it
-    young = window.step - context.start <= numbers["settle"]
-    if young and len(kept["first"]) < numbers.min_samples and excess < numbers["far"]:
-        return None
-    return scale
-
-
-def _measured(context: Context) -> tuple[_Scale, float]:
-    """Return the scale of the first batches, and how far it is off, also where the model scales itself."""
-    numbers = context.thresholds
-    _, means, stds, lows, highs = np.array(context.memory["first"], dtype=float).T
-    mean, std = median_of(means), median_of(stds)
-    largest = float(max(abs(lows.min()), abs(highs.max())))
-    excess = max(abs(mean), std) / numbers.fire
-    # sparse features and one-hot rows have a small deviation, too, but a largest value that counts
-    if largest < numbers["faint"] and std < numbers["narrow"]:
-        excess = max(excess, numbers["narrow"] / max(std, 1e-12))
-    entered, size = context.memory["entered"], math.hypot(mean, std)
-    own = entered is not None and size > 0 and not 1 / 3 < entered / size < 3
-    return _Scale(mean, std, largest, 0.0 if own else excess), excess
-
-
-def _matters(window: Window, context: Context, scale: _Scale) -> bool:
-    """Tell whether the scale does harm: far off it does; else it is seen in the loss."""
-    numbers = context.thresholds
-    if _learned(window, context):
-        return False
-    if scale.excess >= numbers["far"]:
-        return True
-    return _flat(window, context)
-
-
-def _learned(window: Window, context: Context) -> bool:
-    """Tell whether the net learned all the same: its loss is a fraction of the first, and of guessing.
-
-    Inputs out of scale begin at thousands of times the loss of guessing: coming down from there is
-    nothing that was learned.
-    """
-    numbers, guess = context.thresholds, context.memory.get("guess")
-    if not learned(window, context.facts, numbers["learned"]):
-        return False
-    if not isinstance(guess, (int, float)) or context.facts.loss_start < numbers["lofty"] * guess:
-        return True
-    losses = window.samples("train", "loss", count=BLOCK).finite.values
-    return median_of(losses) <= guess
-
-
-def _flat(window: Window, context: Context) -> bool:
-    """Tell whether the loss has not fallen although it has had the steps to."""
-    numbers = context.thresholds
-    slow = window.step - context.start > numbers["settle"]
-    return slow and not learned(window, context.facts, numbers["flat"])
-
-
 def _order(window: Window, context: Context) -> float | None:
     """Return how mixed the labels of a batch are, 1 where they are shuffled; None if unknown."""
     kept, numbers = context.memory, context.thresholds
@@ -234,7 +163,7 @@ def _order(window: Window, context: Context) -> float | None:
     return max(median_of(orders), float(np.mean(orders)))
 
 
-def _scaled(window: Window, context: Context, scale: _Scale) -> Case:
+def _scaled(window: Window, context: Context, scale: Scale) -> Case:
     mean, std = float(f"{scale.mean:.3g}"), float(f"{max(scale.std, 1e-8):.3g}")
     apart = by_feature(window, context.start, context.thresholds["uneven"])
     proposed: dict[str, Json] = {"mean": mean, "std": std} if apart is None else apart
@@ -283,7 +212,7 @@ def _scaled(window: Window, context: Context, scale: _Scale) -> Case:
     )
 
 
-def _constant(context: Context, scale: _Scale) -> Case:
+def _constant(context: Context, scale: Scale) -> Case:
     steps = [int(row[0]) for row in context.memory["first"]]
     return Case(
         title=f"The inputs are one and the same number, {number(scale.mean)}",

@@ -1,0 +1,41 @@
+"""Clip values: taken from norms of steps before the first bad batch, not from those between bad ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from otoscope.store import Recommendation
+
+from .made import ADAM, Made, train
+
+FIRST, EVERY = 200, 15
+
+
+def bursts(norms: dict[int, float]) -> Recommendation:
+    """Judge losses that a batch in 15 throws up from step 200 on, with the norms measured at some steps."""
+    losses = 0.06 + 1.3 * np.exp(-np.arange(420) / 50)
+    losses[FIRST:] += 0.6
+    losses[FIRST::EVERY] = 90.0
+    squares = np.full(len(losses), np.nan)
+    for step, norm in norms.items():
+        squares[step - 1] = norm**2
+    made = Made("exploding_gradients", optimizers=[ADAM])
+    made.add("train", train(losses, grad_sq=squares))
+    (finding,) = made.judge()
+    assert finding.recommendation is not None
+    return finding.recommendation
+
+
+FEW = {1: 0.46, 2: 0.41, 20: 0.73, 30: 0.29, 40: 0.19, 100: 0.07}
+
+
+def test_norms_measured_between_bad_batches_tell_nothing_of_what_is_usual() -> None:
+    spoiled = {216: 110.0, 231: 125.0, 246: 131.0, 261: 120.0, 276: 118.0}
+    torn = dict.fromkeys((210, 220, 240, 250, 265, 270, 280, 285, 290, 300), 5.0)
+    clip = bursts({**FEW, **spoiled, **torn})
+    assert clip.parameter == "gradient_clip_val"
+    assert clip.proposed == pytest.approx(1.5, abs=0.1)  # five times 0.29
+
+
+def test_of_few_norms_the_last_ones_count_and_not_those_of_the_first_steps() -> None:
+    assert bursts({**FEW, 1: 21.0}).proposed == pytest.approx(1.5, abs=0.1)
