@@ -4,7 +4,8 @@ What: with Adam and its kin, without a warm-up, a step of the first 100 moves th
 5 %, or gradients stand over 4 times what the second moment expects, and the three highest losses of
 these steps stand on average 1.5 times over the first one, by more than batches differ; or the very first
 step moves them by 25 %, and 200 steps later the loss stands over three tenths of its start. An
-opportunity, not a fault.
+opportunity, not a fault. Where the first step tells that later ones are far too long as well, no warm-up
+mends that: the advice is a lower rate.
 Why: in its first steps Adam's running means hold a handful of gradients: every weight moves by the
 whole rate whatever its gradient says, and what the initialization was good for is lost.
 Source: Vaswani et al. 2017 (warm-up), Ma and Yarats 2021 (linear over 2/(1 − β₂) steps); measured on
@@ -20,7 +21,7 @@ import numpy as np
 
 from ...store import Evidence, Recommendation
 from ...store.schemas import Json
-from ..advice import current_rate, first_step, lower_rate, one_layer, sound_step
+from ..advice import aimed_step, current_rate, first_step, lower_rate, one_layer, sound_step
 from ..facts import BLOCK, update_ratios
 from ..forgetting import beside_usual, drawn_small
 from ..medians import median_of
@@ -146,20 +147,27 @@ def _case_of_first(window: Window, context: Context, size: float) -> Case:
         f"the first step moved the weights by {percent(size)}; "
         f"in runs that train it is about {percent(sound_step(context))}"
     )
-    advice = lower_rate(window, context, rollback_before=None)
-    advice.verify = "in a run from the first step on the loss of step 100 is lower than in this one"
     return Case(
         title=f"The first steps are too long: the first one moved the weights by {percent(size)}",
         why="Every weight moves by the whole rate, whatever its gradient says: after a few such steps "
         "nothing of the initialization is left, and later ones are as long.",
         because=(Evidence(text, "gradients", "update_ratio", at, size, limit),),
-        recommendation=advice,
+        recommendation=_lower(window, context),
         may_be_normal="Weights that begin near zero on purpose.",
         onset=context.start + 1,
     )
 
 
+def _lower(window: Window, context: Context) -> Recommendation:
+    advice = lower_rate(window, context, rollback_before=None)
+    advice.verify = "in a run from the first step on the loss of step 100 is lower than in this one"
+    return advice
+
+
 def _advice(window: Window, context: Context) -> Recommendation:
+    """Return the advice to warm up, or to lower the rate where steps are too long behind a warm-up, too."""
+    if first_step(context) > context.rates["bold"] * aimed_step(context):
+        return _lower(window, context)
     told = context.optimizer.get("betas")
     second = float(told[1]) if isinstance(told, (list, tuple)) and len(told) > 1 else 0.999
     steps = math.ceil(2 / (1 - min(second, 0.9999)))

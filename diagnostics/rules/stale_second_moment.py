@@ -1,7 +1,8 @@
 """Adam's second moment is stale: it still holds the small gradients of before, so steps are too long.
 
 What: the square root of mean g² over mean of its running mean stands over 4, for some layer, in 3 of
-8 samples, or over 8 in one, and the loss stands over its usual then.
+8 samples, or over 8 in one, and the loss stands over its usual then. It began with the first of these whose
+step was longer than usual: what went up before that was not of its making.
 Why: Adam divides by the root of that running mean, which forgets in 1/(1 − β₂) steps: gradients that
 grow at once meet a divisor that is too small, and the update spikes before the loss does.
 Source: Cohen et al. 2022 (adaptive methods at the edge), Wortsman et al. 2023 (spikes 1 to 8 steps
@@ -15,6 +16,7 @@ import numpy as np
 from ...store import Evidence, Recommendation
 from ..advice import betas_of, current_rate, remembers_long, shorter_memory
 from ..blocks import Made
+from ..facts import update_ratios
 from ..medians import median_of, quantiles_of
 from ..rule import Case, Context, Later, Verdict, breach, fine, unknown
 from ..snippets import optimizer_with
@@ -23,7 +25,10 @@ from ..words import count, listing, number, rounded
 
 FAMILY = "train"
 BEFORE = 30
-"""Losses that tell where it stood before the gradients grew."""
+"""Losses, and steps, that tell what was usual before the gradients grew."""
+FEW = 5
+LONGER = 1.2
+"""A step is longer than usual by so many times the median of at least `FEW` before."""
 
 
 def judge(window: Window, context: Context) -> Verdict:
@@ -52,7 +57,7 @@ def judge(window: Window, context: Context) -> Verdict:
     alone = worst.max() > numbers["alone"]
     if not (enough or (alone and _loss_is_up(window, context, seen, worst))):
         return fine(min(float(worst.max()) / numbers.fire, 0.75))
-    onset = int(seen.steps[int(np.argmax(high))])
+    onset = _onset(window, seen.steps[high])
     thumb = remembers_long(context, numbers["second_beta"])
     case = Later(
         lambda: _case(context, window, seen, worst),
@@ -90,6 +95,21 @@ def _episode(high: np.ndarray) -> np.ndarray:
     return high
 
 
+def _onset(window: Window, high: np.ndarray) -> int:
+    """Return the first step of an episode that was longer than usual; its first one where none is known to be.
+
+    Momentum averages gradients: a single one that stands out moves the weights no further than others do,
+    and what the loss does next is not its doing.
+    """
+    steps, ratios = update_ratios(window.history, window.since, window.step)
+    before = ratios[steps < high[0]][-BEFORE:]
+    if len(before) < FEW:
+        return int(high[0])
+    longer = steps[ratios > LONGER * median_of(before)]
+    found = high[np.isin(high, longer)]
+    return int(found[0] if len(found) else high[0])
+
+
 def _loss_falls(window: Window, high: np.ndarray) -> bool:
     """Tell whether the loss has gone down since the gradients grew: where a net begins to learn they do."""
     losses = window.samples("train", "loss").finite
@@ -117,7 +137,7 @@ def _case(context: Context, window: Window, seen: LayerSamples, worst: np.ndarra
     row = np.where(np.isfinite(seen.values[top]), seen.values[top], 0.0)
     layers = [seen.layers[i] for i in np.argsort(-row) if row[i] > numbers.fire][:3]
     over = _episode(worst > numbers.fire)
-    high, onset = int(over.sum()), int(seen.steps[int(np.argmax(over))])
+    high, onset = int(over.sum()), _onset(window, seen.steps[over])
     because = (
         Evidence(
             f"gradients of {listing(layers)} are {number(ratio)} times what the second moment "

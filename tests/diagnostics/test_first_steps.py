@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from otoscope.store import Finding
+from otoscope.store import Finding, Recommendation
 
 from .made import ADAM, Made, falling, train
 
@@ -138,3 +138,25 @@ def test_the_first_steps_of_rmsprop_are_no_longer_than_its_rate_makes_them_later
         "gradients", {}, [1, 50], {"update_sq": row, "weight_sq": {"a": [1.0] * 2, "b": [1.0] * 2}}
     )
     assert bool(made.judge()) == fires
+
+
+def leaping(first: float, **meta: object) -> Recommendation:
+    """Return what is advised where the loss leaps behind a first step of such a share of the weights."""
+    losses = falling(300)
+    losses[5:20] = 6.0
+    (finding,) = adam_from(first, losses, **meta)
+    assert finding.recommendation is not None
+    return finding.recommendation
+
+
+def test_a_warm_up_is_advised_only_where_steps_are_sound_behind_it() -> None:
+    sound = leaping(0.07)
+    assert (sound.parameter, sound.proposed) == ("warmup_steps", 2000)
+    long = leaping(0.3)  # later steps are as long
+    assert (long.parameter, long.proposed) == ("lr", pytest.approx(0.003))
+
+
+def test_a_warm_up_lasts_for_a_twentieth_of_the_run_at_most() -> None:
+    advice = leaping(0.07, max_steps=10_000)
+    assert advice.proposed == 500  # 2 / (1 - 0.999) is more
+    assert '"interval": "step"' in advice.snippet

@@ -312,7 +312,7 @@ def test_a_first_leap_with_long_steps_wants_a_warm_up_unless_the_attempt_was_res
     losses[5:20] = 6.0
     made = Made("missing_warmup", optimizers=[ADAM])
     made.add("train", train(losses))
-    made.add("gradients", {}, [1, 10], layer_steps(0.2, 2))
+    made.add("gradients", {}, [1, 10], layer_steps(0.07, 2))
     (finding,) = made.judge()
     assert finding.recommendation is not None
     assert finding.recommendation.proposed == 2000
