@@ -4,7 +4,8 @@ What: more than 95 % of the measured steps of the last 500 were clipped, or of t
 where the budget allows few, to less than a fifth of their norm; and a step moves the weights by less
 than 0.03 %, while the loss improved by less than a tenth in 200 steps and stands over half of its
 start. With Adam and its kin, whose
-steps do not depend on the scale of gradients, it is information: there the clip only hides spikes.
+steps do not depend on the scale of gradients, it is information, from a 25th of the norm on: there the clip
+only hides spikes, and many are set to cut most steps of a sound run.
 Why: a clip is meant for the few steps that are too long; where it cuts all of them, the learning rate
 is multiplied by clip / norm, and changes as the norm does.
 Source: Pascanu et al. 2013; measured on a digits net: a clip of 0.01 cuts every step and leaves the
@@ -44,8 +45,9 @@ def judge(window: Window, context: Context) -> Verdict:
         recent = factors.values[-numbers.min_samples :]
     share = float(np.mean(recent < CLIPPED))
     times = 1 / max(median_of(recent), 1e-12)
-    if share <= numbers["clipped"] or times <= numbers.fire:
-        return fine(min(share / numbers["clipped"], times / numbers.fire))
+    most = _most(context)
+    if share <= numbers["clipped"] or times <= most:
+        return fine(min(share / numbers["clipped"], times / most))
     steps, ratios = update_ratios(window.history, window.since, window.step)
     moved = median_of(ratios[-10:])
     if not context.adaptive:
@@ -54,7 +56,12 @@ def judge(window: Window, context: Context) -> Verdict:
         if moved > numbers["update_ratio"] or _learns(window, context):
             return fine(0.5)
     at = int(steps[-1]) if len(steps) else window.step
-    return breach(times / numbers.fire, _case(window, context, share, times, moved, at))
+    return breach(times / most, _case(window, context, share, times, moved, at))
+
+
+def _most(context: Context) -> float:
+    """Return the times that a clip may cut the norm by: by more where it does not shorten steps."""
+    return context.thresholds["adaptive"] if context.adaptive else context.thresholds.fire
 
 
 def _learns(window: Window, context: Context) -> bool:
@@ -80,7 +87,7 @@ def _case(
             "clip_factor",
             window.step,
             1 / times,
-            1 / numbers.fire,
+            1 / _most(context),
         )
     ]
     if math.isfinite(moved):

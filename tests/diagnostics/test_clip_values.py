@@ -1,4 +1,4 @@
-"""Clip values: taken from norms of steps before the first bad batch, not from those between bad ones."""
+"""Clip values: taken from norms of steps before the first bad batch, not from those between bad ones; tight ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from otoscope.store import Recommendation
 
-from .made import ADAM, Made, train
+from .made import ADAM, Made, falling, train
 
 FIRST, EVERY = 200, 15
 
@@ -39,3 +39,12 @@ def test_norms_measured_between_bad_batches_tell_nothing_of_what_is_usual() -> N
 
 def test_of_few_norms_the_last_ones_count_and_not_those_of_the_first_steps() -> None:
     assert bursts({**FEW, 1: 21.0}).proposed == pytest.approx(1.5, abs=0.1)
+
+
+@pytest.mark.parametrize(("factor", "fires"), [(0.15, False), (0.01, True)])
+def test_adam_is_clipped_to_a_seventh_of_its_norm_in_many_a_sound_run(
+    factor: float, fires: bool
+) -> None:
+    made = Made("clipping_too_tight", gradient_clip_val=0.5, optimizers=[ADAM])
+    made.add("train", train(falling(260), clip_factor=np.full(260, factor)))
+    assert [item.severity for item in made.judge()] == ["info"] * fires
