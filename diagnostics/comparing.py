@@ -10,6 +10,7 @@ import numpy as np
 from ..store import Meta, Store
 from ..store.findings import hidden_ids
 from ..store.schemas import Json, plain
+from .rules.overfitting import chosen
 
 COMPARED = (
     *("model", "task", "max_steps", "parameter_count", "training_samples", "precision"),
@@ -85,9 +86,12 @@ def _row(side: Side) -> dict[str, Json]:
 
 
 def _validation(side: Side) -> dict[str, Json] | None:
-    """Return the first validation loss's name with its last and least value; None without one."""
+    """Return the validation loss's name with its last and least value; None without one.
+
+    A module that logs its training loss has that among what a validation leaves behind, too.
+    """
     rows = side.store.read(side.run, "validation")
-    name = next((column for column in rows.columns if "loss" in column.lower()), None)
+    name, _ = chosen(list(rows.columns))
     values = rows.column(name) if name else np.empty(0)
     finite = values[np.isfinite(values)]
     if not len(finite):

@@ -98,8 +98,8 @@
 
     drawValidation(context, table, xs, y) {
       const held = this.model.tables.validation;
-      const name = held && held.columns.find((column) => /loss/i.test(column));
-      this.validation = name || null;
+      const name = o.validationLoss(held);
+      this.validation = name;
       if (!name) return;
       const colours = o.colours();
       const at = held.steps.map((step) => this.model.place(table, xs, step));
@@ -158,6 +158,12 @@
     }[event.kind];
     return `${o.capital(MARKED[event.kind])} at step ${o.step(event.step)}${detail ? ": " + detail() : ""}`;
   }
+
+  /** The column of a validation that is its loss: a module that logs its training loss leaves that behind, too. */
+  o.validationLoss = (table) => {
+    const losses = (table ? table.columns : []).filter((name) => /loss/i.test(name) && !/train/i.test(name));
+    return losses.find((name) => /val/i.test(name)) || losses[0] || null;
+  };
 
   /** The events that the charts mark, the last ones. */
   o.markedEvents = (model) => model.events.filter((event) => MARKED[event.kind] && event.step > 0).slice(-30);

@@ -75,7 +75,7 @@
     function drawNumbers() {
       o.byId("stats").replaceChildren(...o.statCards(model));
       o.byId("loss-note").textContent = [Number(o.settings.smoothing) > 0 ? "smoothed over raw" : "",
-        model.tables.validation ? "validation in green" : ""].filter(Boolean).join(", ");
+        o.validationLoss(model.tables.validation) ? "validation in green" : ""].filter(Boolean).join(", ");
       o.byId("heatmap-note").textContent = layers.quantity.title +
         (o.settings.colour === "absolute" ? "" : " against each layer's own past");
       o.byId("strips-note").textContent = layers.quantity.title + ", the most unusual first";

@@ -3,10 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from otoscope.cli.main import cli
-from otoscope.store import connect
+from otoscope.store import Column, Frame, Schema, connect
 from otoscope.store.recording import RecordingSink
 
 from tests.cli.conftest import record
@@ -50,6 +51,23 @@ def test_a_comparison_reads_as_a_table_with_the_verdicts_below_it(pair):
     assert "momentum" not in said and "classes" not in said
     assert "✖ critical non_finite (step 150)" in said
     assert "torn-01: Needs action" in said
+
+
+def test_the_validation_loss_is_not_the_training_loss_that_was_logged_beside_it(pair):
+    schema = Schema("validation", tuple(Column(name, name) for name in ("train_loss", "val_loss")))
+    for folder in pair:
+        sink = RecordingSink(folder, f"{folder.name}-01")
+        sink.add_schema(f"{folder.name}-01", schema)
+        rows = [np.array([0.1, loss], dtype=np.float32) for loss in (0.5, 0.75)]
+        frames = [
+            Frame("validation", 0, 1, step, 1000.0 + step, schema.hash, row)
+            for step, row in zip((100, 200), rows, strict=True)
+        ]
+        sink.append(f"{folder.name}-01", frames)
+        sink.close()
+
+    for row in json.loads(compare(*pair, "--json").stdout)["runs"]:
+        assert row["validation"] == {"name": "val_loss", "last": 0.75, "best": 0.5}
 
 
 def test_a_run_differs_in_nothing_from_itself(healthy):

@@ -50,6 +50,20 @@ def test_numbers_read_as_a_person_writes_them(page, value, text):
     assert page.evaluate("v => otoscope.number(v)", value) == text
 
 
+@pytest.mark.parametrize(
+    ("columns", "name"),
+    [
+        (["epoch", "train_loss", "val_acc", "val_loss"], "val_loss"),
+        (["other_loss", "valid/loss"], "valid/loss"),
+        (["eval_loss", "epoch"], "eval_loss"),
+        (["epoch", "train_loss"], None),
+    ],
+)
+def test_a_training_loss_that_a_validation_leaves_behind_is_not_its_own(page, columns, name):
+    assert page.evaluate("v => otoscope.validationLoss(v)", {"columns": columns}) == name
+    assert page.evaluate("() => otoscope.validationLoss(undefined)") is None
+
+
 def test_a_moment_names_the_year_only_where_it_is_another_one(page):
     now, then = page.evaluate(
         "() => [Date.now() / 1000, new Date(2001, 1, 3, 4, 5) / 1000].map(otoscope.moment)"
