@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -10,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from .address import open_run, url_option
+from .address import is_folder, open_run, url_option
 from .own_rules import rules_option
 from .printing import console, number, print_json, severity_text
 from .progress import progress_bar
@@ -42,7 +41,7 @@ def compare(runs: tuple[str, ...], url: str | None, as_json: bool) -> None:
     sides = []
     for name in runs:
         store, run = open_run(name, url)
-        if Path(name).is_dir():
+        if is_folder(name):
             with progress_bar(f"judging {run}") as progress:
                 judged = judge(store, run, progress=progress, project=project_numbers())
         else:

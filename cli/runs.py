@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -13,7 +12,7 @@ from rich.text import Text
 
 from ..store import RunInfo, connect
 from ..store.places import read_address
-from .address import open_run, url_option
+from .address import is_folder, open_run, url_option
 from .printing import ago, console, number, print_json, print_run, print_table, severity_text
 
 
@@ -80,7 +79,7 @@ def show(run: str, url: str | None, as_json: bool) -> None:
     """Show what the daemon found in RUN: verdict, findings, what was not judged."""
     from ..diagnostics import summary
 
-    if Path(run).is_dir():
+    if is_folder(run):
         raise click.BadParameter(
             f"{run} is a folder, which no daemon judges; use `otoscope diagnose {run}`",
             param_hint="RUN",

@@ -232,7 +232,7 @@ class OpenRecording:
         for number, line in enumerate(data.splitlines(keepends=True), 1):
             try:
                 events.append(Event.from_json(json.loads(line.decode())))
-            except (ValueError, TypeError, AttributeError) as error:
+            except (ValueError, TypeError, AttributeError, RecursionError) as error:
                 more = STILL_WRITTEN if not line.endswith(b"\n") and self.is_growing else ""
                 at = f"line {number} at byte {place}"
                 self._tell(f"{self._name(path)}: {at} cannot be read ({_why(error)}){more}")

@@ -137,8 +137,11 @@ class RecordingSink:
 
 
 def read_json(path: Path) -> Json:
-    """Return what a JSON file holds, None where there is no such file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    """Return what a JSON file holds, None where there is no such file; ValueError where it is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    except RecursionError:
+        raise ValueError("brackets within brackets, too many to be read") from None
 
 
 def _kept(path: Path) -> dict[str, Json]:

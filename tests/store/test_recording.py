@@ -103,9 +103,18 @@ def test_a_folder_without_a_recording_says_what_to_give(tmp_path: Path) -> None:
     (tmp_path / "meta.json").write_text("[1, 2]")
     with pytest.raises(DamagedRecordingError, match="no recording"):
         connect(tmp_path)
-    (tmp_path / "meta.json").write_text("{broken")
-    with pytest.raises(DamagedRecordingError, match="cannot read"):
-        connect(tmp_path)
+    for text in ("{broken", "[" * 100_000):
+        (tmp_path / "meta.json").write_text(text)
+        with pytest.raises(DamagedRecordingError, match="cannot read"):
+            connect(tmp_path)
+
+
+def test_an_event_of_brackets_without_end_is_left_out_and_said(folder: Path) -> None:
+    with (folder / "events.jsonl").open("a") as file:
+        file.write("[" * 100_000 + "\n")
+    store = connect(folder)
+    assert [event.id for event in store.events(RUN)] == ["e1"]
+    assert "line 2" in store.damage[0]
 
 
 def test_a_recording_is_taken_into_a_home_once(folder: Path) -> None:
