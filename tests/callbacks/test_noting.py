@@ -157,7 +157,7 @@ def test_gradients_are_measured_again_once_they_are_due(tmp_path: Path) -> None:
             otoscope = next(c for c in trainer.callbacks if isinstance(c, Otoscope))
             called.append(callable(otoscope.on_before_optimizer_step))
 
-    otoscope = Otoscope(spool=tmp_path, budget=0.3, strict=True, verdict=False)
+    otoscope = Otoscope(spool=tmp_path, budget=0.1, strict=True, verdict=False)
     fit(PACKAGES[0], tmp_path, [otoscope, Watching()], max_epochs=30, validate=False)
     series = recorded(tmp_path, str(otoscope.run_id)).read(str(otoscope.run_id), "train")
     measured = np.isfinite(series.column("grad_sq"))
