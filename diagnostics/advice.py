@@ -13,6 +13,10 @@ from .snippets import optimizer_snippet, optimizer_with, resume_snippet
 from .windows import Window
 from .words import number, percent, rounded
 
+SHORT_OF_HIGHEST = 0.5
+"""Share of the highest rate of plain steps that one is raised to which nothing is known of: at the highest one of
+two nets diverged, at half of it both got further than their twins."""
+
 
 def current_rate(window: Window, context: Context) -> float:
     """Return the learning rate of the last step, as recorded, else as the optimizer was set up."""
@@ -262,26 +266,26 @@ def _times(rate: float, new: float) -> float:
     return rate / new if new > 0 else math.nan
 
 
-def higher_rate(window: Window, context: Context, aim: float | None = None) -> Recommendation:
+def higher_rate(window: Window, context: Context) -> Recommendation:
     """Return the advice to raise the learning rate: until a first step is as long as where runs train.
 
-    `aim`: the share of the weights by which it shall move them; where none is told, at a share of the sound
-    one, since late steps are longer than the first. By curvature at most half of
+    As long as that which a rate that is too high is lowered to: many nets want steps of several percent, and
+    shorter ones are still under way as the run ends. By curvature at most half of
     what is stable; where neither was measured, by `raise_most`, and judged again.
     """
     rate, rates, edge = current_rate(window, context), context.rates, context.facts.edge_peak
     size, at = first_step(context), context.facts.update_first_lr
     factor, reason = rates["raise_most"], "the most while the first step was not measured"
     if size > 0 and at > 0:
-        aim = rates["raise_share"] * sound_step(context) if aim is None else aim
+        aim = aimed_step(context)
         factor = max(at * aim / size / rate, 1.0)
         reason = f"the first step would move the weights by {percent(aim)}"
     # with next to no gradient no rate is long enough: far over what anybody trains with it is not
     # the rate that is at fault
-    highest = highest_rate(context) / rate
+    highest = highest_rate(context) * (1.0 if context.adaptive else SHORT_OF_HIGHEST) / rate
     if factor > highest:
         factor = highest if highest > 1 else min(factor, rates["raise_most"])
-        reason = "the most that runs train with" if highest > 1 else "the most at once"
+        reason = "about the most that runs train with" if highest > 1 else "the most at once"
     derived = edge > 0 and 0.5 / edge < factor
     if derived:
         factor, reason = max(0.5 / edge, 1.0), "half of what the curvature allows"

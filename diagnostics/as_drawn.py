@@ -8,16 +8,11 @@ from functools import cached_property
 
 import numpy as np
 
-from .initialization import can_be_drawn
+from .initialization import PLAIN, can_be_drawn
 from .rule import Context
 from .windows import KEPT_STEPS, Window
 
 COLUMNS = ("forward_gain", "backward_gain", "weight_std", "xavier_std", "he_std")
-PLAIN = (
-    *("Linear", "Bilinear", "LazyLinear", "Conv1D"),
-    *(f"Conv{kind}{n}d" for kind in ("", "Transpose") for n in (1, 2, 3)),
-)
-"""Classes of layers that multiply by their weights as these are."""
 EXPLAINED = 0.5
 """Share of what a layer's deviation lets through beyond which its gain is not the weights' doing."""
 DEEP = 4

@@ -12,12 +12,20 @@ from .windows import Window
 
 ONE_SIDED = ("gelu", "silu", "mish", "softplus", "elu", "selu")
 """Functions that saturate on one side alone, and pass on the gradient on the other."""
+SQUASHING = ("tanh", "sigmoid", "softsign", "hardtanh", "hardsigmoid")
+"""Functions that are flat on both sides."""
+PLAIN = (
+    *("Linear", "Bilinear", "LazyLinear", "Conv1D"),
+    *(f"Conv{kind}{n}d" for kind in ("", "Transpose") for n in (1, 2, 3)),
+)
+"""Classes of layers that multiply by their weights as these are."""
 
 
 def he_normal(context: Context) -> dict[str, dict[str, Json]]:
     """Return `weight_init` of every layer but the last: He's deviation, biases of zero.
 
-    Where the run does not tell the fan-in it is the count of weights over that of biases; layers of which
+    A layer that another one follows without a bend gets what keeps the signal without one, sqrt(1 / fan-in):
+    He's doubles the signal's energy for a ReLU that halves it, and nothing halves it there. Where the run does not tell the fan-in it is the count of weights over that of biases; layers of which
     neither is known, and those with several weights (recurrent ones) or of another name (attention), are
     left as they are. Source: He et al. 2015.
     """
@@ -32,15 +40,73 @@ def he_normal(context: Context) -> dict[str, dict[str, Json]]:
         elif entry.get("kind") == "bias" and int(entry.get("ndim") or 0) == 1:
             biases.setdefault(layer, []).append(numel)
     proposed: dict[str, dict[str, Json]] = {}
-    known = can_be_drawn(context)
+    known, straight = can_be_drawn(context), straight_on(context)
     for layer in list(weights)[:-1]:
         outputs, inputs = biases.get(layer, []), float(told[layer])
         if not inputs and len(outputs) == 1 and outputs[0] > 0:
             inputs = weights[layer][0] / outputs[0]
         if layer in known and len(weights[layer]) == 1 and inputs > 0:
-            std = math.sqrt(2 / inputs)
-            proposed[layer] = {"kind": "kaiming_normal", "std": float(f"{std:.3g}")}
+            bent = layer not in straight
+            std = math.sqrt((2 if bent else 1) / inputs)
+            kind = "kaiming_normal" if bent else "xavier_normal"
+            proposed[layer] = {"kind": kind, "std": float(f"{std:.3g}")}
     return proposed
+
+
+def straight_on(context: Context) -> set[str]:
+    """Return the layers whose outputs are the next one's inputs, with no activation between them.
+
+    As far as their names tell: two layers that only multiply are neighbours in a chain, `net.3` and `net.4`,
+    in which activations have numbers of their own. Where these are called, or all are listed behind the
+    layers, nobody knows.
+    """
+    return context.once("straight on", lambda: _straight_on(context))
+
+
+def not_rectified(context: Context) -> set[str]:
+    """Return the layers behind which no rectifier comes: those that go straight on, and of a net that squashes, too,
+    all but those before one, as far as their places in a chain tell.
+    """
+    kinds = context.meta.activations
+    if not set(SQUASHING) & set(kinds.values()):
+        return straight_on(context)
+    bends = {_place_in_chain(site) for site, kind in kinds.items() if kind not in SQUASHING}
+    layers = {str(row["layer"]) for row in context.meta.parameters}
+    known = {layer: place for layer in layers if (place := _place_in_chain(layer)) is not None}
+    before = {layer for layer, (chain, at) in known.items() if (chain, at + 1) in bends}
+    # where no place tells of any, what is known is that some layer is
+    return layers - before if before else straight_on(context)
+
+
+def _straight_on(context: Context) -> set[str]:
+    rows = context.meta.parameters
+    plain = {str(row["layer"]) for row in rows if str(row.get("module")) in PLAIN}
+    places = {place: layer for layer in plain if (place := _place_in_chain(layer)) is not None}
+    bends = [place for site in context.meta.activations if (place := _place_in_chain(site))]
+    first: dict[str, int] = {}
+    for chain, number in bends:
+        first[chain] = min(number, first.get(chain, number))
+    # a list of layers with all its activations behind them is no chain
+    chains = {
+        chain
+        for chain, number in first.items()
+        if any(of == chain and at > number for of, at in places)
+    }
+    return {
+        layer
+        for (chain, number), layer in places.items()
+        if chain in chains and (chain, number + 1) in places
+    }
+
+
+def _place_in_chain(path: str) -> tuple[str, int] | None:
+    """Return the chain that a module stands in, and its number there.
+
+    >>> _place_in_chain("net.3"), _place_in_chain("net.head")
+    (('net', 3), None)
+    """
+    chain, _, number = path.rpartition(".")
+    return (chain, int(number)) if number.isdecimal() else None
 
 
 def can_be_drawn(context: Context) -> set[str]:

@@ -43,7 +43,7 @@ def passing_on(
             proposed=dict.fromkeys(kinds, "ReLU"),
             basis="rule of thumb",
             formula=f"each layer passes on {percent(decay)}; a ReLU passes on all where it fires, "
-            "with weights of deviation sqrt(2 / fan-in)",
+            "with weights of deviation sqrt(2 / fan-in), sqrt(1 / fan-in) where another layer follows at once",
             snippet="\n".join(
                 [activation_snippet(layer, "ReLU()", "relu(x)") for layer in kinds]
                 + ([as_code(drawn, context)] if drawn else [])

@@ -226,6 +226,14 @@ def test_what_only_a_person_can_do_is_no_setting(tmp_path: Path) -> None:
         applied(body, {"parameter": "weight_init", "proposed": "he"})
 
 
+def test_a_rate_that_was_set_already_is_held_where_a_schedule_had_decayed_it() -> None:
+    body = BY_NAME["solids-decayed-each-step"].body
+    own = body["optimizer"]["lr"]
+    assert applied(body, {"parameter": "lr", "proposed": own})["schedule"] is None
+    lower = applied(body, {"parameter": "lr", "proposed": own / 2})
+    assert lower["schedule"] == body["schedule"]  # another rate is decayed as before
+
+
 def test_the_rate_of_a_run_whose_rate_jumps_is_what_it_jumps_to(tmp_path: Path) -> None:
     case = BY_NAME["mlp-jump-20"]
     loop = Loop(applied({**case.body, "steps": 303}, {"parameter": "lr", "proposed": 0.15}), 0)

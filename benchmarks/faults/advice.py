@@ -49,12 +49,18 @@ def _rate(body: Body, times: float) -> Body:
 
 
 def _lr(body: Body, value: Any) -> Body:
-    """Set the rate; of a run whose rate jumps, what it jumps to."""
+    """Set the rate; of a run whose rate jumps, what it jumps to.
+
+    The rate that the optimizer was set up with is no change unless the schedule goes: it is held then, which
+    is the plainest one that "lasts as long as the run". Any other rate is decayed as before.
+    """
     name, rest = parts.named(body["schedule"]) if body["schedule"] else ("", {})
     if name == "jump":
         times = float(value) / float(parts.named(body["optimizer"])[1]["lr"])
         key = "most" if float(rest["times"]) > 1 else "times"
         return {**body, "schedule": {"name": name, **rest, key: times}}
+    if name == "exponential" and float(value) == float(parts.named(body["optimizer"])[1]["lr"]):
+        return {**body, "schedule": None}
     return _optimizer(body, lr=float(value))
 
 

@@ -2,7 +2,8 @@
 
 What: at the first step. Too large: the layers together multiply the signal's energy by more than 10,
 one of them by more than 2, and the first loss is more than three times that of guessing; or most of
-four layers and more were drawn with 1.8 times what keeps the signal, and it is more than twice that. A net whose loss has come down
+four layers and more were drawn with 1.8 times what keeps the signal, and it is more than twice that (the
+farther over, the less of it: with 3.6 times one and a half of guessing). A net whose loss has come down
 all the same is named only where it learned the training samples by heart on such weights: validation
 stays over 0.4 of guessing, and the training loss under a quarter of that. Where nobody knows what
 guessing costs: most layers 1.8 times over (of fewer than four 3 times), and either the first loss is five
@@ -30,7 +31,7 @@ from ...store.schemas import Json
 from ..advice import current_rate, highest_rate
 from ..as_drawn import Drawn
 from ..facts import BLOCK, learned
-from ..initialization import as_code, can_be_drawn
+from ..initialization import as_code, can_be_drawn, not_rectified
 from ..medians import median_of
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import KEPT_STEPS, Window
@@ -74,8 +75,8 @@ def judge(window: Window, context: Context) -> Verdict:
     # it may be the targets that lie far from zero: next to them the outputs of every layer are small
     strength = 0.0 if start.own < numbers["own"] else min(grows, ratio / numbers.fire)
     over = start.over / numbers["over"]
-    if over > 1:
-        strength = max(strength, min(over, ratio / numbers["ratio"]))
+    if over > 1:  # the farther over, the less of the first loss is needed to tell
+        strength = max(strength, min(over, (ratio - 1) / (numbers["ratio"] - 1) * over))
     came_down = _came_down(window, context, start)
     if strength > 1 and (largest > numbers["gain"] or over > 1) and not came_down:
         return breach(strength, _case(context, start, grows=True), certain=True)
@@ -223,14 +224,15 @@ def to_draw(start: Drawn, context: Context, *, grows: bool) -> dict[str, dict[st
 
     Of a layer of few inputs He's is large beside what all others learn with: there Xavier's, times the
     same sqrt(2), keeps signal and gradient in the mean of both.
+    Which layers come before a ReLU is told by their places, where the net has activations that squash, too.
     """
     proposed: dict[str, dict[str, Json]] = {}
-    known = can_be_drawn(context)
+    known, unbent = can_be_drawn(context), not_rectified(context)
     for i, layer in enumerate(start.layers):
         if layer not in known:
             continue
         last = i == len(start.layers) - 1
-        he = start.rectifies and not last
+        he = start.rectifies and not last and layer not in unbent
         most = math.sqrt(2) * start.xavier[i]
         target = float(np.fmin(start.he[i], most) if he else start.xavier[i])
         off = start.std[i] / target if target > 0 else math.nan

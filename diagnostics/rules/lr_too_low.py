@@ -26,7 +26,7 @@ import numpy as np
 
 from ...store import Evidence, Recommendation
 from ...store.schemas import Json
-from ..advice import aimed_step, current_rate, former_rate, higher_rate, sound_step
+from ..advice import current_rate, former_rate, higher_rate, sound_step
 from ..facts import BEGAN_AT_ZERO, layer_ratios, learned
 from ..medians import median_of
 from ..progress import WARMS_UP, Trend, course, largest_ratio, steady_losses
@@ -154,12 +154,8 @@ def _limit(window: Window, context: Context) -> float:
 
 
 def _higher(window: Window, context: Context) -> Recommendation:
-    """Return the advice to raise the rate; of plain gradients to what one that is too high is lowered to.
-
-    Many of their nets want steps of several percent, and shorter ones are still under way as the run ends.
-    """
-    aim = None if context.adaptive else aimed_step(context)
-    return higher_rate(window, _of_those_that_moved(window, context), aim)
+    """Return the advice to raise the rate, by the first step of the layers that moved."""
+    return higher_rate(window, _of_those_that_moved(window, context))
 
 
 def _of_those_that_moved(window: Window, context: Context) -> Context:

@@ -3,7 +3,7 @@
 What: the median of the last three validation losses is over the lowest one by more than 5 %, by
 more than three standard errors of its own noise, and by more than 3 % of the first loss, while the
 training loss fell since then and no metric improved in the later half of that time, or the loss has
-doubled all the same, which is information only; in three validations in a row. Where single validation losses
+doubled all the same, which is information only, or stands over the first one; in three validations in a row. Where single validation losses
 differ too much for that, a metric tells as well that has lost 7 % of its best, three validations against three,
 by more than its noise, while the training loss halved since. A warning where the metric
 falls, or the loss stands over the first one: then the net knows less than nothing. A mere gap
@@ -133,7 +133,8 @@ def judge(window: Window, context: Context) -> Verdict:
     if not float(np.nanmedian(last[:, 2])) < best_train:
         return fine(0.5)  # training does not fall either: that is something else
     late = best_step + numbers["grace"] * (window.step - best_step)
-    if "top" in kept and kept["top_step"] > late and rise < numbers["beyond"] * abs(best):
+    goes_on = "top" in kept and kept["top_step"] > late and rise < numbers["beyond"] * abs(best)
+    if goes_on and not _is_worse_than_at_first(context, now, best):
         return fine(0.5)  # less sure of itself, and still getting better
     return breach(strength, _case(window, context, now, last))
 

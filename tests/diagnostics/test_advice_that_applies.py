@@ -57,13 +57,24 @@ def test_a_rate_of_zero_or_one_that_nobody_recorded_is_no_failure(optimizer: dic
     assert isinstance(case, Case) and case.recommendation.parameter == "inspect"
 
 
-@pytest.mark.parametrize(("optimizer", "most"), [(SGD, 1.0), (ADAM, 0.03)])
+@pytest.mark.parametrize(("optimizer", "most"), [(SGD, 0.5), (ADAM, 0.03)])
 def test_no_rate_is_raised_beyond_what_runs_train_with(optimizer: dict, most: float) -> None:
     facts = Facts(update_first=1e-9, update_first_lr=float(optimizer["lr"]))
     advice = higher_rate(EMPTY, context(facts, optimizers=[optimizer]))
     assert advice.proposed == most
     over = {**optimizer, "lr": 5.0}
     assert higher_rate(EMPTY, context(facts, optimizers=[over])).proposed == 150.0
+
+
+@pytest.mark.parametrize(("optimizer", "step"), [(SGD, 0.01), (ADAM, 0.03)])
+def test_a_rate_is_raised_to_steps_as_long_as_those_it_is_lowered_to(
+    optimizer: dict, step: float
+) -> None:
+    """Of twelve runs with Adam at 1e-7 steps of 1 % closed 0.57 to 1 of the gap, steps of 3 % 0.97 to 1.03."""
+    rate = 1e-6
+    facts = Facts(update_first=1e-5, update_first_lr=rate)
+    advice = higher_rate(EMPTY, context(facts, optimizers=[{**optimizer, "lr": rate}]))
+    assert advice.proposed == pytest.approx(rate * step / 1e-5)
 
 
 def test_checkpoints_of_a_course_that_was_given_up_are_none_to_go_back_to() -> None:

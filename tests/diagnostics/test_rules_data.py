@@ -209,6 +209,14 @@ def test_a_metric_that_goes_on_improving_speaks_against_it() -> None:
     assert Made("overfitting", validated(TURNING, kept), **FALLING).sure.severity == "info"
 
 
+def test_a_loss_over_its_start_tells_though_a_metric_still_creeps_up() -> None:
+    worse = [2.0, 1.75, 1.5, 1.45, 1.6, 1.8, 2.0, 2.2, 2.4, 2.5, 2.55, 2.6, 2.65, 2.7]
+    creeps = [0.3, 0.4, 0.5, 0.52, 0.53, 0.54, 0.53, 0.545, 0.54, 0.55, 0.545, 0.545, 0.545, 0.545]
+    assert Made("overfitting", validated(worse, creeps), **FALLING).sure.severity == "warning"
+    less = [1.45 + (loss - 1.45) * 0.6 for loss in worse]
+    assert Made("overfitting", validated(less, creeps), **FALLING).finding is None
+
+
 def test_a_metric_that_fell_by_more_than_its_noise_tells_where_the_losses_differ_too_much() -> None:
     wild = [2.0, 0.7, 0.5, 0.7, 0.52, 0.8, 0.5, 0.85, 0.55, 0.95, 0.6, 1.0, 0.62, 0.9]
     lost = [0.5, 0.94, 0.95, 0.95, 0.93, 0.9, 0.88, 0.84, 0.85, 0.82, 0.83, 0.8, 0.81, 0.8]
