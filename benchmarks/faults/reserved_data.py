@@ -245,10 +245,10 @@ def alloys() -> Batch:
     deep = torch.tensor([1.0, 1.8, 0.5])[both]
     rest = torch.tensor([1.0, 1.15, 1.3])[both]
     far = torch.cdist(place, place)
-    wall = (-2.0 * (far.clamp_min(0.5) - rest)).exp()
+    wall = (-2.0 * (far.clamp_min(0.85) - rest)).exp()
     bond = deep * (wall**2 - 2 * wall) * (1 - torch.eye(atoms))
-    energy = bond.sum((1, 2)).clamp(-40, 40)
-    y = _even(energy)[:, None] + 0.2 * torch.randn(many, 1, generator=chance)
+    energy = bond.sum((1, 2))
+    y = _even(energy)[:, None] + 0.35 * torch.randn(many, 1, generator=chance)
     return torch.cat((place, functional.one_hot(kind, 2).float()), 2), y
 
 
@@ -272,8 +272,8 @@ def grades() -> Batch:
     x = torch.randn(many, 14, generator=chance)
     x[:, 7:] = 0.5 * x[:, :7] + 0.85 * x[:, 7:]
     good = x[:, 0] + 0.8 * x[:, 1].tanh() - 0.6 * x[:, 2].abs() + 0.7 * x[:, 3] * (x[:, 4] > 0)
-    good = good + 0.5 * torch.minimum(x[:, 5], x[:, 6]) + 0.6 * torch.randn(many, generator=chance)
-    bars = torch.tensor([-1.6, -0.6, 0.3, 1.2]) + good.mean()
+    good = good + 0.5 * torch.minimum(x[:, 5], x[:, 6]) + 0.9 * torch.randn(many, generator=chance)
+    bars = torch.tensor([-1.8, -0.7, 0.3, 1.3]) + good.mean()
     return x, (good[:, None] > bars).sum(1, keepdim=True).float()
 
 

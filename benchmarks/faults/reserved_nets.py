@@ -240,7 +240,7 @@ class Filtering(nn.Module):
         self.length = length
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
         self.parts, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.near = nn.Conv1d(3 * width, 3 * width, 3, padding=2, groups=3 * width)
+        self.near = nn.Parameter(torch.tensor([[0.2], [0.3], [1.0]]).repeat(1, 3 * width))
         self.far = nn.Sequential(nn.Linear(9, 24), nn.SiLU(), nn.Linear(24, width, bias=False))
         self.wide, self.narrow = nn.Linear(width, 3 * width), nn.Linear(3 * width, width)
         self.act = getattr(nn, act)()
@@ -252,8 +252,10 @@ class Filtering(nn.Module):
         self.register_buffer("fade", (-step * torch.linspace(1.0, 12.0, width)).exp())
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = self.parts(self.norms[0](x)).transpose(1, 2)
-        one, two, value = self.near(parts)[..., : self.length].chunk(3, 1)
+        parts = self.parts(self.norms[0](x))
+        late = functional.pad(parts, (0, 0, 2, 0))
+        parts = sum(much * late[:, k : k + self.length] for k, much in enumerate(self.near))
+        one, two, value = torch.as_tensor(parts).transpose(1, 2).chunk(3, 1)
         wave = torch.fft.rfft((self.far(self.places) * self.fade).T, n=2 * self.length)
         told = torch.fft.irfft(torch.fft.rfft(value * two, n=2 * self.length) * wave)
         x = x + self.out((one * told[..., : self.length]).transpose(1, 2))
@@ -264,7 +266,7 @@ class Filtered(nn.Module):
     """A language model of such blocks."""
 
     def __init__(
-        self, vocabulary: int = 44, width: int = 48, depth: int = 2, length: int = 30, act: str = "GELU"
+        self, vocabulary: int = 45, width: int = 40, depth: int = 2, length: int = 30, act: str = "GELU"
     ) -> None:  # fmt: skip
         super().__init__()
         self.token = nn.Embedding(vocabulary, width)
@@ -280,7 +282,7 @@ class Fourier(nn.Module):
     """Letters that hear of each other by the waves of their row alone, and a wide layer for each."""
 
     def __init__(
-        self, letters: int = 28, width: int = 48, depth: int = 2, length: int = 28, outputs: int = 6,
+        self, letters: int = 45, width: int = 48, depth: int = 2, length: int = 28, outputs: int = 4,
         dropout: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -292,11 +294,15 @@ class Fourier(nn.Module):
             for _ in range(depth)
         )
         self.drop, self.head = nn.Dropout(dropout), nn.Linear(width, outputs)
+        turns = [6.2832 / n * torch.arange(n)[:, None] * torch.arange(n) for n in (length, width)]
+        self.cosines = [turn.cos() / len(turn) ** 0.5 for turn in turns]
+        self.sines = [turn.sin() / len(turn) ** 0.5 for turn in turns]
 
     def forward(self, x: Tensor) -> Tensor:
         seen = self.letter(x) + self.place
         for number, wide in enumerate(self.wides):
-            seen = self.norms[2 * number](seen + torch.fft.fft2(seen, norm="ortho").real)
+            heard = self.cosines[0] @ seen @ self.cosines[1] - self.sines[0] @ seen @ self.sines[1]
+            seen = self.norms[2 * number](seen + heard)
             seen = self.norms[2 * number + 1](seen + self.drop(wide(seen)))
         return self.head(self.drop(seen.mean(1)))
 

@@ -23,20 +23,21 @@ class Around(nn.Module):
     """What some words have in common, and how well another goes between them."""
 
     def __init__(
-        self, words: int = 1000, width: int = 40, hidden: int = 80, act: str = "ReLU", dropout: float = 0.0
+        self, words: int = 600, width: int = 48, hidden: int = 96, act: str = "ReLU", dropout: float = 0.0
     ) -> None:  # fmt: skip
         super().__init__()
         self.word, self.middle = nn.Embedding(words, width), nn.Embedding(words, width)
         for table in (self.word, self.middle):
             nn.init.normal_(table.weight, std=0.3)
         self.drop = nn.Dropout(dropout)
-        self.body = _chain((6 * width, hidden, width), act)
+        self.body = _chain((2 * width, hidden, width), act)
         self.often = nn.Embedding(words, 1)
         nn.init.zeros_(self.often.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         around, middle = self.word(x[:, :-1]), self.middle(x[:, -1])
-        told = self.body(self.drop(around.flatten(1)))
+        told = torch.cat((around.mean(1), around[:, 2:4].mean(1)), 1)
+        told = self.body(self.drop(told))
         return (told * middle).sum(1, keepdim=True) + self.often(x[:, -1])
 
 
@@ -44,7 +45,7 @@ class Arms(nn.Module):
     """One body for all who are treated or are not, and behind it an arm for each of both."""
 
     def __init__(
-        self, known: int = 16, width: int = 160, depth: int = 3, act: str = "ReLU", dropout: float = 0.0
+        self, known: int = 15, width: int = 160, depth: int = 3, act: str = "ReLU", dropout: float = 0.0
     ) -> None:  # fmt: skip
         super().__init__()
         self.layers = nn.ModuleList(
@@ -84,7 +85,7 @@ class Bonded(nn.Module):
         for filters, tell, hear in zip(self.filters, self.tell, self.hear, strict=True):
             heard = (filters(bells) * others * tell(state)[:, None]).sum(2)
             state = state + hear(heard)
-        return self.head(state).sum(1)
+        return self.head(state).mean(1)
 
 
 class Settled(nn.Module):

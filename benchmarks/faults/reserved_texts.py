@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 import torch
+from torch import Tensor
 
 from .._data import TEXT, Batch
 
@@ -49,6 +50,12 @@ def _words(source: str) -> Iterator[tuple[int, str]]:
             yield part.type, part.string
 
 
+def _codes(text: str) -> Tensor:
+    """Return the numbers of letters; what stands not among them is left out."""
+    codes = [LETTERS.find("0" if letter.isdigit() else letter) for letter in text]
+    return torch.tensor([code for code in codes if code >= 0])
+
+
 def _told(source: str) -> Iterator[str]:
     """Yield what a module tells of itself, its classes and their methods and functions."""
     open_: list[ast.AST] = [ast.parse(source)]
@@ -63,9 +70,7 @@ def _told(source: str) -> Iterator[str]:
 def docstrings() -> Batch:
     """Return pieces of 30 letters of the docstrings of the standard library, and the letter behind each letter."""
     text = " ".join(part for source in _sources() for part in _told(source))
-    codes = [0 if c.isdigit() else LETTERS.find(c) for c in text]
-    codes = [len(LETTERS) - 1 if c.isdigit() else k for c, k in zip(text, codes, strict=True)]
-    kept = torch.tensor([code for code in codes if code >= 0])
+    kept = _codes(text)
     rows = kept[: len(kept) // 31 * 31].view(-1, 31)
     rows = rows[torch.randperm(len(rows), generator=_chance())[:4000]]
     return rows[:, :-1], rows[:, 1:]
@@ -92,61 +97,58 @@ def company() -> Batch:
     for source in _sources():
         words = [w for kind, w in _words(source) if kind == tokenize.NAME]
         told += [word for word in words if not keyword.iskeyword(word)]
-    often = {w: n for n, (w, _) in enumerate(Counter(told).most_common(999))}
-    codes = torch.tensor([often.get(word, 999) for word in told])
+    often = {w: n for n, (w, _) in enumerate(Counter(told).most_common(599))}
+    codes = torch.tensor([often.get(word, 599) for word in told])
     rows = codes.unfold(0, 7, 1)
-    rows = rows[rows[:, 3] != 999]
+    rows = rows[rows[:, 3] != 599]
     chance = _chance()
-    rows = rows[torch.randperm(len(rows), generator=chance)[:32000]]
+    rows = rows[torch.randperm(len(rows), generator=chance)[:60000]]
     around = rows[:, [0, 1, 2, 4, 5, 6]]
     y = torch.randint(2, (len(rows),), generator=chance)
     drawn = rows[torch.randperm(len(rows), generator=chance), 3]
+    seldom = torch.rand(len(rows), generator=chance) < 0.8
+    drawn = torch.where(seldom, torch.randint(599, (len(rows),), generator=chance), drawn)
     middle = torch.where(y == 1, rows[:, 3], drawn)
     return torch.cat((around, middle[:, None]), 1), y
 
 
-def _kind(value: ast.expr) -> int | None:
-    """Return what a value is: a number, a text, a row, a yes or no or nothing, what a call returns, a part of another."""
-    if isinstance(value, ast.Constant):
-        if value.value is None or isinstance(value.value, bool):
-            return 3
-        return 1 if isinstance(value.value, str | bytes) else 0
-    if isinstance(value, ast.List | ast.Tuple | ast.Dict | ast.Set | ast.ListComp):
-        return 2
-    if isinstance(value, ast.Call):
-        return 4
-    return 5 if isinstance(value, ast.Subscript | ast.Attribute) else None
+def _parts(source: str) -> tuple[list[str], list[str], list[str], list[str]]:
+    """Return the remarks, the docstrings, the other texts and the lines of code without any of a source."""
+    remarks: list[str] = []
+    docs: list[str] = []
+    texts: list[str] = []
+    fresh, taken = True, set[int]()
+    for part in tokenize.generate_tokens(io.StringIO(source).readline):
+        if part.type in (tokenize.COMMENT, tokenize.STRING):
+            taken.update(range(part.start[0], part.end[0] + 1))
+        if part.type == tokenize.COMMENT:
+            remarks.append(part.string.lstrip("#:! "))
+        elif part.type == tokenize.STRING:
+            (docs if fresh else texts).append(part.string.strip("rbfuRBFU").strip("\"'"))
+        if part.type not in (tokenize.COMMENT, tokenize.NL):
+            fresh = part.type in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+    lines = enumerate(source.splitlines(), 1)
+    return remarks, docs, texts, [line for number, line in lines if number not in taken]
 
 
-def _spelled(name: str, length: int) -> list[int]:
-    """Return the last letters of a name: 0 for none, 1 to 26, 27 for all else."""
-    codes = [ord(c) - 96 if "a" <= c <= "z" else 27 for c in name.lower()[-length:]]
-    return [0] * (length - len(codes)) + codes
-
-
-def assigned() -> Batch:
-    """Return 12 letters of who assigns and 16 of a name, and which of six kinds of value the name was given."""
-    rows: list[list[list[int]]] = [[] for _ in range(6)]
+def scraps() -> Batch:
+    """Return scraps of 28 letters of sources, and whether each is of a remark, a docstring, another text, or code."""
+    texts: list[list[str]] = [[], [], [], []]
     for source in _sources():
-        for owner in ast.walk(ast.parse(source)):
-            if not isinstance(owner, ast.FunctionDef | ast.ClassDef):
-                continue
-            for part in ast.walk(owner):
-                if isinstance(part, ast.Assign) and (kind := _kind(part.value)) is not None:
-                    target = part.targets[0]
-                    name = getattr(target, "attr", None) or getattr(target, "id", "")
-                    rows[kind].append(_spelled(owner.name, 12) + _spelled(name, 16))
+        for kind, parts in enumerate(_parts(source)):
+            texts[kind] += parts
     chance, x, y = _chance(), [], []
-    for kind, told in enumerate(rows):
-        for place in torch.randperm(len(told), generator=chance)[:900].tolist():
-            x.append(told[place])
-            y.append(kind)
-    return torch.tensor(x), torch.tensor(y)
+    for kind, parts in enumerate(texts):
+        codes = _codes(" ".join(" ".join(parts).lower().split()))
+        rows = codes[: len(codes) // 28 * 28].view(-1, 28)
+        x.append(rows[torch.randperm(len(rows), generator=chance)[:1500]])
+        y.append(torch.full((len(x[-1]),), kind))
+    return torch.cat(x), torch.cat(y)
 
 
 DATA: dict[str, Callable[..., Batch]] = {
     "docstrings": docstrings,
     "brackets": brackets,
     "company": company,
-    "assigned": assigned,
+    "scraps": scraps,
 }
