@@ -11,9 +11,9 @@
     const [low, high] = model.span(table);
     const end = table.steps[table.steps.length - 1];
     const at = (step) => (model.place(table, xs, step) - low) / (high - low);
-    const caused = new Set(model.findings.flatMap((finding) => finding.caused));
+    const roots = new Set(model.roots()); // what an ended cause left behind stands by itself, as in the table
     const bars = model.findings.map((finding) => ({
-      finding, told: model.told(finding), caused: caused.has(finding.id), from: at(finding.first_step),
+      finding, told: model.told(finding), caused: !roots.has(finding), from: at(finding.first_step),
       to: finding.state === "firing" ? Math.max(at(finding.last_step), at(end)) : at(finding.last_step),
     })).filter((bar) => bar.to >= 0 && bar.from <= 1);
     const lanes = [];

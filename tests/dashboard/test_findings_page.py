@@ -236,7 +236,7 @@ def test_what_became_of_a_finding_stands_with_how_often_it_goes_away_by_itself(h
 
 
 def test_what_a_cause_has_left_behind_stands_by_itself_once_the_cause_is_over(home, look, client):
-    root, effect = too_high(RUN, 100, 200), dead(RUN)
+    root, effect = too_high(RUN, 100, 200), dead(RUN, 150)
     effect.state, root.state, root.caused = "firing", "resolved", [effect.id]
     MadeRun(home, RUN).train(300).judged(root, effect)
 
@@ -247,6 +247,7 @@ def test_what_a_cause_has_left_behind_stands_by_itself_once_the_cause_is_over(ho
     expect(page.locator(".finding-row")).to_have_count(2)
     page.get_by_role("button", name="Dead units").last.click()
     expect(page.locator(".detail .caused")).to_contain_text(root.title)
+    expect(page.locator(".lane-label", has_text="dead units")).not_to_contain_text("caused")
 
 
 def test_hostile_words_of_a_finding_stay_text(home, look):
