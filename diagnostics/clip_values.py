@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..store import Recommendation
+from .medians import median_of
 from .rule import Context
 from .snippets import clip_snippet
 from .words import count, number, percent, rounded
@@ -34,20 +35,25 @@ def clip_by_norms(norms: np.ndarray, context: Context, onset: int) -> Recommenda
 
 
 def clip_by_few(norms: np.ndarray, context: Context, onset: int) -> Recommendation:
-    """Return the advice to clip at several times the largest of the last few norms before the onset."""
+    """Return the advice to clip at a few times the median of the last norms before the onset.
+
+    Where the run had stood until then at many times the largest of them: norms grow as it begins to learn.
+    """
     facts, numbers = context.facts, context.thresholds
-    # norms grow as a run that stood begins to learn
     stood = facts.loss_best > facts.loss_start - numbers["stood"] * facts.loss_scale
-    times = numbers["stood_times" if stood else "few_times"]
-    norms = norms[-LAST:]
-    value = rounded(times * float(norms.max()))
+    last = norms[-LAST:]
+    usual = float(last.max()) if stood else median_of(last)
+    times, which = (
+        (numbers["stood_times"], "largest") if stood else (numbers["few_times"], "median")
+    )
+    value = rounded(times * usual)
     return Recommendation(
         parameter="gradient_clip_val",
         current=context.meta.gradient_clip_val,
         proposed=value,
         basis="rule of thumb",
-        formula=f"{number(times)} × {number(float(norms.max()))}, the largest of the last "
-        f"{count(len(norms), 'norm')} that were measured before the onset",
+        formula=f"{number(times)} × {number(usual)}, the {which} of the last "
+        f"{count(len(last), 'norm')} that were measured before the onset",
         snippet=clip_snippet(context, value),
         effect="the bursts are cut to about the size of a usual step",
         verify=f"the loss is back under its value of step {onset:,} within 200 steps",
