@@ -211,6 +211,26 @@ def _once_begun(update: str, values: Mapping[str, Json]) -> str:
     )
 
 
+def stop_snippet(context: Context, loss: str) -> str:
+    """Return the lines that stop once a validation loss has turned, and keep its best weights."""
+    if own_loop(context):
+        return "# stop here, and keep the weights of the lowest validation loss from now on"
+    if huggingface(context):
+        return (
+            "import transformers\n\n"
+            'arguments = TrainingArguments(eval_strategy="epoch", save_strategy="epoch", '
+            f"load_best_model_at_end=True, metric_for_best_model={loss!r})  # beside your own\n"
+            "trainer.add_callback(transformers.EarlyStoppingCallback(early_stopping_patience=3))"
+        )
+    quoted = json.dumps(loss, ensure_ascii=False)
+    return (
+        "from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint"
+        "  # or from pytorch_lightning.callbacks\n\n"
+        f"trainer = Trainer(callbacks=[EarlyStopping({quoted}, patience=3), "
+        f"ModelCheckpoint(monitor={quoted})])  # beside your own"
+    )
+
+
 def warm_up_snippet(context: Context, steps: int, rate: float) -> str:
     """Return the lines that let the rate rise linearly over the first steps."""
     if huggingface(context):

@@ -176,6 +176,7 @@ def test_a_net_that_learns_by_heart_is_stopped_at_its_best(tmp_path: Path) -> No
     assert advice["parameter"] == "stop"
     assert advice["proposed"]["best_step"] <= 160
     assert [a["parameter"] for a in advice["alternatives"]] == ["weight_decay", "dropout"]
+    assert all(a["effect"] and a["verify"] and a["risk"] for a in advice["alternatives"])
 
 
 def test_a_validation_loss_that_turns_names_step_and_checkpoint() -> None:

@@ -21,6 +21,7 @@ from otoscope.diagnostics.snippets import (
     optimizer_with,
     precision_snippet,
     resume_snippet,
+    stop_snippet,
     warm_up_snippet,
 )
 from otoscope.diagnostics.thresholds import load
@@ -114,6 +115,20 @@ def test_a_run_that_goes_back_goes_on_with_the_settings_proposed_and_not_the_che
     assert trainer.global_step == 6
     for name, value in {"lr": 0.1, "betas": (0.9, 0.999), **settings}.items():
         assert group[name] == (tuple(value) if isinstance(value, list) else value)
+
+
+def test_a_run_that_learns_by_heart_is_stopped_and_keeps_its_best_weights() -> None:
+    names: dict = {}
+    exec("from lightning.pytorch import Trainer", names)
+    exec(stop_snippet(context("lightning", OPTIMIZERS[0]), "val_loss"), names)
+    watching = {type(it).__name__: getattr(it, "monitor", "") for it in names["trainer"].callbacks}
+    assert watching["EarlyStopping"] == watching["ModelCheckpoint"] == "val_loss"
+    told: list[Any] = []
+    trainer = SimpleNamespace(add_callback=told.append)
+    exec("from transformers import TrainingArguments", names)
+    snippet = stop_snippet(context("transformers", OPTIMIZERS[0]), "eval_loss")
+    exec(snippet, {**names, "trainer": trainer})
+    assert type(told[0]).__name__ == "EarlyStoppingCallback"
 
 
 def test_a_loop_that_goes_back_sets_the_rate_behind_the_checkpoints_own(tmp_path: Path) -> None:
