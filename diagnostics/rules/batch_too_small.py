@@ -217,11 +217,9 @@ def _advice(window: Window, context: Context, found: NoiseOverBatch) -> Recommen
 def _advice_of_handful(window: Window, context: Context, batch: float) -> Recommendation:
     """Return more samples a step; with Adam, whose steps do not shrink with the gradient, a lower rate first.
 
-    Of a sample or two no rate is low enough and high enough: there both are to be set.
+    Of five runs of single samples 0.3 of the rate closed 0.07 to 0.69 of the gap; 16 samples at that rate, over
+    as many samples, lost 1.72 and 0.3 of it in two.
     """
-    numbers = context.thresholds
-    if context.adaptive and batch <= numbers["lone"]:
-        return batch_of_handful(window, context, batch, numbers["lone_times"], numbers["thumb"])
     more = batch_of_handful(window, context, batch)
     if not context.adaptive:
         return more

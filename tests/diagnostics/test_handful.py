@@ -52,7 +52,9 @@ def test_a_loss_that_stands_under_two_samples_a_step_is_told_with_a_batch_and_it
     advice = finding.recommendation
     assert advice is not None
     assert (advice.parameter, advice.current, advice.proposed) == ("batch_size", 2, 16)
-    assert advice.also == [{"parameter": "lr", "proposed": 0.4}]
+    assert advice.also == [
+        {"parameter": "lr", "proposed": 0.2}
+    ]  # not 8 times: that threw runs back
     assert "batch_size=16" in advice.snippet
     assert "noise scale: how large a batch would do" in finding.not_measured
     (longer,) = said(noisy(stuck()), first=0.02)  # 5 % of the weights are the most
@@ -73,8 +75,8 @@ def test_with_adam_a_sample_or_two_undo_each_other_far_below_the_start_too() -> 
     (finding,) = said(low, batch=1, optimizer="Adam")
     advice = finding.recommendation
     assert advice is not None
-    assert (advice.parameter, advice.proposed) == ("batch_size", 16)
-    assert advice.also == [{"parameter": "lr", "proposed": 0.015}]
+    # over as many samples 16 of them at that rate set two of five runs back
+    assert (advice.parameter, advice.proposed, advice.also) == ("lr", 0.015, [])
     assert said(low, batch=1) == []  # plain steps shrink with the gradient
     assert said(low, batch=4, optimizer="Adam") == []
     assert said(noisy(stuck(at=0.1), apart=1.6), batch=1, optimizer="Adam") == []
