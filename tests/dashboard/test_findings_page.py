@@ -24,14 +24,14 @@ PAGE = f"/run/{RUN}/findings"
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, str]:
-    """A real training by Adam at 0.1, which kills units and leaps before it falls."""
+    """A real training by Adam at 0.3, which kills units and never falls."""
     folder = tmp_path_factory.mktemp("recorded")
     torch.manual_seed(0)
     pixels, labels = load_digits(return_X_y=True)
     x, y = torch.tensor(pixels / 16.0, dtype=torch.float32), torch.tensor(labels)
     layers = [layer for _ in range(3) for layer in (nn.Linear(64, 64), nn.ReLU())]
     net = nn.Sequential(*layers, nn.Linear(64, 10))
-    optimizer = torch.optim.Adam(net.parameters(), 0.1)
+    optimizer = torch.optim.Adam(net.parameters(), 0.3)
     recorder = attach(net, optimizer, run="high", spool=folder, budget=0.5, verdict=False)
     for _ in range(300):
         rows = torch.randint(0, len(x), (64,))
