@@ -338,6 +338,7 @@ def test_raw_optimizers_of_a_manual_loop_are_counted(tmp_path: Path) -> None:
     assert list(store.read(callback.run_id, "train").steps) == list(range(1, 13))
     layers = store.read(callback.run_id, "gradients")
     assert (layers.column("update_sq/net") > 0).all()
+    assert store.meta(callback.run_id).config == {"loop": "lightning", "optimization": "manual"}
 
 
 def test_a_verdict_of_three_lines_ends_the_fit(
