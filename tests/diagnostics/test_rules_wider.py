@@ -34,7 +34,8 @@ def began(times: float, ratio: float, guess: float = 1.0) -> Rows:
 
 
 @pytest.mark.parametrize(
-    ("times", "ratio", "fires"), [(2.0, 2.5, True), (1.2, 2.5, False), (2.0, 1.5, False)]
+    ("times", "ratio", "fires"),
+    [(2.0, 2.5, True), (1.2, 2.5, False), (2.0, 1.5, False), (2.0, 1.9, True), (1.3, 1.9, False)],
 )
 def test_most_layers_drawn_far_over_what_keeps_the_signal_are_named_by_the_first_loss(
     times: float, ratio: float, fires: bool
@@ -59,9 +60,9 @@ def test_a_layer_of_few_inputs_is_drawn_by_what_keeps_its_gradient_too() -> None
 
 
 def fitted(validation: float, times: float = 2.0) -> Made:
-    first = {**began(times, 1.8), "validation": {"val_loss": dict.fromkeys((50, 100), validation)}}
+    first = {**began(times, 1.6), "validation": {"val_loss": dict.fromkeys((50, 100), validation)}}
     return Made(
-        "bad_initialization", first, loss=lambda s: 1.8 if s < 10 else 0.05, parameters=HELD
+        "bad_initialization", first, loss=lambda s: 1.6 if s < 10 else 0.05, parameters=HELD
     )
 
 
