@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +10,8 @@ import click
 
 from ..store import ConfigError, Store, UnknownRunError, connect
 from ..store.addresses import checked_url
+from ..store.foreign import read_foreign
+from ..store.log_files import logs_in
 from ..store.recording import is_recording
 
 SHOWN = 5
@@ -43,7 +45,18 @@ def is_folder(name: str) -> bool:
     if not path.is_dir():
         return False
     is_name = name not in ("", ".", "..") and "/" not in name
-    return not is_name or is_recording(path) or bool(_recordings(path))
+    return not is_name or is_recording(path) or bool(_recordings(path)) or bool(logs_in(path))
+
+
+def _is_log(name: str) -> bool:
+    """Tell whether a word means a file; one without an ending may be named as a run is."""
+    path = Path(name)
+    return path.is_file() and ("/" in name or bool(path.suffix))
+
+
+def is_on_disk(name: str) -> bool:
+    """Tell whether a word means what no daemon judges: the folder of a recording, or a log."""
+    return _is_log(name) or is_folder(name)
 
 
 def _recordings(folder: Path) -> list[str]:
@@ -53,25 +66,36 @@ def _recordings(folder: Path) -> list[str]:
         return []
 
 
-def open_run(name: str, url: str | None) -> tuple[Store, str]:
-    """Return the store and the run id that a word names: a recording's folder, a run's id or name.
+def open_run(
+    name: str, url: str | None, columns: Mapping[str, str] | None = None
+) -> tuple[Store, str]:
+    """Return the store and the run id that a word names: a recording's folder, a log, a run's id or name.
 
-    Raises UnknownRunError where the store holds no such run, or a folder holds several.
+    `columns`: what is in which column of a log (`read_foreign`).
+
+    Raises UnknownRunError where the store holds no such run, or a folder holds several, and
+    UnreadableLogError where a file is no log.
     """
+    path = Path(name)
+    if _is_log(name):
+        return _open_log(path, columns)
     if is_folder(name):
-        return _open_recording(Path(name))
-    if Path(name).is_file():
-        raise UnknownRunError(
-            f"{name!r} is a file; give the folder of a recording (./.otoscope/<run id>) or a run that "
-            "`otoscope runs` lists"
-        )
+        is_of_others = not is_recording(path) and not _recordings(path) and logs_in(path)
+        return _open_log(path, columns) if is_of_others else _open_recording(path)
     if "/" in name:
         raise UnknownRunError(
-            f"{name!r} is no folder here, and no run id holds a slash; give the folder of a "
-            "recording (./.otoscope/<run id>) or a run that `otoscope runs` lists"
+            f"{name!r} is no folder or file here, and no run id holds a slash; give the folder of a "
+            "recording (./.otoscope/<run id>), a log, or a run that `otoscope runs` lists"
         )
     store = connect(url)
     return store, store.resolve(name)
+
+
+def _open_log(path: Path, columns: Mapping[str, str] | None) -> tuple[Store, str]:
+    log = read_foreign(path, columns)
+    for line in log.damage:
+        click.echo(f"log: {line}", err=True)
+    return Store(log.home, damage=log.damage), log.run
 
 
 def _open_recording(folder: Path) -> tuple[Store, str]:

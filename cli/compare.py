@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from .address import is_folder, open_run, url_option
+from .address import is_on_disk, open_run, url_option
 from .own_rules import rules_option
 from .printing import console, number, print_json, severity_text
 from .progress import progress_bar
@@ -30,7 +30,8 @@ WIDEST = 60
 def compare(runs: tuple[str, ...], url: str | None, as_json: bool) -> None:
     """Say what tells runs apart: settings, loss, findings, obstacles.
 
-    A run of the store is compared as its daemon judged it; the folder of a recording is judged here.
+    A run of the store is compared as its daemon judged it; the folder of a recording, or a
+    log of another logger, is judged here.
     """
     from ..diagnostics import judge, project_numbers, summary
     from ..diagnostics.comparing import Side
@@ -41,7 +42,7 @@ def compare(runs: tuple[str, ...], url: str | None, as_json: bool) -> None:
     sides = []
     for name in runs:
         store, run = open_run(name, url)
-        if is_folder(name):
+        if is_on_disk(name):
             with progress_bar(f"judging {run}") as progress:
                 judged = judge(store, run, progress=progress, project=project_numbers())
         else:

@@ -15,7 +15,7 @@ from .progress import progress_bar
 @click.command(
     epilog="\b\nExample:\n  otoscope report .otoscope/mlp-01jd4tq2 -o run.html",
 )
-@click.argument("run", metavar="RUN|DIR")
+@click.argument("run", metavar="RUN|DIR|FILE")
 @click.option(
     "-o",
     "--output",

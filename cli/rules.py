@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..store import ConfigError
-from .address import is_folder, open_run, url_option
+from .address import is_on_disk, open_run, url_option
 from .own_rules import rules_option
 from .printing import print_json, print_table
 from .rule_list import print_rule, print_rules
@@ -77,7 +77,7 @@ def _of_run(
 ) -> None:
     from ..diagnostics import numbers_in_force, parsed, set_numbers
 
-    if (told or unset) and is_folder(name):
+    if (told or unset) and is_on_disk(name):
         raise click.UsageError(
             f"{name} is a recording, which nobody judges while it trains; set its numbers in "
             "otoscope.toml, and `otoscope diagnose` judges by them"

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ..store import RunInfo, connect
 from ..store.places import read_address
-from .address import is_folder, open_run, url_option
+from .address import is_on_disk, open_run, url_option
 from .printing import ago, console, number, print_json, print_run, print_table, severity_text
 
 
@@ -79,9 +79,9 @@ def show(run: str, url: str | None, as_json: bool) -> None:
     """Show what the daemon found in RUN: verdict, findings, what was not judged."""
     from ..diagnostics import summary
 
-    if is_folder(run):
+    if is_on_disk(run):
         raise click.BadParameter(
-            f"{run} is a folder, which no daemon judges; use `otoscope diagnose {run}`",
+            f"{run} lies on disk, where no daemon judges it; use `otoscope diagnose {run}`",
             param_hint="RUN",
         )
     store, found = open_run(run, url)

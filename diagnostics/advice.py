@@ -10,6 +10,7 @@ from ..store import Recommendation
 from ..store.schemas import Json
 from .rule import UNCORRECTED, Context
 from .snippets import optimizer_snippet, optimizer_with, resume_snippet
+from .unlogged import factor_of_rate
 from .windows import Window
 from .words import number, percent, rounded
 
@@ -208,6 +209,8 @@ def lower_rate(window: Window, context: Context, *, rollback_before: int | None)
     `rollback_before`: the step at which the damage began, None where the weights are sound.
     """
     rate = current_rate(window, context)
+    if not math.isfinite(rate):
+        return factor_of_rate(context)
     new = stable_rate(window, context, rate)
     verify = "the loss falls below its first value within 200 steps; if not, halve once more"
     checkpoint = None if rollback_before is None else good_checkpoint(context, rollback_before)

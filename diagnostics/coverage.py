@@ -11,6 +11,11 @@ if TYPE_CHECKING:
 
 OF_THE_RECORDING = {"stalled", "lost_samples"}
 """Rules that need no sample of the training itself."""
+OF_A_LOG = {
+    *("non_finite", "lr_too_high", "exploding_gradients", "loss_spike", "outlier_batch"),
+    *("oscillating_loss", "plateau", "overfitting"),
+}
+"""Rules of the catalogue that can judge a log of others: by losses, rates, gradient norms and scores."""
 
 
 def coverage(fold: Fold) -> tuple[list[str], dict[str, str]]:
@@ -18,6 +23,7 @@ def coverage(fold: Fold) -> tuple[list[str], dict[str, str]]:
     judged: list[str] = []
     missing: dict[str, str] = {}
     off = switched_off(fold.settings.profile)
+    of_others = fold.settled.config.get("loop") == "log"
     for rule in fold.rules:
         entry = fold.engine.entry(rule.id)
         span = fold.thresholds(rule.id).span
@@ -25,6 +31,8 @@ def coverage(fold: Fold) -> tuple[list[str], dict[str, str]]:
             missing[rule.id] = f"switched off in the task profile {fold.settings.profile}"
         elif fold.thresholds(rule.id).severity == "off":
             missing[rule.id] = f"switched off by {rule.id}.severity"
+        elif of_others and rule.id not in OF_A_LOG and rule.numbers is None:
+            missing[rule.id] = "a log does not hold what it looks at"
         elif entry.known is not None and entry.known >= fold.place.step - span:
             judged.append(rule.id)
             if entry.partly:

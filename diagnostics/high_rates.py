@@ -13,6 +13,7 @@ from .advice import best_basis, current_rate, lower_rate, stable_rate
 from .facts import mostly_dead
 from .forgetting import left_of
 from .rule import Case, Context, Later
+from .unlogged import is_log
 from .windows import Window
 from .words import number
 
@@ -101,6 +102,8 @@ def _words(
         rate = current_rate(window, context)
         new = stable_rate(window, context, rate)
         title = "The learning rate is too high"
+        if is_log(context) and len(because) == 1:
+            title = "The loss climbs, as where the learning rate is too high"
         if (
             new.basis == "derived"
         ):  # by curvature alone: a rule of thumb does not tell what is stable

@@ -20,6 +20,7 @@ from .errors import (
     StoreUnavailableError,
     TlsError,
     UnknownRunError,
+    UnreadableLogError,
 )
 from .home import Home, Judgement, Sink
 from .memory import MemoryHome
@@ -85,6 +86,7 @@ __all__ = [
     "StreamName",
     "TlsError",
     "UnknownRunError",
+    "UnreadableLogError",
     "connect",
     "noise_scale",
     "noise_series",

@@ -10,7 +10,9 @@ from pathlib import Path
 from . import places
 from .addresses import checked_url
 from .errors import StoreError, StoreUnavailableError
+from .foreign import read_foreign
 from .home import Sink
+from .log_files import is_log
 from .reading import Store
 from .recording import RecordingSink, is_recording, read_recording
 from .redis_home import RedisHome
@@ -28,11 +30,11 @@ def default_url() -> str | None:
 
 
 def connect(where: str | os.PathLike[str] | None = None, *, timeout: float = 5.0) -> Store:
-    """Return the store at a URL or in a recording's folder.
+    """Return the store at a URL, in a recording's folder, or of a log that another logger wrote.
 
     Args:
         where: a URL (`redis://`, `rediss://`, `unix://`, `redis+cluster://`), the folder of a
-            recorded run, or None: then `$OTOSCOPE_URL`, else the server that `otoscope up` started
+            recorded run, a CSV or TensorBoard event file (or a folder that holds one), or None: then `$OTOSCOPE_URL`, else the server that `otoscope up` started
             on this machine. A password that the URL lacks comes from `$OTOSCOPE_PASSWORD`, or the
             file that `$OTOSCOPE_PASSWORD_FILE` names.
         timeout: bound of every call, in seconds.
@@ -41,6 +43,7 @@ def connect(where: str | os.PathLike[str] | None = None, *, timeout: float = 5.0
         StoreUnavailableError: nothing answers, or None was given and there is nothing to find. Told
             apart by LoginRefusedError, TlsError, ServerTooOldError and ClusterError.
         DamagedRecordingError: the folder holds no recording.
+        UnreadableLogError: the file is no log that can be read, or tells of no loss.
         ConfigError: the URL cannot be one.
     """
     if where is not None and "://" not in str(where):
@@ -71,6 +74,9 @@ def _warn_of_eviction(home: RedisHome) -> None:
 
 
 def _open_folder(directory: Path) -> Store:
+    if is_log(directory) and not is_recording(directory):
+        foreign = read_foreign(directory)
+        return Store(foreign.home, damage=foreign.damage)
     if not directory.is_dir() or not is_recording(directory):
         raise StoreUnavailableError(
             f"{str(directory)!r} is neither a URL nor the folder of a recorded run; "

@@ -67,6 +67,10 @@ class DamagedRecordingError(StoreError):
     """Raised when a recording on disk cannot be read at all."""
 
 
+class UnreadableLogError(StoreError):
+    """Raised when a log that others wrote cannot be read as a run: no numbers, no loss, no such column."""
+
+
 class MissingExtraError(OtoscopeError, ImportError):
     """Raised when an optional dependency is not installed; the message holds the command."""
 

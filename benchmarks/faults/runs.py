@@ -39,6 +39,7 @@ NOT_RUNNING = (
     "card.py",
     "page.py",
     "efficacy.py",
+    "logs.py",
     "runs.py",
 )
 """Files of the bench that neither train nor judge."""

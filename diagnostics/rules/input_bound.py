@@ -67,7 +67,7 @@ def _pace(window: Window, context: Context) -> Pace | str:
     steps = window.samples("train", "step_seconds", count=numbers.window, span=numbers.span)
     ours = window.samples("train", "overhead_seconds", count=numbers.window, span=numbers.span)
     if len(data) != len(steps) or not np.isfinite(data.values).any():
-        return "how long steps wait for their data is not known in a loop of your own"
+        return "how long steps wait for their data was not recorded"
     known = np.isfinite(data.values) & np.isfinite(steps.values)
     if known.sum() < numbers.min_samples:
         return f"fewer than {numbers.min_samples} timed steps since the windows began"

@@ -15,7 +15,7 @@ drawn far smaller than usual count as larger), while the loss stands far above i
 first ones that leaves nothing of the initialization, after which the loss goes up, and does not come back
 from that (with Adam and its kin the first step is that of the layers that have a gradient by then; later
 ones of RMSprop are shorter, which is no excuse for a loss that was thrown up a hundredfold). Sharpness alone never fires: healthy runs hover at the edge while their loss
-falls.
+falls. In a log of others, which does not tell how long steps are, a loss that climbs tells alone.
 Why: along the steepest direction each step lands farther out than it began.
 How far to trust it: on 16 held-out nets the proposed rate was survived by 88 % with SGD, 87 % with
 momentum and 60 % with Adam, and the edge at the initialization did not tell at which rate a training
@@ -49,6 +49,7 @@ from ..standing import (
     spread_of,
     thrown_by_batches,
 )
+from ..unlogged import is_log
 from ..windows import Window
 
 FAMILY = "train"
@@ -161,6 +162,8 @@ def judge(window: Window, context: Context) -> Verdict:
         and thrown_by_batches(context, never_fell=never_fell)
         and not raised(window, context, current_rate(window, context))
     )
+    if length is None and climbed and is_log(context):
+        length = []  # nothing tells how long steps are, so that the loss tells alone
     if length is None or recovering or thrown_back:
         return fine(strength)  # keeps a finding that stands, and makes none
     early = True

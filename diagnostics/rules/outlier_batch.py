@@ -126,7 +126,7 @@ def _of_epochs(window: Window, context: Context, floor: float) -> Outliers | str
     losses = window.samples("train", "loss")
     epochs = window.samples("train", "epoch")
     if len(epochs) != len(losses) or not np.isfinite(epochs.values).any():
-        return "which epoch a step belongs to is not known in a loop of your own"
+        return "which epoch a step belongs to was not recorded"
     known = np.isfinite(losses.values) & np.isfinite(epochs.values)
     steps, values, epoch = losses.steps[known], losses.values[known], epochs.values[known]
     whole = np.unique(epoch)[1:-1]  # the first is cut off by the window, the last is not over

@@ -86,7 +86,7 @@ def test_workers_that_deliver_in_bursts_are_seen_although_most_batches_are_there
 
 def test_where_waiting_is_not_timed_input_is_not_judged() -> None:
     judged = run_of(300, lambda rank, step: {"data_seconds": np.nan})
-    assert "loop of your own" in judged["not_judged"]["input_bound"]
+    assert "was not recorded" in judged["not_judged"]["input_bound"]
 
 
 def test_a_finding_of_waiting_ends_when_the_waiting_does() -> None:
