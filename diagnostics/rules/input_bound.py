@@ -116,7 +116,8 @@ def _case(context: Context, pace: Pace) -> Case:
         because=tuple(because),
         recommendation=_advice(context, pace),
         may_be_normal="Data that come over a slow network or are made on the fly by another "
-        "program; the first epoch of data that are cached later.",
+        "program; the first epoch of data that are cached later. What loggers and callbacks do between "
+        "two steps counts as waiting, too: a profiler tells which.",
     )
 
 
