@@ -66,6 +66,15 @@ def _recordings(folder: Path) -> list[str]:
         return []
 
 
+def _logs_below(folder: Path) -> list[str]:
+    try:
+        return sorted(
+            str(log) for inner in folder.iterdir() if inner.is_dir() for log in logs_in(inner)
+        )
+    except OSError:
+        return []
+
+
 def open_run(
     name: str, url: str | None, columns: Mapping[str, str] | None = None
 ) -> tuple[Store, str]:
@@ -99,7 +108,7 @@ def _open_log(path: Path, columns: Mapping[str, str] | None) -> tuple[Store, str
 
 
 def _open_recording(folder: Path) -> tuple[Store, str]:
-    inside = [] if is_recording(folder) else _recordings(folder)
+    inside = [] if is_recording(folder) else _recordings(folder) or _logs_below(folder)
     if inside:
         listed = ", ".join(inside[-SHOWN:]) + (", …" if len(inside) > SHOWN else "")
         raise UnknownRunError(

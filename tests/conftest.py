@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job that a shell put in the background
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # as in a job that a shell put in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 REQUIRED = set(filter(None, os.environ.get("OTOSCOPE_REQUIRE", "").split(",")))
 """What must be there: a test that needs it fails instead of being skipped (CI sets it)."""

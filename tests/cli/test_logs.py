@@ -106,6 +106,16 @@ def test_what_cannot_be_done_with_a_log_is_said_without_a_traceback(
     assert "Traceback" not in result.output
 
 
+def test_a_folder_of_several_runs_names_their_logs(tmp_path: Path) -> None:
+    for number in (0, 1):
+        (tmp_path / f"version_{number}").mkdir()
+        log(tmp_path / f"version_{number}" / "metrics.csv", SOUND)
+    result = run("diagnose", tmp_path)
+    assert result.exit_code == 1
+    assert "it holds 2 of them; name one:" in result.stderr
+    assert "version_1/metrics.csv" in "".join(result.stderr.split("\n"))
+
+
 def test_what_a_lightning_trainer_logged_is_judged(tmp_path: Path) -> None:
     """Its CSV logger, and TensorBoard's event files, of one training whose rate is far too high."""
     pytest.importorskip("tensorboard")
