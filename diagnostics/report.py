@@ -204,7 +204,10 @@ def _plain(text: str) -> str:
 def _judged(run_json: Mapping[str, Json], overhead: Mapping[str, Json]) -> str:
     done = ", ".join(name_of(rule) for rule in run_json["judged"]) or "nothing"
     text = f"<p>{count(len(run_json['judged']), 'check')} judged: {escape(done)}.</p>"
-    missing = [f"{name_of(rule)} ({why})" for rule, why in run_json["not_judged"].items()]
+    reasons: dict[str, list[str]] = {}
+    for rule, why in run_json["not_judged"].items():
+        reasons.setdefault(why, []).append(name_of(rule))
+    missing = [f"{', '.join(names)} ({why})" for why, names in reasons.items()]
     if missing:
         text += f"<p>Not judged: {escape(' · '.join(missing))}.</p>"
     gaps = [f"{gap['from']:,} to {gap['to']:,}" for gap in run_json.get("missed", [])]

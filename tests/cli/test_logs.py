@@ -78,7 +78,9 @@ def test_logs_are_compared_and_reported(tmp_path: Path) -> None:
     assert [item["state"] for item in answer["runs"]] == ["healthy", "needs_action"]
     page = tmp_path / "b.html"
     assert run("report", climbs, "-o", page).exit_code == 0
-    assert "the loss climbs" in page.read_text(encoding="utf-8").lower()
+    said = page.read_text(encoding="utf-8")
+    assert "the loss climbs" in said.lower()
+    assert said.count("a log does not hold what it looks at") == 1
 
 
 @pytest.mark.parametrize(
