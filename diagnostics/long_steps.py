@@ -43,7 +43,7 @@ def too_long(
     rate = current_rate(window, context)
     if worse and raised(window, context, rate):
         text = (
-            f"learning rate {number(rate)} since step {window.since + 1:,}; the loss was lowest "
+            f"learning rate {number(rate)} since step {window.since:,}; the loss was lowest "
             f"at {number(facts.lr_at_best)}"
         )
         limit = numbers["raised"] * facts.lr_at_best

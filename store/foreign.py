@@ -203,10 +203,7 @@ def _losses(curve: Mapping[int, float]) -> dict[str, float]:
 
 
 def _jumps(rates: Mapping[int, float], times: Mapping[int, float], first: int) -> list[Event]:
-    """Return the events `lr` of a rate that was set to more than twice, or less than half, of what it was.
-
-    Windows begin behind an event: it stands at the step before the first one at the new rate.
-    """
+    """Return the events `lr` of a rate that was set to more than twice, or less than half, of what it was."""
     told: list[Event] = []
     steps = sorted(rates)
     for before, step in pairwise(steps):
@@ -214,7 +211,7 @@ def _jumps(rates: Mapping[int, float], times: Mapping[int, float], first: int) -
         if new > JUMP * old > 0 or old > JUMP * new > 0:
             phase = "warmup" if new > old else "decay"
             body = {"optimizer": 0, "group": "0", "from": old, "to": new, "phase": phase}
-            told.append(Event("lr", step + first - 1, 1, 0, times[step], body))
+            told.append(Event("lr", step + first, 1, 0, times[step], body))
     return told
 
 

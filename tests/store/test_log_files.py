@@ -173,4 +173,4 @@ def test_a_rate_that_was_raised_is_told_as_one(tmp_path: Path) -> None:
         rows.writerows([step, 1.0, 0.1 if step < 30 else 1.0] for step in range(1, 60))
     store, run, _ = read(path)
     (event,) = [event for event in store.events(run) if event.kind == "lr"]
-    assert (event.step, event.body["from"], event.body["to"]) == (29, 0.1, 1.0)
+    assert (event.step, event.body["from"], event.body["to"]) == (30, 0.1, 1.0)
