@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from .errors import MissingExtraError, UnreadableLogError
@@ -91,9 +92,15 @@ def _read_table(path: Path, text: str, asked: str | None) -> Log:
             "of a CSV file holds the names of its columns, such as step,loss,lr"
         )
     log = Log()
+    rows = list(rows)
     counter = _step_column(names, asked, path)
     if counter is None:
         log.remarks.append("no column counts steps: each row counts as one")
+    elif asked is None and _begins_anew(rows, counter, delimiter):
+        log.remarks.append(
+            f"{names[counter]!r} begins anew with each epoch: each row counts as one step"
+        )
+        counter = None
     clock = next((i for i, name in enumerate(names) if _plain(name) in TIMES), None)
     words: dict[str, int] = {}
     skipped = again = 0
@@ -158,6 +165,13 @@ def _step_column(names: list[str], asked: str | None, path: Path) -> int | None:
         return names.index(asked)
     known = [_plain(name) for name in names]
     return next((known.index(name) for name in STEPS if name in known), None)
+
+
+def _begins_anew(rows: list[list[str]], counter: int, delimiter: str) -> bool:
+    """Tell whether a column counts within epochs: it comes back to its lowest value more than once."""
+    steps = [step for row in rows if (step := _step(row, counter, delimiter)) is not None]
+    lowest = min(steps, default=0)
+    return sum(now == lowest < before for before, now in pairwise(steps)) > 1
 
 
 def _number(text: str, delimiter: str = ",") -> float | None:

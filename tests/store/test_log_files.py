@@ -58,6 +58,10 @@ def test_lightnings_csv_is_read_with_its_rates_and_validations(tmp_path: Path) -
         ("step,loss\n2,0.25\n1,0.9\n1,0.5\n", [0.5, 0.25]),  # out of order, and one step twice
         ("step,loss,note\n1,0.5,begin\n\n2,0.25,end\nlast,0.1,\n", [0.5, 0.25]),
         (
+            "epoch,batch,loss\n0,0,0.5\n0,1,0.4\n1,0,0.3\n1,1,0.2\n2,0,0.1\n",
+            [0.5, 0.4, 0.3, 0.2, 0.1],
+        ),
+        (
             "step,my_loss,speed\n1,0.5,3\n2,0.25,3\n",
             [0.5, 0.25],
         ),  # the only one that is called a loss
