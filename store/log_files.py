@@ -93,6 +93,8 @@ def _read_table(path: Path, text: str, asked: str | None) -> Log:
         )
     log = Log()
     rows = list(rows)
+    if not rows:
+        raise UnreadableLogError(f"{str(path)!r} names its columns and holds no row yet")
     counter = _step_column(names, asked, path)
     if counter is None:
         log.remarks.append("no column counts steps: each row counts as one")

@@ -84,8 +84,8 @@ def test_one_run_alone_and_eleven_are_wrong_usage(healthy):
         assert f"2 to 10 runs to compare, got {count}" in result.stderr
 
 
-def test_a_file_is_refused_with_what_to_give_instead(tmp_path):
+def test_a_log_without_a_row_is_refused(tmp_path):
     (tmp_path / "log.csv").write_text("step,loss\n")
     result = compare(tmp_path / "log.csv", tmp_path / "log.csv")
     assert result.exit_code == 1
-    assert "is a file; give the folder of a recording" in result.output
+    assert "names its columns and holds no row yet" in result.output
