@@ -50,8 +50,16 @@ def test_advice_that_applies_is_left_as_it_is() -> None:
     assert isinstance(case, Case) and case.recommendation is advice
 
 
-@pytest.mark.parametrize("optimizer", [{"name": "SGD"}, {"name": "SGD", "lr": 0.0}])
-def test_a_rate_of_zero_or_one_that_nobody_recorded_is_no_failure(optimizer: dict) -> None:
+def test_a_rate_that_nobody_recorded_is_lowered_by_a_factor() -> None:
+    advice = lower_rate(EMPTY, context(optimizers=[{"name": "SGD"}]), rollback_before=None)
+    case = breach(2.0, a_case(advice)).case
+    assert isinstance(case, Case) and case.recommendation is advice
+    assert (advice.parameter, advice.current) == ("lr", None)
+    ast.parse(advice.snippet)
+
+
+def test_a_rate_of_zero_is_no_failure() -> None:
+    optimizer = {"name": "SGD", "lr": 0.0}
     advice = lower_rate(EMPTY, context(optimizers=[optimizer]), rollback_before=None)
     case = breach(2.0, a_case(advice)).case
     assert isinstance(case, Case) and case.recommendation.parameter == "inspect"

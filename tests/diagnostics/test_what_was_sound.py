@@ -80,4 +80,4 @@ def test_the_rate_is_raised_by_the_step_of_the_layers_that_it_moved() -> None:
     assert raised(branches) == pytest.approx(1e-6 * 0.01 / 2e-8)
     some = (4e-8, 2e-8, 1e-8)
     assert raised(some) == pytest.approx(1e-6 * 0.01 / 2e-8)
-    assert raised((0.0, 1e-8, 2e-8, 4e-8)) == pytest.approx(1e-6 * 0.01 / 1.5e-8, rel=0.03)
+    assert raised((0.0, 1e-7, 2e-7, 4e-7)) == pytest.approx(1e-6 * 0.01 / 1.5e-7, rel=0.03)
