@@ -13,7 +13,8 @@ from typing import Any
 from otoscope.diagnostics.rules import RULES
 from otoscope.store.errors import OtoscopeError
 
-from . import parts, reserved_data, reserved_nets
+from . import parts
+from .sets import reserved
 
 CASES = Path(__file__).parent / "cases"
 KINDS = ("fault", "healthy", "look-alike")
@@ -49,7 +50,7 @@ TRAINING: dict[str, Any] = {
 ABOUT = ("kind", "set", "expect", "tempts", "twin", "onset", "mend", "why", "source", "like")
 """What is said about the training."""
 REQUIRED = ("kind", "set", "net", "data", "optimizer")
-RESERVED = {"net": tuple(reserved_nets.NETS), "data": tuple(reserved_data.DATA)}
+RESERVED = {"net": tuple(reserved.NETS), "data": tuple(reserved.DATA)}
 """What no threshold was chosen on: a held-out case has a net and data of these, a tuning case neither."""
 UNPLANTED = ("edge_of_stability", "stalled", "memory_growth", "throughput_drop", "lost_samples")
 """Rules that never fire, or that a clock decides: they are tested on synthetic frames."""

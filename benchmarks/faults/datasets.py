@@ -12,15 +12,7 @@ from sklearn.datasets import load_iris, make_circles, make_moons, make_regressio
 
 from .. import _data
 from .._data import Batch
-from . import (
-    fifth_data,
-    fourth_data,
-    further_data,
-    reserved_data,
-    seventh_data,
-    sixth_data,
-    third_data,
-)
+from . import sets
 
 
 def _pictures() -> Batch:
@@ -89,13 +81,7 @@ DATA: dict[str, Callable[..., Batch]] = {
     "parabola": _parabola,
     "bits": _bits,
     "bands": _bands,
-    **further_data.DATA,
-    **third_data.DATA,
-    **fourth_data.DATA,
-    **fifth_data.DATA,
-    **sixth_data.DATA,
-    **seventh_data.DATA,
-    **reserved_data.DATA,
+    **sets.DATA,
 }
 ORDERS = ("shuffled", "sorted")
 FIELDS = (

@@ -21,23 +21,7 @@ from .._nets import (
     residual,
     sequence_loss,
 )
-from . import (
-    datasets,
-    fifth_nets,
-    fifth_tables,
-    fourth_nets,
-    fourth_tables,
-    further_nets,
-    nets,
-    reserved_nets,
-    reserved_tables,
-    seventh_nets,
-    seventh_tables,
-    sixth_nets,
-    sixth_tables,
-    starting,
-    third_nets,
-)
+from . import datasets, nets, sets, starting
 
 Spoiler = Callable[[int, Batch], Batch]
 
@@ -55,13 +39,7 @@ NETS: dict[str, Callable[..., nn.Module]] = {
     "highway": nets.Highway,
     "mixer": nets.Mixer,
     "logistic": nets.logistic,
-    **further_nets.NETS,
-    **third_nets.NETS,
-    **fourth_nets.NETS,
-    **fifth_nets.NETS,
-    **sixth_nets.NETS,
-    **seventh_nets.NETS,
-    **reserved_nets.NETS,
+    **sets.NETS,
 }
 DATA = datasets.DATA
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -101,11 +79,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "probabilities": probabilities,
     "absolute": functional.l1_loss,
     "squared_one_hot": squared_one_hot,
-    **fourth_tables.LOSSES,
-    **fifth_tables.LOSSES,
-    **sixth_tables.LOSSES,
-    **seventh_tables.LOSSES,
-    **reserved_tables.LOSSES,
+    **sets.LOSSES,
 }
 
 

@@ -64,7 +64,7 @@ def code(folders: tuple[str, ...], reserved: bool = False) -> str:
             ours = path.parent == Path(__file__).parent
             if (ours and path.name in NOT_RUNNING) or path.name == "null_rates.toml":
                 continue
-            if ours and path.name.startswith("reserved_") and not reserved:
+            if path.parent.name == "reserved" and not reserved:
                 continue
             told.update(path.read_bytes())
     return told.hexdigest()

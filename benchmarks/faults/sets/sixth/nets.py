@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from . import sixth_tables
+from . import tables
 
 
 class Window(nn.Module):
@@ -340,5 +340,5 @@ NETS: dict[str, Callable[..., nn.Module]] = {
     "quasis": Quasis,
     "filling": Filling,
     "rewriting": Rewriting,
-    **sixth_tables.NETS,
+    **tables.NETS,
 }

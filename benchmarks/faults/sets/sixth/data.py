@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .. import _data
-from .._data import Batch
-from . import sixth_texts
+from .... import _data
+from ...._data import Batch
+from . import texts
 
 SIDE = 16
 """Pixels of a picture's side."""
@@ -315,5 +315,5 @@ DATA: dict[str, Callable[..., Batch]] = {
     "stencils": stencils,
     "mails": mails,
     "episodes": episodes,
-    **sixth_texts.DATA,
+    **texts.DATA,
 }

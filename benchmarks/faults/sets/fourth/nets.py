@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from . import fourth_tables
+from . import tables
 
 
 class Shuffling(nn.Module):
@@ -282,5 +282,5 @@ NETS: dict[str, Callable[..., nn.Module]] = {
     "repeated": Repeated,
     "operator": Operator,
     "forecaster": Forecaster,
-    **fourth_tables.NETS,
+    **tables.NETS,
 }

@@ -9,9 +9,9 @@ import torch
 from sklearn import datasets as made
 from torch.nn import functional
 
-from .. import _data
-from .._data import Batch
-from .further_data import corners, letters_of
+from .... import _data
+from ...._data import Batch
+from ..second.data import corners, letters_of
 
 SIDE, WINDOW, ATOMS, POINTS = 16, 40, 12, 24
 """Pixels of a picture's side, letters of a window, atoms of a molecule, points of a swarm."""

@@ -10,8 +10,8 @@ from sklearn import datasets as made
 from torch import Tensor
 from torch.nn import functional
 
-from .. import _data
-from .._data import TEXT, Batch
+from .... import _data
+from ...._data import TEXT, Batch
 
 SIDE, WINDOW, POINTS = 12, 64, 24
 """Pixels of a scene's side, bytes of a window of text, points of a cloud."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from .._data import TEXT, Batch
+from ...._data import TEXT, Batch
 
 LINE, WORDS, TELLING = 30, 20, {"LETTER", "SIGN", "DIGIT", "SYMBOL", "MARK", "SMALL", "CAPITAL"}
 """Letters of a line, words of a tagged line, and words that say at once what a character is."""

@@ -12,8 +12,8 @@ from datetime import date, timedelta
 import torch
 from torch import Tensor
 
-from .._data import TEXT, Batch
-from .further_data import letters_of
+from ...._data import TEXT, Batch
+from ..second.data import letters_of
 
 LINE, CODE, READ = 36, 28, 27
 """Letters of a line, steps of a piece of bytecode, letters of a date."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from . import third_tables
+from . import tables
 
 
 def _norm(kind: str, channels: int) -> nn.Module:
@@ -279,5 +279,5 @@ NETS: dict[str, Callable[..., nn.Module]] = {
     "spectral": spectral,
     "kernels": Kernels,
     "decays": Decays,
-    **third_tables.NETS,
+    **tables.NETS,
 }

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from . import seventh_tables
+from . import tables
 
 
 class Stepped(nn.Conv2d):
@@ -327,5 +327,5 @@ NETS: dict[str, Callable[..., nn.Module]] = {
     "nested": Nested,
     "fading": Fading,
     "spelled": Spelled,
-    **seventh_tables.NETS,
+    **tables.NETS,
 }

@@ -10,9 +10,9 @@ from sklearn import datasets as made
 from torch import Tensor
 from torch.nn import functional
 
-from .. import _data
-from .._data import Batch
-from .further_data import letters_of
+from .... import _data
+from ...._data import Batch
+from ..second.data import letters_of
 
 SIDE, WINDOW, ROW, LENGTH = 16, 48, 24, 8
 """Pixels of a picture's side, letters of a text, of a row, and of a word that is translated."""

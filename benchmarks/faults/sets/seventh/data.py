@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .. import _data
-from .._data import Batch
-from . import seventh_texts
+from .... import _data
+from ...._data import Batch
+from . import texts
 
 SIDE = 20
 """Pixels of a picture's side."""
@@ -298,5 +298,5 @@ DATA: dict[str, Callable[..., Batch]] = {
     "loads": loads,
     "spikes": spikes,
     "minerals": minerals,
-    **seventh_texts.DATA,
+    **texts.DATA,
 }

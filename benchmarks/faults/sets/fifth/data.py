@@ -12,9 +12,9 @@ from sklearn import datasets as made
 from torch import Tensor
 from torch.nn import functional
 
-from .. import _data
-from .._data import TEXT, Batch
-from .further_data import letters_of
+from .... import _data
+from ...._data import TEXT, Batch
+from ..second.data import letters_of
 
 SIDE, LINE, SHORT = 16, 40, 20
 """Pixels of a picture's side, letters of a line of prose, of a piece of a source."""

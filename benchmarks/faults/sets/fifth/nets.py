@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from . import fifth_tables
+from . import tables
 
 
 def _norm(kind: str, channels: int) -> nn.Module:
@@ -271,5 +271,5 @@ NETS: dict[str, Callable[..., nn.Module]] = {
     "talking": Talking,
     "peeping": Peeping,
     "hops": Hops,
-    **fifth_tables.NETS,
+    **tables.NETS,
 }
