@@ -305,6 +305,10 @@ class OtoscopeCallback(TrainerCallback):
                 self.recorder.validate(dict(metrics or {}), epoch=float(state.epoch or 0.0))
                 self._resume_clock()
 
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Leave out of the wait for data what the Trainer's loggers took: they come before us."""
+        self._ended = time.perf_counter()
+
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Tell of a checkpoint."""
         if self.recorder is not None:

@@ -12,6 +12,7 @@ from .bases import callback_bases, class_now
 from .checkpoints import Checkpoints
 from .describing import batch_size_of
 from .dispatch import Dispatch
+from .fetching import Fetching
 from .guard import Guard, log
 from .norms import all_finite
 from .options import Options
@@ -113,7 +114,7 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
         self._border, self._norm_border = self._guard("recorder"), self._guard("gradient norm")
         self._micro = 0
         self._ended = math.nan
-        self._data = 0.0
+        self._fetching = Fetching()
         self._dispatch = Dispatch(self)
         self._manual: list[Any] = []
         self._scaler: Any = None
@@ -189,6 +190,7 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
             recorder.sender.is_over = interrupted(trainer)
             self._checkpoints.begin(trainer)
             self._settings.begin(trainer)
+            self._fetching.begin(trainer.fit_loop.epoch_loop)
         self._resumed = None
         with self._border:
             if not recorder.begun:  # it was logged why
@@ -217,7 +219,8 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
             return
         with self._border:
             now = time.perf_counter()
-            self._data += now - self._ended
+            if not self._fetching.hears:
+                self._fetching.seconds += now - self._ended
             if self._micro == 0:
                 self._settings.tell(trainer, recorder)
                 if recorder.is_calm(now):  # most steps
@@ -269,8 +272,10 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
             with self._border:
                 size = batch_size_of(batch) or 0
                 loss = outputs.get("loss") if type(outputs) is dict else None
-                if recorder.note(loss, size, self._data, self._epoch, begun):  # most steps
-                    self._data, self._expected = 0.0, False
+                if recorder.note(
+                    loss, size, self._fetching.seconds, self._epoch, begun
+                ):  # most steps
+                    self._fetching.seconds, self._expected = 0.0, False
                     self._ended = time.perf_counter()
                     return
         with self._border:
@@ -283,10 +288,10 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
         self._ended = time.perf_counter()
 
     def _close_step(self, recorder: Recorder, trainer: Any, pl_module: Any, begun: float) -> None:
-        data, expected, scaler = self._data, self._expected, self._scaler
+        data, expected, scaler = self._fetching.seconds, self._expected, self._scaler
         if expected and recorder.stepped and self._is_plain:
             self._dispatch.allow_rest(trainer)
-        self._micro, self._data, self._expected = 0, 0.0, False
+        self._micro, self._fetching.seconds, self._expected = 0, 0.0, False
         if not pl_module.automatic_optimization:
             recorder.undo(1.0 / recorder.gradient_scale)
             recorder.gradient_scale = 1.0
@@ -376,6 +381,8 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
         with border:
             self.state_dict()
         recorder, self.recorder = self.recorder, None
+        with border:
+            self._fetching.close()
         if recorder is not None:
             with border:
                 how(recorder)

@@ -24,6 +24,7 @@ from ..windows import Window
 from ..words import count, number, percent
 
 FAMILY = "train"
+BESIDE = " What callbacks that stand behind Otoscope do at the end of a step counts as waiting, too: put it last."
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +117,8 @@ def _case(context: Context, pace: Pace) -> Case:
         because=tuple(because),
         recommendation=_advice(context, pace),
         may_be_normal="Data that come over a slow network or are made on the fly by another "
-        "program; the first epoch of data that are cached later. What loggers and callbacks do between "
-        "two steps counts as waiting, too: a profiler tells which.",
+        "program; the first epoch of data that are cached later."
+        + (BESIDE if huggingface(context) else ""),
     )
 
 

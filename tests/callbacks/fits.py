@@ -86,12 +86,13 @@ def fit(
     net: Any = None,
     validate: bool = True,
     ckpt_path: str | None = None,
+    loader: Any = None,
     **options: Any,
 ) -> tuple[Any, Any]:
     """Train for two epochs of six batches, and return (trainer, module)."""
     seed()
     net = module(name) if net is None else net
-    loader = torch.utils.data.DataLoader(data(), 16, shuffle=True)
+    loader = torch.utils.data.DataLoader(data(), 16, shuffle=True) if loader is None else loader
     settings = {"max_epochs": 2, "enable_checkpointing": False, "default_root_dir": where}
     trainer = package(name).Trainer(callbacks=callbacks, **{**QUIET, **settings, **options})
     held_out = torch.utils.data.DataLoader(data(32), 16) if validate else None

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,21 @@ def store_of(where: Path, callback: OtoscopeCallback) -> tuple[Store, str]:
 
 def logged(trainer: Trainer, name: str) -> list[float]:
     return [row[name] for row in trainer.state.log_history if name in row]
+
+
+class SlowLogger(TrainerCallback):
+    """A logger that takes its time, as one does that sends over a network."""
+
+    def on_log(self, *told: Any, **more: Any) -> None:
+        time.sleep(0.02)
+
+
+def test_a_slow_logger_is_no_waiting_for_data(tmp_path: Path) -> None:
+    callback = OtoscopeCallback(spool=tmp_path / "spool", strict=True, verdict=False)
+    train(tmp_path, [SlowLogger(), callback])
+    run = str(callback.run_id)
+    waits = recorded(tmp_path / "spool", run).read(run, "train").column("data_seconds@0")
+    assert len(waits) == 8 and np.median(waits) < 0.01
 
 
 @pytest.mark.parametrize("make", [gpt2, Plain], ids=["by-items", "by-batches"])
