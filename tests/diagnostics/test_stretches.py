@@ -54,3 +54,34 @@ def test_gradients_that_a_stretch_of_bad_batches_threw_up_explain_nothing() -> N
     norms[[300, 308, 316, 324]] = 40.0  # the loss is up in between, and the norms are not
     (root, effect) = thrown(norms)
     assert (root.rule, root.caused) == ("exploding_gradients", [effect.id])
+
+
+def little_learned(rises: float, steps: int = 30) -> list[Finding]:
+    """Judge a loss that fell from 1.4 to 1.07, and stands higher by `rises` from step 301 on."""
+    draw = np.random.default_rng(4)
+    losses = 1.07 + 0.33 * np.exp(-np.arange(340) / 60) + 0.09 * draw.standard_normal(340)
+    losses[300 : 300 + steps] += rises
+    made = Made("loss_spike", optimizers=[ADAM])
+    made.add("train", train(losses))
+    return made.judge()
+
+
+def test_wrong_labels_of_a_net_that_hardly_beats_guessing_undo_all_that_it_had_learned() -> None:
+    (finding,) = little_learned(0.45)
+    assert (finding.severity, finding.state) == ("warning", "firing")
+    assert 300 <= finding.first_step <= 303
+
+
+@pytest.mark.parametrize(("rises", "steps"), [(0.25, 30), (0.45, 11)])
+def test_a_loss_that_is_thrown_back_by_most_of_that_or_for_a_few_steps_is_left_alone(
+    rises: float, steps: int
+) -> None:
+    assert little_learned(rises, steps) == []
+
+
+def test_a_run_that_had_learned_nothing_has_nothing_to_lose() -> None:
+    losses = 1.4 + 0.05 * np.random.default_rng(5).standard_normal(340)
+    losses[300:330] += 0.25
+    made = Made("loss_spike", optimizers=[ADAM])
+    made.add("train", train(losses))
+    assert made.judge() == []
