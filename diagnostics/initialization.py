@@ -19,6 +19,12 @@ PLAIN = (
     *(f"Conv{kind}{n}d" for kind in ("", "Transpose") for n in (1, 2, 3)),
 )
 """Classes of layers that multiply by their weights as these are."""
+OF_TORCH = (
+    *PLAIN,
+    *(f"{kind}{cell}" for kind in ("RNN", "LSTM", "GRU") for cell in ("", "Cell")),
+    *("Embedding", "EmbeddingBag", "MultiheadAttention"),
+)
+"""Classes of layers that torch draws, no two rows alike."""
 
 
 def he_normal(context: Context) -> dict[str, dict[str, Json]]:

@@ -10,8 +10,9 @@ A rate that was lowered to a thousandth of its peak while the loss stood over fo
 in the first half of the run over three tenths, is no final decay: there earlier steps may have been longer,
 and how long they are now follows from the rate where it was not measured since. Nor is a decay that got
 there step by step, once the run has gone on at such a rate for as long as it took to get there: whatever ends
-a run, it does not take half of it. Where a layer gets no gradient at all, or where a clip cuts the
-steps short, the rate is not the cause.
+a run, it does not take half of it. And no decay explains a loss that stands where it began behind steps all of
+which were too short, those at the highest rate, too. Layers that began at zero do not tell: next to nothing, any
+step is long. Where a layer gets no gradient at all, or where a clip cuts the steps short, the rate is not the cause.
 Why: at such steps the run needs a hundred times the steps that it would need at a sound rate.
 Source: measured on digits nets: steps of 0.02 to 0.6 % of the weights in runs that train, 2.7e-7 at a
 rate of 1e-5, where raising it by ten leaves it as stuck as before.
@@ -29,7 +30,7 @@ from ...store.schemas import Json
 from ..advice import current_rate, former_rate, higher_rate, sound_step
 from ..facts import BEGAN_AT_ZERO, layer_ratios, learned
 from ..medians import median_of
-from ..progress import WARMS_UP, Trend, course, largest_ratio, steady_losses
+from ..progress import WARMS_UP, Trend, course, steady_losses
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import KEPT_STEPS, Window
 from ..words import number
@@ -38,16 +39,25 @@ FAMILY = "train"
 FROM_START = True
 AT_ONCE = 20
 """Steps around the beginning of the windows at which a rate that is next to nothing was lowered by a jump."""
+LATEST = 10
+"""Samples whose median tells how far a step moves the layers."""
 
 
 def remember(window: Window, context: Context) -> dict[str, Json]:
     """Keep the first loss over that of guessing: under it begins who goes on from what is trained.
 
-    And `lowered`: since which step the rate has been next to nothing.
+    And `lowered`: since which step the rate has been next to nothing; `from_zero`: the places of the layers whose
+    first step is all that they were.
     """
     kept: dict[str, Json] = {
-        name: value for name, value in context.memory.items() if name in ("first", "lowered")
+        name: value
+        for name, value in context.memory.items()
+        if name in ("first", "lowered", "from_zero")
     }
+    if "from_zero" not in kept:
+        _, ratios = layer_ratios(window.history, context.start, context.start + 1)
+        if len(ratios):
+            kept["from_zero"] = np.flatnonzero(ratios[0] >= BEGAN_AT_ZERO).tolist()
     if "first" not in kept:
         found = window.samples("initialization", "loss_ratio").finite.values
         if len(found):
@@ -78,11 +88,11 @@ def judge(window: Window, context: Context) -> Verdict:
     numbers = context.thresholds
     losses, why_not = steady_losses(window, context)
     lowered = _lowered(window, context)
-    no_end = lowered is not None and why_not != WARMS_UP and len(losses) >= numbers.min_samples
-    if why_not and not no_end:
+    no_end = lowered is not None or _never_long(window, context)
+    if why_not and not (no_end and why_not != WARMS_UP and len(losses) >= numbers.min_samples):
         return unknown(why_not)
     since = window.since if lowered is None else max(window.since, lowered)
-    ratio = largest_ratio(replace(window, since=since))
+    ratio = _moves_most(replace(window, since=since), context)
     if lowered is not None and not ratio > 0:  # a step so short is rounded away
         ratio = _as_the_rate(window, context, lowered)
     if not math.isfinite(ratio):
@@ -102,6 +112,32 @@ def judge(window: Window, context: Context) -> Verdict:
         return fine(0.5)
     strength = limit / max(ratio, numbers.fire**2)
     return breach(strength, _case(window, context, trend, ratio, limit, lowered))
+
+
+def _moves_most(window: Window, context: Context) -> float:
+    """Return how far the layer moves that moves most, of those that began with weights; NaN unknown."""
+    _, ratios = layer_ratios(window.history, window.since, window.step, LATEST)
+    found = _of_some_size(ratios, context)
+    known = found[np.isfinite(found).any(axis=1)]
+    return median_of(np.fmax.reduce(known, axis=1)) if len(known) else math.nan
+
+
+def _never_long(window: Window, context: Context) -> bool:
+    """Tell whether no step of the attempt moved any layer by what a run needs to leave its start, and it has not."""
+    limit = _limit(window, context)
+    if limit <= context.thresholds.fire:  # it has learned, or goes on from what has
+        return False
+    _, ratios = layer_ratios(window.history, context.start, window.step)
+    found = _of_some_size(ratios, context)
+    known = found[np.isfinite(found)]
+    return bool(context.facts.update_peak < limit and len(known) and known.max() < limit)
+
+
+def _of_some_size(ratios: np.ndarray, context: Context) -> np.ndarray:
+    """Return the ratios, [samples, layers], of the layers that did not begin at zero; of all, if all did."""
+    places = context.memory.get("from_zero") or []
+    began = np.isin(np.arange(ratios.shape[1]), np.asarray(places, dtype=int))
+    return ratios if began.all() else ratios[:, ~began]
 
 
 def _next_to_nothing(window: Window, context: Context) -> bool:

@@ -6,6 +6,8 @@ that they have (effective rank), in its last two samples, while the loss has not
 200 steps of a size that should have moved it, and nothing else explains that; a stack of sigmoids or
 tanh is left to its gradients. The last layer, whose rows are told apart by their classes, does not count,
 nor does one of which no weight trains; where its rows were equal from the start it is drawn anew with the others.
+Nor does a layer of a class of the model's own, whose rows may be made alike, as filters are that begin by
+letting all through, until its steps add up to a tenth of its weights: what comes before tells them apart by then.
 Why: equal units get equal gradients and stay equal; where all outputs lie along one line, what comes
 behind can tell no more of a sample than where on it the sample lies.
 Source: constant initialization, Goodfellow et al. 2016, section 8.4; measured: loss 1.83 and accuracy
@@ -18,9 +20,9 @@ import numpy as np
 
 from ...store import Evidence
 from ...store.schemas import Json
-from ..facts import BLOCK, learned
-from ..initialization import can_be_drawn, drawn_anew, he_normal, squashing
-from ..medians import median_of
+from ..facts import BLOCK, layer_ratios, learned
+from ..initialization import OF_TORCH, can_be_drawn, drawn_anew, he_normal, squashing
+from ..medians import median_of, nan_median
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import KEPT_STEPS, Window
 from ..words import listing, percent
@@ -44,6 +46,9 @@ OTHERS = (
 """Whatever else explains a loss that does not move."""
 TEARING = ("bad_initialization", "lr_too_high")
 """What leaves rows alike that were not: one step that is larger than all weights."""
+APART = 0.1
+"""Share of its weights that a layer's steps come to, after which rows that get unequal gradients are 0.045 apart,
+which a cosine of 0.999 is."""
 BORN = 0.5
 """Share of a layer's rows that were equal to another one at the first step."""
 
@@ -71,7 +76,7 @@ def judge(window: Window, context: Context) -> Verdict:
     shares = np.where(np.isfinite(shares), shares, 0.0)
     if len(shares) > 1:
         shares[-1] = 0.0
-    still = _untrained(context)
+    still = _untrained(context) | _as_made(window, context, alike.layers)
     if still:
         shares = np.where([layer in still for layer in alike.layers], 0.0, shares)
     worst = float(shares.max())
@@ -97,6 +102,21 @@ def _untrained(context: Context) -> set[str]:
         return {str(row["layer"]) for row in rows} - {str(row["layer"]) for row in held}
 
     return context.once("symmetric_weights.untrained", read)
+
+
+def _as_made(window: Window, context: Context, layers: tuple[str, ...]) -> set[str]:
+    """Return the layers of the model's own classes that hardly moved: what is alike of them was made so."""
+    modules = {str(row["layer"]): row.get("module") for row in context.meta.parameters}
+    own = {layer for layer in layers if modules.get(layer) not in (None, *OF_TORCH)}
+    if not own:
+        return own
+    steps, ratios = layer_ratios(window.history, context.start, window.step)
+    names = window.layers("gradients", "update_sq", count=1, group="weight").layers
+    if not len(steps) or len(names) != ratios.shape[1]:
+        return own
+    way = nan_median(ratios, axis=0) * (window.step - context.start)
+    moved = {layer for layer, share in zip(names, way.tolist(), strict=True) if share > APART}
+    return own - moved
 
 
 def _born_alike(context: Context, layers: list[str]) -> bool:

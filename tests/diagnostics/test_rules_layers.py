@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from otoscope.store import Event
+from otoscope.store import Event, Finding
 from torch import nn
 
 from .lab import mlp
@@ -178,6 +178,24 @@ def test_equal_rows_of_a_layer_that_does_not_train_are_none_of_its_faults(
     assert Made("symmetric_weights", told, parameters=still).finding is None
     learns = Made("symmetric_weights", told, loss=lambda s: 2.0 * 0.9**s)
     assert learns.finding is None or learns.finding.state == "resolved"
+
+
+def filters(module: str, ratio: float) -> Finding | None:
+    """Return what is said of a layer of equal rows that moves by a share of its weights in each step."""
+    rows = [{"name": f"{x}.w", "layer": x, "ndim": 2, "module": module} for x in "ab"]
+    looked = range(1, 61, 10)
+    moves = {f"update_sq/{x}": dict.fromkeys(looked, ratio**2) for x in "ab"}
+    told = {
+        "symmetry": {"alike_rows/a": {20: 1.0, 60: 1.0}, "alike_rows/b": {20: 0.0, 60: 0.0}},
+        "gradients": moves | {f"weight_sq/{x}": dict.fromkeys(looked, 1.0) for x in "ab"},
+    }
+    return Made("symmetric_weights", told, steps=100, parameters=rows).finding
+
+
+def test_filters_that_were_made_alike_are_judged_once_steps_could_have_told_them_apart() -> None:
+    assert filters("Filtering", 1e-6) is None  # as they were made: hardly a step was taken
+    assert filters("Filtering", 0.02) is not None
+    assert filters("Linear", 1e-6) is not None  # torch draws no such rows
 
 
 def test_a_last_layer_whose_rows_were_equal_is_drawn_anew_with_the_others() -> None:
