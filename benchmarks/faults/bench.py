@@ -22,7 +22,7 @@ from typing import Any
 
 from otoscope.store.schemas import plain
 
-from . import efficacy, null_rates, printed
+from . import efficacy, null_rates, printed, warned
 from .card import by, card
 from .case import KINDS, SETS, Case, load_cases
 from .page import PAGE, RESULT, page
@@ -82,13 +82,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not (options.full or options.published):
         print("\n".join(printed.line(row) for row in rows))
     repaired: list[dict[str, Any]] = []
+    alarmed: list[dict[str, Any]] = []
+    if options.efficacy or options.full or options.published:
+        said = [
+            task
+            for task in warned.tasks_of(tasks, rows)
+            if not options.full or _is_held_out(task.case)
+        ]
+        alarmed = over_cores(warned.followed, said, options.jobs, "following false alarms", failed)
+        alarmed = [row for row in alarmed if row is not None]
     if options.efficacy or options.full:
         mendable = advised(tasks, rows)
         if options.full:
             mendable = [task for task in mendable if _is_held_out(task.case)]
         repaired = over_cores(ended, mendable, options.jobs, "following the advice", failed)
         repaired = [row for row in repaired if row is not None]
-    told = cards(rows, repaired)
+    told = cards(rows, repaired, alarmed)
     for name, body in told.items():
         print("\n".join([*printed.card(name, body), *map(printed.mended, body.get("mending", ()))]))
     old = sum(row["old"] for row in rows)
@@ -144,8 +153,12 @@ def _is_asked(case: Case, options: argparse.Namespace) -> bool:
     )
 
 
-def cards(rows: Sequence[dict[str, Any]], repaired: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return a score card for each set and column, with what the advice mended."""
+def cards(
+    rows: Sequence[dict[str, Any]],
+    repaired: Sequence[dict[str, Any]],
+    alarmed: Sequence[dict[str, Any]] = (),
+) -> dict[str, Any]:
+    """Return a score card for each set and column, with what the advice mended, of well runs, too."""
     told: dict[str, Any] = {}
     sets = {row["case"]: row["set"] for row in rows}
     for name, some in by(rows, lambda row: [f"{row['set']}, {row['column']}"]).items():
@@ -154,6 +167,9 @@ def cards(rows: Sequence[dict[str, Any]], repaired: Sequence[dict[str, Any]]) ->
         if mine:
             cases = [efficacy.summary(each) for each in by(mine, lambda r: [r["case"]]).values()]
             body["efficacy"], body["mending"] = efficacy.figures(cases), cases
+        heard = [row for row in alarmed if f"{row['set']}, {row['column']}" == name]
+        if heard:
+            body["warned"], body["alarms"] = warned.summary(heard), heard
         told[name] = body
     return told
 
@@ -181,7 +197,10 @@ def _write(told: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
 
 def _kept(before: Mapping[str, Any], card: Mapping[str, Any]) -> dict[str, Any]:
     same = before.get("by_net", {}).keys() == card.get("by_net", {}).keys()
-    return {key: before[key] for key in ("efficacy", "mending") if same and key in before}
+    keys = ("efficacy", "mending")
+    if before.get("healthy", {}).get("runs_with_an_alarm"):
+        keys += ("warned", "alarms")
+    return {key: before[key] for key in keys if same and key in before}
 
 
 def _under_floors(told: dict[str, Any]) -> bool:

@@ -61,7 +61,7 @@ def row_of(case: Case, seed: int, column: str, told: Mapping[str, Any]) -> dict[
         row["advice"] = roots[0]["recommendation"] if roots else None
         row["by"] = roots[0]["rule"] if roots else None
     else:
-        keys = ("rule", "severity", "first_step", "title")
+        keys = ("rule", "severity", "first_step", "title", "recommendation")
         row["alarms"] = [{key: item[key] for key in keys} for item in loud]
         row["infos"] = [item["rule"] for item in findings if item["severity"] == "info"]
         row["tempted"] = [item["rule"] for item in findings if item["rule"] in case.tempts]

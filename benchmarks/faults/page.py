@@ -213,10 +213,31 @@ def _in_full(name: str, card: Mapping[str, Any]) -> str:
             "Validation losses, medians over seeds; the share of the gap that is closed.",
             "",
         ]
+    if card.get("alarms"):
+        lines += _alarmed(card)
     if card.get("tempted"):
         told = "; ".join(f"{case} ({', '.join(rules)})" for case, _, rules in card["tempted"])
         lines += [f"Look-alikes in which the tempted rule spoke, as an info too: {told}.", ""]
     return "\n".join(lines) + "\n"
+
+
+def _alarmed(card: Mapping[str, Any]) -> list[str]:
+    """Return what became of the runs that are well by their author and were warned of."""
+    told = card["warned"]
+    lines = [
+        f"Of the {told['runs']} warned runs that are well by their author, {told['untaught']} had learned nothing when "
+        f"they ended (a validation loss within 2 % of its first, or over it); as advised {told['lower']} end lower by "
+        f"more than that, {told['higher']} higher:",
+        "",
+        "| run | seed | rule | before the first step | left alone | as advised | set |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['case']} | {row['seed']} | {row['rule']} | {_n(row['first'])} | {_n(row['nothing'])} "
+        f"| {_n(row['advised'])} | {row['parameter']} |"
+        for row in card["alarms"]
+    ]
+    return [*lines, ""]
 
 
 def _n(value: Any) -> str:

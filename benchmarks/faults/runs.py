@@ -39,6 +39,7 @@ NOT_RUNNING = (
     "card.py",
     "page.py",
     "efficacy.py",
+    "warned.py",
     "logs.py",
     "runs.py",
 )
