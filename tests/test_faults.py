@@ -82,7 +82,7 @@ def test_a_training_of_every_case_can_be_set_up() -> None:
         ('expect = ["lr_to_high"]', "lr_to_high"),
         ('data = "whine"', "whine"),
         ('net = {name = "mlp", inputs = 13, outputs = 3, hight = 3}', "hight"),
-        ('data = "galaxies"', "held out"),
+        ('data = "gestures"', "held out"),
         ('set = "held-out"', "tuned on"),
         ("expect = []", "expect"),
         ("twin = {sets = 1}", "sets"),
