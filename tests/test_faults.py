@@ -108,6 +108,24 @@ def test_the_same_training_has_the_same_text_whatever_is_said_about_it(tmp_path:
     assert text_of(case.healthy) != text_of(case.body)
 
 
+@pytest.mark.parametrize(
+    ("twin", "steps"),
+    [
+        ("{batch = 64}", 6),
+        ("{batch = 16}", 12),
+        ("{accumulate = 4}", 3),
+        ("{batch = 64, steps = 9}", 9),
+    ],
+    ids=["larger", "smaller", "accumulated", "told"],
+)
+def test_a_healthy_twin_in_larger_batches_sees_no_more_samples(
+    twin: str, steps: int, tmp_path: Path
+) -> None:
+    lines = [row for row in TINY.splitlines() if row.partition(" ")[0] not in ("twin", "batch")]
+    case = tiny(tmp_path, "\n".join([*lines, "batch = 32", f"twin = {twin}"]))
+    assert case.healthy is not None and case.healthy["steps"] == steps
+
+
 # ---- runs ----------------------------------------------------------------------------------
 
 
