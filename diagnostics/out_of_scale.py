@@ -74,13 +74,13 @@ def stands(window: Window, context: Context) -> bool:
 
 
 def _beats_guessing(window: Window, context: Context) -> bool:
-    """Tell whether the loss is under that of guessing, where it began at several times that.
+    """Tell whether the loss is under that of guessing, or that is not known.
 
     Inputs out of scale throw the outputs as far off: a loss that comes down from there to that of a net
-    that knows nothing of its inputs has undone what they did, and learned nothing.
+    that knows nothing of its inputs has undone what they did, and learned nothing, from however high.
     """
-    numbers, guess = context.thresholds, context.memory.get("guess")
-    if not isinstance(guess, (int, float)) or context.facts.loss_start < numbers["lofty"] * guess:
+    guess = context.memory.get("guess")
+    if not isinstance(guess, (int, float)):
         return True
     losses = window.samples("train", "loss", count=BLOCK).finite.values
     return median_of(losses) <= guess

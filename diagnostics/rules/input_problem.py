@@ -1,8 +1,8 @@
 """The inputs are not what a net can learn from: their scale, a NaN, a shift, or their order.
 
 What: over the first batches, a mean beyond 5 or a standard deviation beyond 5 or under 0.02 (at
-five times as much at once, under it where the loss does not fall, or only from several times that of
-guessing towards it: what the scale threw up is undone, and nothing learned); numbers that are not finite;
+five times as much at once, under it where the loss does not fall, or from however high no lower than
+that of guessing: what the scale threw up is undone, and nothing learned); numbers that are not finite;
 inputs that are all one number, where the loss does not fall; mean or deviation that leave those of the
 first batches for three samples in a row, by eight robust deviations and half of the inputs' own; or
 labels that come sorted: batches hold less than half of the entropy that shuffling gives (none of it,

@@ -23,9 +23,9 @@ def regression(losses: np.ndarray, deviation: float, guess: float = 1.0) -> list
     return made.judge()
 
 
-def falls_to(least: float) -> np.ndarray:
-    """Return 400 losses that come down from fourteen times that of guessing to so many times it."""
-    return least + (BEGAN_AT - least) * np.exp(-np.arange(400) / 15)
+def falls_to(least: float, began_at: float = BEGAN_AT) -> np.ndarray:
+    """Return 400 losses that come down to so many times that of guessing, from fourteen times it."""
+    return least + (began_at - least) * np.exp(-np.arange(400) / 15)
 
 
 def test_a_loss_that_only_came_down_towards_guessing_has_learned_nothing_of_such_inputs() -> None:
@@ -44,3 +44,9 @@ def test_inputs_of_a_usual_scale_are_not_blamed_for_a_loss_that_stays_over_guess
 
 def test_a_loss_whose_guess_is_not_known_is_held_against_its_start_alone() -> None:
     assert regression(falls_to(1.3), 11.8, guess=float("nan")) == []
+
+
+def test_a_loss_that_began_little_over_guessing_has_to_get_under_it_as_well() -> None:
+    (finding,) = regression(falls_to(1.3, began_at=2.4), 11.8)
+    assert finding.rule == "input_problem"
+    assert regression(falls_to(0.8, began_at=2.4), 11.8) == []
