@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 from ..store import Recommendation
@@ -62,9 +63,10 @@ def he_normal(context: Context) -> dict[str, dict[str, Json]]:
 def straight_on(context: Context) -> set[str]:
     """Return the layers whose outputs are the next one's inputs, with no activation between them.
 
-    As far as their names tell: two layers that only multiply are neighbours in a chain, `net.3` and `net.4`,
-    in which activations have numbers of their own. Where these are called, or all are listed behind the
-    layers, nobody knows.
+    As far as their names tell: two layers that only multiply follow one another in a chain, `net.3` and `net.4`,
+    in which activations have numbers of their own. What else has a number between them, as what only sorts the
+    units, is taken for no activation, where most layers of the chain are not followed by such a thing. Where
+    activations are called, or all are listed behind the layers, nobody knows.
     """
     return context.once("straight on", lambda: _straight_on(context))
 
@@ -89,20 +91,34 @@ def _straight_on(context: Context) -> set[str]:
     plain = {str(row["layer"]) for row in rows if str(row.get("module")) in PLAIN}
     places = {place: layer for layer in plain if (place := _place_in_chain(layer)) is not None}
     bends = [place for site in context.meta.activations if (place := _place_in_chain(site))]
-    first: dict[str, int] = {}
-    for chain, number in bends:
-        first[chain] = min(number, first.get(chain, number))
-    # a list of layers with all its activations behind them is no chain
-    chains = {
-        chain
-        for chain, number in first.items()
-        if any(of == chain and at > number for of, at in places)
-    }
-    return {
-        layer
-        for (chain, number), layer in places.items()
-        if chain in chains and (chain, number + 1) in places
-    }
+    paths = {str(row["name"]) for row in rows} | set(context.meta.activations)
+    found: set[str] = set()
+    for chain in {chain for chain, _ in bends}:
+        numbers = sorted(number for of, number in places if of == chain)
+        bent = sorted(number for of, number in bends if of == chain)
+        # a list of layers with all its activations behind them is no chain
+        if numbers and bent[0] < numbers[-1]:
+            straight = _without_a_bend(chain, numbers, bent, paths)
+            found |= {places[chain, number] for number in straight}
+    return found
+
+
+def _without_a_bend(chain: str, numbers: list[int], bends: list[int], paths: set[str]) -> list[int]:
+    """Return the numbers of layers in a chain from which a next one comes before any bend does."""
+    at_once: list[int] = []
+    past_others: list[int] = []
+    bent = 0
+    for at, behind in pairwise(numbers):
+        between = range(at + 1, behind)
+        if any(number in between for number in bends):
+            bent += 1
+        elif not between:
+            at_once.append(at)
+        elif not any(
+            path.startswith(f"{chain}.{n}.".lstrip(".")) for n in between for path in paths
+        ):
+            past_others.append(at)  # and no part of the net with weights or bends of its own
+    return at_once + (past_others if bent >= len(past_others) else [])
 
 
 def _place_in_chain(path: str) -> tuple[str, int] | None:

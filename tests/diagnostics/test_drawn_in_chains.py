@@ -35,6 +35,14 @@ def narrow(act: type[nn.Module] = nn.Sigmoid, depth: int = 4) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(128, 1))
 
 
+def sorted_between(act: type[nn.Module], between: type[nn.Module], depth: int = 3) -> nn.Module:
+    """Return pairs of layers with a module of no weights between the two, and a bend behind each pair."""
+    layers: list[nn.Module] = [nn.Linear(24, 64), act()]
+    for _ in range(depth):
+        layers += [nn.Linear(64, 64), between(), nn.Linear(64, 64), act()]
+    return nn.Sequential(*layers, nn.Linear(64, 1))
+
+
 class Listed(nn.Module):
     """Layers in one list, and what comes behind each in another."""
 
@@ -91,6 +99,23 @@ def test_where_activations_are_listed_apart_nobody_knows_what_goes_straight_on()
     context = context_of(Listed())
     assert straight_on(context) == set()
     assert he_normal(context)["layers.0"]["std"] == pytest.approx(math.sqrt(2 / 32), rel=1e-2)
+
+
+def test_what_only_sorts_the_units_between_two_layers_is_no_bend() -> None:
+    for act in (nn.ReLU, nn.Sigmoid):
+        drawn = he_normal(context_of(sorted_between(act, nn.Flatten)))
+        assert drawn["2"]["std"] == pytest.approx(math.sqrt(1 / 64), rel=1e-2)
+        assert drawn["4"]["std"] == pytest.approx(math.sqrt(2 / 64), rel=1e-2)
+
+
+def test_what_follows_most_layers_may_bend_although_nobody_told_so() -> None:
+    leaks: list[nn.Module] = []
+    for _ in range(3):
+        leaks += [nn.Linear(64, 64), nn.LeakyReLU()]
+    leaky = nn.Sequential(nn.Linear(8, 64), nn.Tanh(), *leaks, nn.Linear(64, 1))
+    block = sorted_between(nn.ReLU, lambda: nn.Sequential(nn.Linear(64, 64), nn.ReLU()))  # type: ignore[arg-type]
+    for model in (leaky, block):
+        assert straight_on(context_of(model)) == set()
 
 
 def test_large_weights_before_gates_are_drawn_anew_by_what_keeps_their_signal_and_gradient() -> (
