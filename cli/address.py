@@ -45,7 +45,9 @@ def is_folder(name: str) -> bool:
     if not path.is_dir():
         return False
     is_name = name not in ("", ".", "..") and "/" not in name
-    return not is_name or is_recording(path) or bool(_recordings(path)) or bool(logs_in(path))
+    # a meta.json of whose ever: then it is said whose
+    found = is_recording(path) or (path / "meta.json").is_file()
+    return not is_name or found or bool(_recordings(path)) or bool(logs_in(path))
 
 
 def _is_log(name: str) -> bool:

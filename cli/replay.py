@@ -82,8 +82,8 @@ def recordings_in(directory: Path) -> list[Path]:
         ) from error
     if not found:
         raise click.BadParameter(
-            f"{directory} holds no recorded run (no meta.json, no *.spool); give the folder that "
-            "the callback named, ./.otoscope/<run id>, or ./.otoscope for all in it",
+            f"{directory} holds no recorded run (no *.spool, no meta.json of Otoscope); give the folder "
+            "that the callback named, ./.otoscope/<run id>, or ./.otoscope for all in it",
             param_hint="DIR",
         )
     return found

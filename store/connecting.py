@@ -9,12 +9,12 @@ from pathlib import Path
 
 from . import places
 from .addresses import checked_url
-from .errors import StoreError, StoreUnavailableError
+from .errors import DamagedRecordingError, StoreError, StoreUnavailableError
 from .foreign import read_foreign
 from .home import Sink
 from .log_files import is_log
 from .reading import Store
-from .recording import RecordingSink, is_recording, read_recording
+from .recording import RecordingSink, is_of_others, is_recording, read_recording
 from .redis_home import RedisHome
 
 _log = logging.getLogger("otoscope")
@@ -77,6 +77,12 @@ def _open_folder(directory: Path) -> Store:
     if is_log(directory) and not is_recording(directory):
         foreign = read_foreign(directory)
         return Store(foreign.home, damage=foreign.damage)
+    if is_of_others(directory) and not is_recording(directory):
+        raise DamagedRecordingError(
+            f"{directory} holds no recording: its meta.json is not one that Otoscope wrote (it names no "
+            "run and attempt), and there is no *.spool; give the folder that the callback named, "
+            "./.otoscope/<run id>"
+        )
     if not directory.is_dir() or not is_recording(directory):
         raise StoreUnavailableError(
             f"{str(directory)!r} is neither a URL nor the folder of a recorded run; "

@@ -14,12 +14,19 @@ from pathlib import Path
 from .claims import CLAIM, is_claimed
 from .memory import MemoryHome
 from .recording_reader import OpenRecording
-from .recording_sink import RecordingSink
+from .recording_sink import RecordingSink, read_json
 from .rollups import Rollups
 from .runs import run_info
 from .schemas import Event, Frame, RunInfo
 
-__all__ = ["OpenRecording", "Recording", "RecordingSink", "is_recording", "read_recording"]
+__all__ = [
+    "OpenRecording",
+    "Recording",
+    "RecordingSink",
+    "is_of_others",
+    "is_recording",
+    "read_recording",
+]
 
 FILES = ("*.spool", "events.jsonl", "schema.json", "meta.json", "*.json.damaged", CLAIM)
 """What a recording is made of: nothing else is ever deleted."""
@@ -40,7 +47,24 @@ class Recording:
 def is_recording(directory: Path) -> bool:
     """Tell whether a folder holds a recorded run, or what is left of one."""
     directory = Path(directory)
-    return (directory / "meta.json").is_file() or any(directory.glob("*-*-*.spool"))
+    if any(directory.glob("*-*-*.spool")):
+        return True
+    return (directory / "meta.json").is_file() and not is_of_others(directory)
+
+
+def is_of_others(directory: Path) -> bool:
+    """Tell whether a folder's `meta.json` is another tool's: the name is a common one.
+
+    Ours names its run and its attempt from the first write on. One that cannot be read may be ours.
+    """
+    path = Path(directory) / "meta.json"
+    try:
+        body = read_json(path)
+    except (OSError, ValueError):
+        return False
+    if not path.is_file() or (path.parent / "schema.json").is_file():
+        return False
+    return not (isinstance(body, dict) and {"run", "attempt"} <= body.keys())
 
 
 def read_recording(directory: Path, *, mapped: bool = False) -> Recording:

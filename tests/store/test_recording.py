@@ -24,7 +24,7 @@ from otoscope.store import (
     recording_sink,
 )
 from otoscope.store.connecting import open_sink
-from otoscope.store.recording import RecordingSink, read_recording
+from otoscope.store.recording import RecordingSink, is_recording, read_recording
 from otoscope.store.redis_home import RedisHome
 from otoscope.store.replaying import replay
 
@@ -107,6 +107,23 @@ def test_a_folder_without_a_recording_says_what_to_give(tmp_path: Path) -> None:
         (tmp_path / "meta.json").write_text(text)
         with pytest.raises(DamagedRecordingError, match="cannot read"):
             connect(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"args": ["--lr", "0.1"]}', '{"run": "exp-1", "config": {"lr": 0.1}}', "3", "[1, 2]"]
+)
+def test_a_folder_with_another_tools_meta_is_no_recording_and_says_so(
+    text: str, tmp_path: Path
+) -> None:
+    (tmp_path / "meta.json").write_text(text)
+    assert not is_recording(tmp_path)
+    with pytest.raises(DamagedRecordingError, match="not one that Otoscope wrote"):
+        connect(tmp_path)
+
+
+def test_a_recording_is_one_from_its_first_write_on(tmp_path: Path) -> None:
+    RecordingSink(tmp_path, RUN).begin_attempt(RUN)
+    assert is_recording(tmp_path)
 
 
 def test_an_event_of_brackets_without_end_is_left_out_and_said(folder: Path) -> None:
