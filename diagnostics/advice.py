@@ -121,7 +121,8 @@ def _by_first_step(context: Context, rate: float) -> Rate | None:
     value = max(at * aim / size, rate * context.rates["lowest"])
     formula = (
         f"{number(at)} × {number(aim)} / {number(size)}: the first step at {number(at)} moves the "
-        f"weights by {percent(size)}, in runs that train by about {percent(aim)}"
+        f"weights by {percent(size)}, in runs that train by about {percent(sound_step(context))}, and "
+        f"{percent(aim)} did no harm"
     )
     return Rate(rounded(value), None, "rule of thumb", formula)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ast
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from otoscope.diagnostics.advice import first_step, higher_rate, lower_rate
+from otoscope.diagnostics.advice import first_step, higher_rate, lower_rate, stable_rate
 from otoscope.diagnostics.batching import NoiseOverBatch, larger_batch
 from otoscope.diagnostics.facts import Facts
+from otoscope.diagnostics.long_steps import first_evidence
 from otoscope.diagnostics.rule import Case, Context, breach
 from otoscope.diagnostics.scaling import rate_for_scaled
 from otoscope.diagnostics.snippets import optimizer_snippet, resume_snippet
@@ -83,6 +85,18 @@ def test_a_rate_is_raised_to_steps_as_long_as_those_it_is_lowered_to(
     facts = Facts(update_first=1e-5, update_first_lr=rate)
     advice = higher_rate(EMPTY, context(facts, optimizers=[{**optimizer, "lr": rate}]))
     assert advice.proposed == pytest.approx(rate * step / 1e-5)
+
+
+@pytest.mark.parametrize("optimizer", [SGD, ADAM])
+def test_how_long_a_first_step_is_in_runs_that_train_is_one_figure(optimizer: dict) -> None:
+    facts = Facts(update_first=0.8, update_first_lr=float(optimizer["lr"]))
+    told = context(facts, optimizers=[optimizer], parameters=[{"kind": "weight"}] * 2)
+    seen = first_evidence(told, 0.8, 0.3).text
+    formula = stable_rate(EMPTY, told, float(optimizer["lr"])).formula
+    said = [
+        re.findall(r"in runs that train (?:it is|by) about (\S+ %)", t) for t in (seen, formula)
+    ]
+    assert len(said[0]) == 1 and said[0] == said[1]
 
 
 def test_checkpoints_of_a_course_that_was_given_up_are_none_to_go_back_to() -> None:
