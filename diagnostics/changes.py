@@ -43,8 +43,25 @@ def is_recommended(change: Change, advice: Recommendation | None) -> bool:
     >>> is_recommended(Change("lr", 0.1, 0.2, 1, 300), advice)
     False
     """
+    return any(
+        name == change.parameter and _goes_there(change, current, proposed)
+        for name, current, proposed in _told(advice)
+    )
+
+
+def names(advice: Recommendation | None, parameter: str) -> bool:
+    """Tell whether a recommendation, or one of those beside it, is about a setting.
+
+    >>> names(Recommendation("lr", current=0.1, proposed=0.03), "batch_size")
+    False
+    """
+    return any(name == parameter for name, _, _ in _told(advice))
+
+
+def _told(advice: Recommendation | None) -> list[tuple[str, Json, Json]]:
+    """Return parameter, current and proposed value of all that is advised."""
     if advice is None:
-        return False
+        return []
     told = [(advice.parameter, advice.current, advice.proposed)]
     told += [
         (str(other.get("parameter")), other.get("current"), other.get("proposed"))
@@ -53,10 +70,7 @@ def is_recommended(change: Change, advice: Recommendation | None) -> bool:
     for _, _, proposed in list(told):
         then = proposed.get("then") if isinstance(proposed, Mapping) else None
         told += [(name, None, value) for name, value in dict(then or {}).items()]
-    return any(
-        name == change.parameter and _goes_there(change, current, proposed)
-        for name, current, proposed in told
-    )
+    return told
 
 
 def _goes_there(change: Change, current: Json, proposed: Json) -> bool:

@@ -50,6 +50,8 @@ class Entry:
     """Effect over threshold at the last evaluation that could judge."""
     partly: str = ""
     """What of the rule could not be judged then, and why."""
+    outdated: bool = False
+    """Whether the advice of its finding is of a setting that has another value by now."""
 
     def lacks_a_reason(self, begins: int, step: int) -> bool:
         """Tell whether a rule whose family never came shall say again why it does not judge."""
@@ -142,8 +144,15 @@ class Engine:
 
     def wants(self, rule: str, case: Later) -> bool:
         """Tell whether a case that was put off has to be made: the rule has no finding, or a worse one."""
-        finding = self._finding(self.entry(rule))
-        return finding is None or _is_better(finding, case.basis)
+        entry = self.entry(rule)
+        finding = self._finding(entry)
+        return finding is None or entry.outdated or _is_better(finding, case.basis)
+
+    def outdate(self, finding_id: str) -> None:
+        """Let a finding take the next advice: a setting that the one it has names was changed since."""
+        for entry in self.entries.values():
+            if entry.finding == finding_id:
+                entry.outdated = True
 
     def restart_windows(self, why: str) -> None:
         """Forget what is pending: the windows begin anew. What is firing stays, as stale."""
@@ -259,7 +268,7 @@ class Engine:
         self.findings = [item for item in self.findings if item.id != finding.id]
         self.findings = [*self.findings, finding][-KEPT_FINDINGS:]
         entry.state, entry.calm, entry.held, entry.finding = "firing", 0, None, finding.id
-        entry.case = None
+        entry.case, entry.outdated = None, False
         hang(self.findings, finding)
         gather(self.findings, finding)
 
@@ -275,10 +284,12 @@ class Engine:
         elsewhere = isinstance(case, Case) and case.scope != finding.scope
         if verdict.strength >= thresholds.clear and not elsewhere:
             entry.state, entry.calm, finding.last_step = "firing", 0, step
-            if isinstance(case, Later) and _is_better(finding, case.basis):
+            if isinstance(case, Later) and (entry.outdated or _is_better(finding, case.basis)):
                 case = told(case)
             if case is not None:
                 _strengthen(finding, case, thresholds.severity)
+            if entry.outdated and isinstance(case, Case):
+                finding.recommendation, entry.outdated = case.recommendation, False
             return
         entry.state, entry.calm = "clearing", entry.calm + 1
         if entry.calm >= thresholds.n:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 
 from ..store import Finding
 from ..store.schemas import Json, plain
-from .changes import Change, firing, is_recommended
+from .changes import Change, firing, is_recommended, names
 from .engine import Engine
 from .inhibition import SEVERITIES
 from .null_rates import gone_by_itself
@@ -65,6 +65,8 @@ class Outcomes:
             if stood and ours and is_recommended(change, finding.recommendation):
                 self._follow(finding, change, engine, thresholds(finding.rule))
                 begun = True
+            elif ours and names(finding.recommendation, change.parameter):
+                engine.outdate(finding.id)
         return begun
 
     def begin_attempt(
@@ -134,6 +136,8 @@ class Outcomes:
             finding.outcome, done = _judged(follow, finding, engine, step)
             if done:
                 del self.follows[name]
+                if finding.outcome != "helped":
+                    engine.outdate(name)  # what it advised was done
 
 
 def _judged(follow: Follow, finding: Finding, engine: Engine, step: int) -> tuple[str | None, bool]:

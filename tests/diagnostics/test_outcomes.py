@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from otoscope.diagnostics import Context, Verdict, Window, fine, null_rates, outcome_words
-from otoscope.diagnostics.rule import Rule
-from otoscope.store import Event, Recommendation
+from otoscope.diagnostics import Context, Verdict, Window, breach, fine, null_rates, outcome_words
+from otoscope.diagnostics.advice import current_rate
+from otoscope.diagnostics.rule import Case, Later, Rule
+from otoscope.store import Event, Evidence, Recommendation
 
 from .scripted import NUMBERS, frames, judged, rule
 
@@ -174,3 +175,38 @@ def test_a_change_of_the_batch_that_was_told_is_not_found_again_in_the_steps() -
     (finding,) = fold.findings()
     assert finding.followed is not None
     assert (finding.outcome, finding.followed["to"]) == ("helped", 2)
+
+
+def at_hand(later: bool) -> Rule:
+    """Return a rule that advises three tenths of the rate at hand wherever the loss is over 1."""
+
+    def look(window: Window, context: Context) -> Verdict:
+        loss = float(window.samples("train", "loss", count=1).values[-1])
+        if loss <= 1.0:
+            return fine(0.1)
+
+        def made() -> Case:
+            rate = current_rate(window, context)
+            advice = Recommendation("lr", current=rate, proposed=0.3 * rate)
+            seen = (Evidence("a loss", "train", "loss", window.step, loss, 1.0),)
+            return Case(f"at {rate:g}", "it is so", seen, advice, "never")
+
+        return breach(loss, Later(made, "rule of thumb") if later else made())
+
+    return Rule("plateau", "train", look, numbers=NUMBERS)
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize(("to", "outcome"), [(0.03, "no effect"), (0.3, None)])
+def test_advice_that_was_taken_in_vain_or_overtaken_is_given_anew_from_the_value_at_hand(
+    to: float, outcome: str | None, later: bool
+) -> None:
+    log = frames(range(1, DONE + 1), after(2.0), lr=lambda step: 0.1 if step <= 100 else to)
+    before = judged([at_hand(later)], log[:100]).findings()[0]
+    (finding,) = judged([at_hand(later)], log, [changed(to=to)]).findings()
+    assert before.recommendation is not None and finding.recommendation is not None
+    assert (before.recommendation.current, before.recommendation.proposed) == (0.1, 0.03)
+    assert (finding.state, finding.outcome) == ("firing", outcome)
+    assert finding.recommendation.current == to
+    assert finding.recommendation.proposed == pytest.approx(0.3 * to)
+    assert finding.title == "at 0.1", "what was seen stays what was seen"
