@@ -56,9 +56,15 @@ def meta_of(trainer: Any, pl_module: Any) -> dict[str, Any]:
         "cpu_count": cpu_count(_local_world(trainer)),
         "world_size": int(trainer.world_size),
         "classes": _classes(pl_module),
-        "config": {"loop": "lightning"}
+        "config": {"loop": "lightning", "schedules": schedules_of(trainer)}
         | ({} if pl_module.automatic_optimization else {"optimization": "manual"}),
     }
+
+
+def schedules_of(trainer: Any) -> list[str]:
+    """Return the names of the schedules that the Trainer steps."""
+    configs = getattr(trainer, "lr_scheduler_configs", None) or []
+    return [type(config.scheduler).__name__ for config in configs]
 
 
 def _local_world(trainer: Any) -> int:

@@ -34,7 +34,7 @@ class Facts:
 
     `first_step`: of the attempt. `loss_start`: median of the first five losses, or the first one
     where it is lower. `loss_best`: the lowest median of 50 losses. `loss_peak`: the largest loss.
-    `lr_at_best`: largest learning rate up to the step of `loss_best`; `lr_peak`: of the attempt.
+    `lr_at_best`: largest learning rate up to the step of `loss_best`; `lr_peak`: of the attempt; `lr_last`: of its last step.
     `grad_start`: median gradient norm of the first 20 steps. `update_first`: update ratio of the
     attempt's first step (median over layers, against the weights before it), NaN where that step
     was not sampled; its learning rate beside it. `update_peak`: largest update ratio;
@@ -69,6 +69,7 @@ class Facts:
     edge_lr: float = math.nan
     lambda_last: float = math.nan
     lr_peak: float = math.nan
+    lr_last: float = math.nan
     dead_start: dict[str, float] = field(default_factory=dict)
     checkpoints: list[dict[str, Json]] = field(default_factory=list)
 
@@ -112,6 +113,7 @@ class Facts:
             "update_sound",
             "edge_peak",
             "lr_peak",
+            "lr_last",
             "loss_best",
             "lambda_last",
         ):
@@ -155,6 +157,8 @@ class Facts:
         rates = window.samples("train", "lr", span=window.step - before).finite.values
         if len(rates) and not float(rates.max()) <= self.lr_peak:
             self.lr_peak = float(rates.max())
+        if len(rates):
+            self.lr_last = float(f"{rates[-1]:.6g}")
         if len(self.first_norms) < 20:
             norms = np.sqrt(history.column("train", "grad_sq", before, window.step).values)
             norms = norms[np.isfinite(norms)]

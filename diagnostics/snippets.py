@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 
 from ..store.schemas import Json
+from .in_place import (
+    as_made,
+    groups_by_layer,
+    is_kept,
+    rates_times,
+    schedules_times,
+    settings_in_place,
+    times_of,
+    warm_up_in_place,
+)
 from .rule import Context
 
 CLASSES = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}
@@ -61,14 +72,23 @@ def optimizer_with(
     betas: list[float] | None = None,
     weight_decay: float | None = None,
 ) -> str:
-    """Return the lines that make the run's optimizer with other settings, or another one by name."""
+    """Return the lines that make the run's optimizer with other settings, or another one by name.
+
+    Where it has groups or a schedule, these stay: the settings alone are told, and where they go.
+    """
     if huggingface(context):
-        told = f"learning_rate={rate:g}"
+        told = f"learning_rate={rate if name else as_made(context, rate):g}"
         told += "" if betas is None else f", adam_beta1={betas[0]:g}, adam_beta2={betas[1]:g}"
         told += "" if weight_decay is None else f", weight_decay={weight_decay:g}"
         # it knows no Adam but AdamW, which is the same where no weights decay
         told += "" if name is None else ', optim="adamw_torch"'
         return f"arguments = TrainingArguments({told})  # beside your own"
+    if is_kept(context):
+        made = None if name is None else f"torch.optim.{name}"
+        own = own_loop(context)
+        return settings_in_place(
+            context, rate, own=own, made=made, betas=betas, weight_decay=weight_decay
+        )
     told = dict(context.optimizer)
     if betas is not None:
         told["betas"] = betas
@@ -115,6 +135,8 @@ def optimizer_by_layer(context: Context, rate: float, factors: Mapping[str, floa
     A layer is told by its whole path: `net.1` is not the beginning of `net.10`.
     """
     net = "model" if own_loop(context) or huggingface(context) else "self"
+    if is_kept(context):
+        return groups_by_layer(factors, net, "trainer" if huggingface(context) else "")
     lr = f"{rate:g}" if rate == rate else "lr"
     lines = [
         f"factors = {dict(factors)!r}",
@@ -174,6 +196,10 @@ def resume_snippet(context: Context, path: str, settings: Mapping[str, Json] | N
         for name, value in (settings or {}).items()
     }
     update = f"group.update({', '.join(f'{name}={value!r}' for name, value in values.items())})"
+    lr = values.get("lr")
+    times = times_of(context, lr) if isinstance(lr, float) else math.nan
+    if is_kept(context) and math.isfinite(times) and not huggingface(context):
+        return _resumed_in_place(context, quoted, times)
     if own_loop(context):
         load = f"checkpoint = torch.load({quoted})  # into model and optimizer, before going on"
         then = (
@@ -191,6 +217,27 @@ def resume_snippet(context: Context, path: str, settings: Mapping[str, Json] | N
         "    for group in self.trainer.optimizers[0].param_groups:\n"
         f"        {update}  # a LambdaLR counts from its base_lrs: set these too\n\n"
         f"{go_on}"
+    )
+
+
+def _resumed_in_place(context: Context, quoted: str, times: float) -> str:
+    """Return the lines that go on from a checkpoint with every group's rate multiplied, and its schedule's."""
+    if own_loop(context):
+        return (
+            f"checkpoint = torch.load({quoted})  # into model, optimizer and schedule, before going on\n"
+            f"# then, since it brings its own settings along; and the base_lrs of a schedule times {times:g}\n"
+            "for group in optimizer.param_groups:\n" + "\n".join(rates_times(context, times))
+        )
+    lines = [
+        "for group in self.trainer.optimizers[0].param_groups:",
+        *rates_times(context, times),
+        *schedules_times(context, times),
+    ]
+    return (
+        "def on_train_start(self):  # the checkpoint brings its own settings along\n"
+        f"    # every rate times {times:g}: groups and schedule stay\n"
+        + "".join(f"    {line}\n" for line in lines)
+        + f"\ntrainer.fit(model, ckpt_path={quoted})"
     )
 
 
@@ -235,6 +282,10 @@ def warm_up_snippet(context: Context, steps: int, rate: float) -> str:
     """Return the lines that let the rate rise linearly over the first steps."""
     if huggingface(context):
         return f"arguments = TrainingArguments(warmup_steps={steps})  # beside your own"
+    if is_kept(context):
+        counted = "step" if own_loop(context) else "self.trainer.global_step"
+        by_hand = own_loop(context) or manual(context)
+        return warm_up_in_place(steps, by_hand=counted if by_hand else "")
     rise = (
         f"torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / {steps}))"
     )

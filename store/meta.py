@@ -13,7 +13,8 @@ from .plain import Json, from_mapping, plain
 class Meta:
     """What a run told us about itself; every field has a default, so any part may be unknown.
 
-    `optimizers`: [{name, lr, betas, momentum, nesterov, weight_decay}]; `parameters`:
+    `optimizers`: [{name, lr, base_lr, groups, betas, momentum, nesterov, weight_decay}], of the first
+    group, `base_lr` where a schedule counts from it; `parameters`:
     [{name, layer, kind: weight|bias|norm|embedding, ndim, numel, requires_grad}]; `activations`:
     {path of a module: tanh, gelu, …}, of those that can saturate; `heartbeat`: {rank: epoch s of its
     last sample}; `left`: {rank: epoch s at which it ended as it should};

@@ -21,6 +21,7 @@ import numpy as np
 from ...store import Evidence, Recommendation
 from ...store.schemas import Json
 from ..advice import current_rate
+from ..in_place import is_kept
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import huggingface, optimizer_snippet, own_loop
 from ..windows import Window
@@ -243,7 +244,9 @@ def _cut_off(names: list[str]) -> Recommendation:
 
 
 def _left_out(window: Window, context: Context, names: list[str]) -> Recommendation:
-    whole = len(context.meta.optimizers) == 1 and not (own_loop(context) or huggingface(context))
+    in_place = own_loop(context) or huggingface(context)
+    whole = len(context.meta.optimizers) == 1 and not (in_place or is_kept(context))
+    net = "model" if in_place else "self"
     return Recommendation(
         parameter="params",
         current=[],
@@ -252,7 +255,8 @@ def _left_out(window: Window, context: Context, names: list[str]) -> Recommendat
         formula="parameters that want a gradient and whose weights stayed the same to the last bit",
         snippet=optimizer_snippet(context, current_rate(window, context))
         if whole
-        else "optimizer.add_param_group({'params': [p for n, p in model.named_parameters() "
+        else ("" if in_place else "# in configure_optimizers, in front of its schedule\n")
+        + f"optimizer.add_param_group({{'params': [p for n, p in {net}.named_parameters() "
         f"if n in {names!r}]}})",
         effect="these layers begin to learn",
         verify="their step is no longer zero in the next sample",
