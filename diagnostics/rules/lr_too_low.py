@@ -11,8 +11,8 @@ in the first half of the run over three tenths, is no final decay: there earlier
 and how long they are now follows from the rate where it was not measured since. Nor is a decay that got
 there step by step, once the run has gone on at such a rate for as long as it took to get there: whatever ends
 a run, it does not take half of it. And no decay explains a loss that stands where it began behind steps all of
-which were too short, those at the highest rate, too. Layers that began at zero do not tell: next to nothing, any
-step is long. Where a layer gets no gradient at all, or where a clip cuts the steps short, the rate is not the cause.
+which were too short, those at the highest rate, too. Of layers that began at zero the step is read
+against the weights that such a layer usually begins with: next to nothing, any step is long. Where a layer gets no gradient at all, or where a clip cuts the steps short, the rate is not the cause.
 Why: at such steps the run needs a hundred times the steps that it would need at a sound rate.
 Source: measured on digits nets: steps of 0.02 to 0.6 % of the weights in runs that train, 2.7e-7 at a
 rate of 1e-5, where raising it by ten leaves it as stuck as before.
@@ -46,18 +46,15 @@ LATEST = 10
 def remember(window: Window, context: Context) -> dict[str, Json]:
     """Keep the first loss over that of guessing: under it begins who goes on from what is trained.
 
-    And `lowered`: since which step the rate has been next to nothing; `from_zero`: the places of the layers whose
-    first step is all that they were.
+    And `lowered`: since which step the rate has been next to nothing; `from_zero`: the layers that began at zero.
     """
     kept: dict[str, Json] = {
         name: value
         for name, value in context.memory.items()
         if name in ("first", "lowered", "from_zero")
     }
-    if "from_zero" not in kept:
-        _, ratios = layer_ratios(window.history, context.start, context.start + 1)
-        if len(ratios):
-            kept["from_zero"] = np.flatnonzero(ratios[0] >= BEGAN_AT_ZERO).tolist()
+    if "from_zero" not in kept and (began := _from_zero(window, context)) is not None:
+        kept["from_zero"] = began
     if "first" not in kept:
         found = window.samples("initialization", "loss_ratio").finite.values
         if len(found):
@@ -115,9 +112,8 @@ def judge(window: Window, context: Context) -> Verdict:
 
 
 def _moves_most(window: Window, context: Context) -> float:
-    """Return how far the layer moves that moves most, of those that began with weights; NaN unknown."""
-    _, ratios = layer_ratios(window.history, window.since, window.step, LATEST)
-    found = _of_some_size(ratios, context)
+    """Return how far the layer moves that moves most, in the latest samples; NaN unknown."""
+    found = _shares(window, context, window.since, LATEST)
     known = found[np.isfinite(found).any(axis=1)]
     return median_of(np.fmax.reduce(known, axis=1)) if len(known) else math.nan
 
@@ -127,17 +123,50 @@ def _never_long(window: Window, context: Context) -> bool:
     limit = _limit(window, context)
     if limit <= context.thresholds.fire:  # it has learned, or goes on from what has
         return False
-    _, ratios = layer_ratios(window.history, context.start, window.step)
-    found = _of_some_size(ratios, context)
+    found = _shares(window, context, context.start)
     known = found[np.isfinite(found)]
     return bool(context.facts.update_peak < limit and len(known) and known.max() < limit)
 
 
-def _of_some_size(ratios: np.ndarray, context: Context) -> np.ndarray:
-    """Return the ratios, [samples, layers], of the layers that did not begin at zero; of all, if all did."""
-    places = context.memory.get("from_zero") or []
-    began = np.isin(np.arange(ratios.shape[1]), np.asarray(places, dtype=int))
-    return ratios if began.all() else ratios[:, ~began]
+def _shares(window: Window, context: Context, after: int, count: int | None = None) -> np.ndarray:
+    """Return how far steps moved the layers, [samples, layers], as a share of their weights; NaN where unknown.
+
+    Of the layers that began at zero as a share of the weights that they would usually begin with.
+    """
+    history = window.history
+    _, ratios = layer_ratios(history, after, window.step, count)
+    sizes = context.memory.get("from_zero") or {}
+    if not len(ratios) or not isinstance(sizes, dict) or not sizes:
+        return ratios
+    updates = history.layers("gradients", "update_sq", after, window.step, "weight", count)
+    shares = ratios.copy()
+    for place, layer in enumerate(updates.layers):
+        if layer in sizes:
+            shares[:, place] = np.sqrt(updates.values[:, place]) / sizes[layer]
+    return shares
+
+
+def _from_zero(window: Window, context: Context) -> dict[str, Json] | None:
+    """Return the size that layers of zeros would usually begin with, by their fan-in; None until it is known.
+
+    Those whose first step is all that they are. None of a net that begins so as a whole: how large the weights
+    of a single layer begin means nothing.
+    """
+    first = (context.start, context.start + 1)
+    _, ratios = layer_ratios(window.history, *first)
+    if not len(ratios):
+        return None
+    layers = window.history.layers("gradients", "update_sq", *first, "weight").layers
+    began = [
+        layer for layer, x in zip(layers, ratios[0].tolist(), strict=True) if x >= BEGAN_AT_ZERO
+    ]
+    if len(began) == len(layers):
+        return {}
+    rows = [
+        row for row in context.meta.parameters if row.get("layer") in began and row.get("fan_in")
+    ]
+    # weights of a deviation of 1 / sqrt(fan-in) each
+    return {str(row["layer"]): math.sqrt(int(row["numel"]) / int(row["fan_in"])) for row in rows}
 
 
 def _next_to_nothing(window: Window, context: Context) -> bool:

@@ -51,14 +51,21 @@ def test_a_decay_ends_a_run_whose_steps_were_long_or_which_has_learned(
     assert decaying(ratio, losses, first=first) == []
 
 
-def beside_zero(ratio: float, losses: np.ndarray) -> list[Finding]:
-    """Return what is said of layers that move by a share of their weights, beside a head that began at zero."""
-    made = Made("lr_too_low", optimizers=[ADAM])
+def beside_zero(ratio: float, losses: np.ndarray, head: float = 1e-8) -> list[Finding]:
+    """Return what is said of layers that move by a share of their weights, beside a head that began at zero.
+
+    `head`: how far each step moves it, of weights that would usually be 3.2 long.
+    """
+    rows = [
+        {"name": f"{x}.weight", "layer": x, "ndim": 2, "numel": 640, "fan_in": 64}
+        for x in ("a", "b", "head")
+    ]
+    made = Made("lr_too_low", optimizers=[ADAM], parameters=rows)
     made.add("train", train(losses, lr=1e-8))
     at = [1, *range(10, STEPS, 10)]
     sizes = {
-        "update_sq": {"a": [ratio**2] * 40, "b": [ratio**2] * 40, "head": [1e-8**2] * 40},
-        "weight_sq": {"a": [1.0] * 40, "b": [1.0] * 40, "head": [(i * 1e-8) ** 2 for i in at]},
+        "update_sq": {"a": [ratio**2] * 40, "b": [ratio**2] * 40, "head": [head**2] * 40},
+        "weight_sq": {"a": [1.0] * 40, "b": [1.0] * 40, "head": [(i * head) ** 2 for i in at]},
     }
     made.add("gradients", {}, at, sizes)
     return made.judge()
@@ -69,6 +76,12 @@ def test_a_head_that_began_at_zero_does_not_hide_a_rate_that_is_too_low() -> Non
     assert finding.rule == "lr_too_low"
     assert beside_zero(1e-2, flat(STEPS)) == []
     assert beside_zero(1e-7, falling(STEPS, noise=0.01)) == []  # the head alone learns
+
+
+def test_a_head_that_grows_from_zero_by_sound_steps_leaves_the_others_as_they_are_at_first() -> (
+    None
+):
+    assert beside_zero(1e-6, flat(STEPS), head=0.01) == []
 
 
 def test_a_net_all_of_whose_layers_began_at_zero_is_read_by_what_they_are_now() -> None:
