@@ -18,6 +18,9 @@ from .words import rounded
 
 FEATURES = 64
 """Features of a table whose means and deviations are recorded."""
+TOGETHER = 2.0
+"""How many times the curvature of one scaled feature that of all is at most taken to be: they vary with each other,
+and within batches of few rows."""
 VARIES = 1e-6
 """A deviation under this share of a feature's size is rounding."""
 
@@ -75,8 +78,24 @@ def scaling_snippet(context: Context, proposed: Mapping[str, Json]) -> str:
     )
 
 
-def rate_for_scaled(window: Window, context: Context, size: float) -> float | None:
-    """Return the rate for inputs that are divided by `size`, None where the one at hand will do.
+def _shrink_of_curvature(scale: Mapping[str, Json] | None, size: float) -> float:
+    """Return how many times smaller the curvature is of inputs that were divided by `size`, or each feature by its own.
+
+    That of features apart was the largest one's: along it the steps had to be as short as its square asks.
+    """
+    means, stds = (scale or {}).get("mean"), (scale or {}).get("std")
+    if not (isinstance(means, list) and isinstance(stds, list)):
+        return size**2
+    largest = float(np.hypot(np.array(means, float), np.array(stds, float)).max())
+    return max(size**2, largest**2 / TOGETHER)
+
+
+def rate_for_scaled(
+    window: Window, context: Context, size: float, scale: Mapping[str, Json] | None = None
+) -> float | None:
+    """Return the rate for inputs of root mean square `size` that are scaled, None where the one at hand will do.
+
+    `scale`: mean and deviation that they are scaled with, of all or of each feature.
 
     Whoever trains on inputs out of scale has often found the tiny rate that they stand. Plain gradients
     shrink with the inputs, and those of a regression once more with how far the first outputs were
@@ -96,9 +115,9 @@ def rate_for_scaled(window: Window, context: Context, size: float) -> float | No
     sound, most = sound_step(context), highest_rate(context)
     losses = window.samples("train", "loss", count=5).finite.values
     if not context.adaptive and len(losses) and median_of(losses) < facts.loss_start:
-        # the curvature shrinks with the square of the scale: a rate that was stable may grow by it;
-        # the size of a single layer's first weights means nothing
-        grown = rate * size**2
+        # as far as the curvature shrinks a rate that was stable may grow; the size of a single layer's
+        # first weights means nothing
+        grown = rate * _shrink_of_curvature(scale, size)
         if context.weight_layers > 1:
             grown = min(grown, rate * sound / then) if then > 0 else grown
         return rounded(min(grown, most)) if grown > rate else None

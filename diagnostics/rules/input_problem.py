@@ -169,7 +169,7 @@ def _scaled(window: Window, context: Context, scale: Scale) -> Case:
     proposed: dict[str, Json] = {"mean": mean, "std": std} if apart is None else apart
     wide = abs(scale.mean) > context.thresholds.fire or scale.std > context.thresholds.fire
     step = int(context.memory["first"][-1][0])
-    rate = rate_for_scaled(window, context, math.hypot(mean, std))
+    rate = rate_for_scaled(window, context, math.hypot(mean, std), proposed)
     each = "" if apart is None else "of each feature, "
     formula = f"(input - mean) / deviation, both {each}of the first batches: the result has mean 0 and deviation 1"
     if rate is not None:

@@ -52,6 +52,18 @@ def test_each_of_uneven_features_is_scaled_and_the_rate_with_it_mends_the_run(
     assert left(anew, scaled) < 0.1
 
 
+def test_a_rate_that_was_stable_grows_by_what_the_curvature_of_the_largest_feature_was(
+    tmp_path: Path,
+) -> None:
+    net, loss = model(), nn.functional.mse_loss
+    optimizer = SGD(net.parameters(), 1e-5)
+    judged = trained(tmp_path, net, optimizer, data=table(30.0), loss=loss, steps=150)
+    advice = named(judged, "input_problem")["recommendation"]
+    (rate,) = [item["proposed"] for item in advice["also"] if item["parameter"] == "lr"]
+    # by the mean square of all features it would be 1.7e-3; the largest deviation is 30
+    assert 0.35e-5 * 30**2 < rate < 1e-5 * 30**2
+
+
 def test_features_of_one_scale_share_one_mean_and_one_deviation(tmp_path: Path) -> None:
     x, y = table(1.0)
     net = model()
