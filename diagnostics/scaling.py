@@ -106,15 +106,13 @@ def rate_for_scaled(
     if not (rate > 0 and size > 0 and facts.update_first_lr > 0):
         return None
     then = first_step(context) * rate / facts.update_first_lr
-    if not context.adaptive:
-        if any(entry.get("kind") == "norm" for entry in context.meta.parameters):
-            return None
-        if squashing(window, context):
-            return None
+    plain = not context.adaptive
+    alike = plain and _gets_the_same_gradient(window, context)
+    if plain and not alike:
         then /= size * _shrink_of_residuals(window, context)
     sound, most = sound_step(context), highest_rate(context)
     losses = window.samples("train", "loss", count=5).finite.values
-    if not context.adaptive and len(losses) and median_of(losses) < facts.loss_start:
+    if plain and not alike and len(losses) and median_of(losses) < facts.loss_start:
         # as far as the curvature shrinks a rate that was stable may grow; the size of a single layer's
         # first weights means nothing
         grown = rate * _shrink_of_curvature(scale, size)
@@ -123,9 +121,14 @@ def rate_for_scaled(
         return rounded(min(grown, most)) if grown > rate else None
     if 0 < then < rates["raise_share"] * sound:
         return rounded(min(rate * rates["raise_share"] * sound / then, most))
-    if not then > rates["bold"] * sound:
+    if alike or not then > rates["bold"] * sound:
         return None
     return rounded(rate * max(aimed_step(context) / then, rates["lowest"]))
+
+
+def _gets_the_same_gradient(window: Window, context: Context) -> bool:
+    norms = any(entry.get("kind") == "norm" for entry in context.meta.parameters)
+    return norms or bool(squashing(window, context))
 
 
 def _shrink_of_residuals(window: Window, context: Context) -> float:

@@ -77,17 +77,27 @@ def test_features_of_one_scale_share_one_mean_and_one_deviation(tmp_path: Path) 
     assert isinstance(named(judged, "input_problem")["recommendation"]["proposed"]["std"], float)
 
 
-def test_behind_what_saturates_the_rate_stays_as_it_is(tmp_path: Path) -> None:
+def behind_what_saturates(path: Path, lr: float, momentum: float) -> list[float]:
+    """Return the rates that go with the scaling of a net of tanh, of inputs far out of scale."""
     x, y = digits()
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10)
     )
-    optimizer = SGD(net.parameters(), 0.05, momentum=0.9)
-    judged = trained(tmp_path, net, optimizer, data=(60 * x + 110, y), steps=60)
+    optimizer = SGD(net.parameters(), lr, momentum=momentum)
+    judged = trained(path, net, optimizer, data=(60 * x + 110, y), steps=60)
     advice = named(judged, "input_problem")["recommendation"]
     assert advice["parameter"] == "input_normalization"
-    assert not [item for item in advice["also"] if item["parameter"] == "lr"]
+    return [item["proposed"] for item in advice["also"] if item["parameter"] == "lr"]
+
+
+def test_behind_what_saturates_the_rate_stays_as_it_is(tmp_path: Path) -> None:
+    assert behind_what_saturates(tmp_path, 0.05, momentum=0.9) == []
+
+
+def test_behind_what_saturates_a_rate_far_too_low_for_any_inputs_is_raised(tmp_path: Path) -> None:
+    (rate,) = behind_what_saturates(tmp_path, 2e-4, momentum=0.0)
+    assert 10 * 2e-4 < rate < 0.1
 
 
 def test_the_lines_that_scale_each_feature_run_as_they_are() -> None:
