@@ -29,7 +29,9 @@ from ..advice import (
     rate_times,
     shorter_memory,
 )
+from ..clip_values import LAST
 from ..facts import update_ratios
+from ..forgetting import left_of
 from ..medians import median_of
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import clip_snippet, resume_snippet, tighter
@@ -176,7 +178,9 @@ def _advice(
         f"{number(numbers['patience'])} steps"
     )
     long_ago = first_step(context) > context.rates["bold"] * aimed_step(context)
-    if long_ago and not context.adaptive:
+    # by such steps it had learned most there is: it was not they that threw it up
+    trained = seen.usual < left_of(context.facts, context.rates["trained"])
+    if long_ago and not trained and not context.adaptive:
         return lower_rate(window, context, rollback_before=onset)
     clip = None if context.adaptive or longer else _clip(window, context, onset, seen.usual, verify)
     if clip or memory:
@@ -229,9 +233,9 @@ def _clip(
         value = rounded(float(np.quantile(norms, numbers["clip_quantile"])))
     elif usual < numbers["learned"] * context.facts.loss_start and len(context.facts.first_norms):
         # as the loss falls so does the norm: a clip at an early one cuts few of the usual steps
-        early = np.sqrt(squares.values[squares.steps < onset])
-        value = rounded(float(early[-1]) if len(early) else context.facts.first_norms[-1])
-        formula = "the last norm that was measured before the onset, when the loss was higher"
+        early = np.sqrt(squares.values[squares.steps < onset])[-LAST:]
+        value = rounded(float(early.max()) if len(early) else context.facts.first_norms[-1])
+        formula = f"the largest of the last {LAST} norms measured before the onset, when the loss was higher"
     else:
         return None
     if not tighter(context, value):

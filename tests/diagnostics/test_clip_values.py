@@ -48,3 +48,30 @@ def test_adam_is_clipped_to_a_seventh_of_its_norm_in_many_a_sound_run(
     made = Made("clipping_too_tight", gradient_clip_val=0.5, optimizers=[ADAM])
     made.add("train", train(falling(260), clip_factor=np.full(260, factor)))
     assert [item.severity for item in made.judge()] == ["info"] * fires
+
+
+def stretch(losses: np.ndarray, norms: dict[int, float]) -> Recommendation:
+    """Judge losses that stand at 8 from step 240 to 261, behind a first step of a tenth of the weights."""
+    losses = losses.copy()
+    losses[239:261] = 8.0
+    squares = np.full(len(losses), np.nan)
+    for step, norm in norms.items():
+        squares[step - 1] = norm**2
+    made = Made("loss_spike", optimizers=[{"name": "SGD", "lr": 0.2, "momentum": 0.9}])
+    made.add("train", train(losses, 0.2, grad_sq=squares))
+    layers = {"update_sq": {"a": [1e-4], "b": [1e-4]}, "weight_sq": {"a": [1.0], "b": [1.0]}}
+    made.add("gradients", {}, [1], layers)
+    (finding,) = made.judge()
+    assert finding.recommendation is not None
+    return finding.recommendation
+
+
+def test_a_norm_that_was_small_by_chance_just_before_a_stretch_is_not_where_to_clip() -> None:
+    clip = stretch(falling(300, 1.7, 0.1, 0.01), {1: 1.3, 20: 0.9, 100: 0.7, 205: 0.6, 210: 0.003})
+    assert (clip.parameter, clip.proposed) == ("gradient_clip_val", 0.7)
+
+
+def test_long_steps_by_which_a_run_learned_did_not_throw_it_up() -> None:
+    norms = {1: 1.3, 100: 0.7, 210: 0.6}
+    assert stretch(falling(300, 1.7, 0.1, 0.01), norms).parameter == "gradient_clip_val"
+    assert stretch(falling(300, 1.7, 1.2, 0.01), norms).parameter == "lr"
