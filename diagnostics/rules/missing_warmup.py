@@ -3,7 +3,7 @@
 What: with Adam and its kin, without a warm-up, a step of the first 100 moves the weights by more than
 5 %, or gradients stand over 4 times what the second moment expects, and the three highest losses of
 these steps stand on average 1.5 times over the first one, by more than batches differ; or the very first
-step moves them by 25 %, and 200 steps later the loss stands over three tenths of its start. An
+step moves them by 18 %, and 200 steps later the loss stands over three tenths of its start. An
 opportunity, not a fault. Where the first step tells that later ones are far too long as well, no warm-up
 mends that: the advice is a lower rate.
 Why: in its first steps Adam's running means hold a handful of gradients: every weight moves by the
