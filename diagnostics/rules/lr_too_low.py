@@ -29,7 +29,7 @@ from ...store import Evidence, Recommendation
 from ...store.schemas import Json
 from ..advice import current_rate, former_rate, higher_rate, sound_step
 from ..facts import BEGAN_AT_ZERO, layer_ratios, learned
-from ..medians import median_of
+from ..medians import median_of, nan_median
 from ..progress import WARMS_UP, Trend, course, steady_losses
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import KEPT_STEPS, Window
@@ -156,17 +156,19 @@ def _from_zero(window: Window, context: Context) -> dict[str, Json] | None:
     _, ratios = layer_ratios(window.history, *first)
     if not len(ratios):
         return None
-    layers = window.history.layers("gradients", "update_sq", *first, "weight").layers
-    began = [
-        layer for layer, x in zip(layers, ratios[0].tolist(), strict=True) if x >= BEGAN_AT_ZERO
-    ]
-    if len(began) == len(layers):
+    read = [window.history.layers("gradients", x, *first, "weight") for x in ("weight_sq", "numel")]
+    began = ratios[0] >= BEGAN_AT_ZERO
+    if not began.any() or began.all() or read[0].layers != read[1].layers:
         return {}
-    rows = [
-        row for row in context.meta.parameters if row.get("layer") in began and row.get("fan_in")
-    ]
-    # weights of a deviation of 1 / sqrt(fan-in) each
-    return {str(row["layer"]): math.sqrt(int(row["numel"]) / int(row["fan_in"])) for row in rows}
+    # weights of a deviation of 1 / sqrt(fan-in) each, or as large as those of the other layers
+    usual = nan_median(read[0].values[0][~began] / read[1].values[0][~began])
+    told = {str(row["layer"]): row.get("fan_in") for row in context.meta.parameters}
+    sizes = zip(read[0].layers, read[1].values[0].tolist(), began.tolist(), strict=True)
+    fans = {layer: (told.get(layer), numel) for layer, numel, is_one in sizes if is_one}
+    found = {
+        x: math.sqrt(n / int(fan) if fan else n * float(usual)) for x, (fan, n) in fans.items()
+    }
+    return {layer: size for layer, size in found.items() if size > 0}
 
 
 def _next_to_nothing(window: Window, context: Context) -> bool:

@@ -51,13 +51,15 @@ def test_a_decay_ends_a_run_whose_steps_were_long_or_which_has_learned(
     assert decaying(ratio, losses, first=first) == []
 
 
-def beside_zero(ratio: float, losses: np.ndarray, head: float = 1e-8) -> list[Finding]:
+def beside_zero(
+    ratio: float, losses: np.ndarray, head: float = 1e-8, fan_in: int | None = 64
+) -> list[Finding]:
     """Return what is said of layers that move by a share of their weights, beside a head that began at zero.
 
-    `head`: how far each step moves it, of weights that would usually be 3.2 long.
+    `head`: how far each step moves it, of weights that would usually be 3.2 long; of no `fan_in`, 1.
     """
     rows = [
-        {"name": f"{x}.weight", "layer": x, "ndim": 2, "numel": 640, "fan_in": 64}
+        {"name": f"{x}.weight", "layer": x, "ndim": 2, "numel": 640, "fan_in": fan_in}
         for x in ("a", "b", "head")
     ]
     made = Made("lr_too_low", optimizers=[ADAM], parameters=rows)
@@ -66,13 +68,17 @@ def beside_zero(ratio: float, losses: np.ndarray, head: float = 1e-8) -> list[Fi
     sizes = {
         "update_sq": {"a": [ratio**2] * 40, "b": [ratio**2] * 40, "head": [head**2] * 40},
         "weight_sq": {"a": [1.0] * 40, "b": [1.0] * 40, "head": [(i * head) ** 2 for i in at]},
+        "numel": {x: [640.0] * 40 for x in ("a", "b", "head")},
     }
     made.add("gradients", {}, at, sizes)
     return made.judge()
 
 
-def test_a_head_that_began_at_zero_does_not_hide_a_rate_that_is_too_low() -> None:
-    (finding,) = beside_zero(1e-7, flat(STEPS))
+@pytest.mark.parametrize("fan_in", [64, None])
+def test_a_head_that_began_at_zero_does_not_hide_a_rate_that_is_too_low(
+    fan_in: int | None,
+) -> None:
+    (finding,) = beside_zero(1e-7, flat(STEPS), fan_in=fan_in)
     assert finding.rule == "lr_too_low"
     assert beside_zero(1e-2, flat(STEPS)) == []
     assert beside_zero(1e-7, falling(STEPS, noise=0.01)) == []  # the head alone learns
@@ -82,6 +88,7 @@ def test_a_head_that_grows_from_zero_by_sound_steps_leaves_the_others_as_they_ar
     None
 ):
     assert beside_zero(1e-6, flat(STEPS), head=0.01) == []
+    assert beside_zero(1e-6, flat(STEPS), head=0.01, fan_in=None) == []
 
 
 def test_a_net_all_of_whose_layers_began_at_zero_is_read_by_what_they_are_now() -> None:

@@ -67,6 +67,18 @@ def test_sigmoids_are_left_alone_where_nothing_shows_that_they_hold_the_loss(
     assert made.finding is None
 
 
+def test_a_rate_that_moves_no_layer_is_not_laid_to_the_activations_behind_which_the_loss_stands() -> (
+    None
+):
+    short = told(steps=tuple(1e-5 * step for step in FADES))
+    low = Made("vanishing_gradients", short, steps=400, loss=standing, lr=lambda step: 1e-5)
+    assert low.finding is None
+    usual = Made("vanishing_gradients", short, steps=400, loss=standing)
+    assert usual.finding is not None  # others train with such a rate: it is no signal that arrives
+    moves = Made("vanishing_gradients", told(), steps=400, loss=standing, lr=lambda step: 1e-5)
+    assert moves.finding is not None
+
+
 def sigmoids(back: float = 0.02, kind: str = "saturated", step: float = 1e-3) -> dict[str, Any]:
     """Return the start of three layers of which each hands back a share of the gradient, and even gradients."""
     drawn = {
