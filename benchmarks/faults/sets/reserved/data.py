@@ -63,7 +63,7 @@ def flaws() -> Batch:
     coarse = functional.interpolate(functional.avg_pool2d(x, 2), scale_factor=2.0)
     stepped = (x * 5).round() / 5
     ways = torch.stack((x, blurred, shaken, grained, coarse, stepped), 1)[torch.arange(many), y]
-    much = 0.4 + 0.6 * torch.rand(many, 1, 1, 1, generator=chance)
+    much = 0.6 + 0.4 * torch.rand(many, 1, 1, 1, generator=chance)
     x = x + much * (ways - x)
     return _even(x + 0.02 * torch.randn(x.shape, generator=chance)), y
 
@@ -125,7 +125,7 @@ def clips() -> Batch:
         seen = functional.grid_sample(x, grid, align_corners=False)[:, 0]
         films.append(seen * (1 - 0.3 * time * much * (y == 5)).view(-1, 1, 1))
     film = _even(torch.stack(films, 1))
-    return film + 1.1 * torch.randn(film.shape, generator=chance), y
+    return film + 1.3 * torch.randn(film.shape, generator=chance), y
 
 
 def colonies() -> Batch:
@@ -238,21 +238,24 @@ def gestures() -> Batch:
     )  # fmt: skip
     x = torch.stack([torch.stack(kind, 2) for kind in kinds], 1)[torch.arange(many), y]
     worn = torch.eye(3) + 0.3 * torch.randn(many, 3, 3, generator=chance)
-    return _even(x @ worn + 0.6 * torch.randn(x.shape, generator=chance)), y
+    return _even(x @ worn + 0.8 * torch.randn(x.shape, generator=chance)), y
 
 
 def alerts() -> Batch:
-    """Return 20 columns (logarithms of counts) about a connection, and whether it is fair or one of four attacks."""
+    """Return 20 columns (logarithms of counts) about a connection, and whether it is fair or one of four attacks, as somebody says who errs at times."""
     chance, many, columns = _chance(), 12000, 20
     y = torch.randint(5, (many,), generator=chance)
     way = torch.randint(2, (many,), generator=chance)
-    middle = 0.55 * torch.randn(5, 2, columns, generator=chance)
+    middle = 0.42 * torch.randn(5, 2, columns, generator=chance)
     mixing = torch.eye(columns) + 0.25 * torch.randn(5, columns, columns, generator=chance)
     x = middle[y, way] + torch.einsum(
         "ni,nij->nj", torch.randn(many, columns, generator=chance), mixing[y]
     )
     x = x + 0.6 * x[:, torch.arange(columns).roll(3)] * (x.roll(1, 1) > 0.5)
-    return _apart(x.clamp(-6, 6)), y
+    wrong = torch.rand(many, generator=chance) < 0.06
+    return _apart(x.clamp(-6, 6)), torch.where(
+        wrong, torch.randint(5, (many,), generator=chance), y
+    )
 
 
 def harvests() -> Batch:

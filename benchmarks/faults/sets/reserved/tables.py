@@ -177,7 +177,7 @@ class Bins(nn.Module):
 
 
 def binned(
-    inputs: int, outputs: int, bins: int = 8, width: int = 192, depth: int = 3, act: str = "ReLU",
+    inputs: int, outputs: int, bins: int = 8, width: int = 256, depth: int = 3, act: str = "ReLU",
     norm: str = "none", dropout: float = 0.0,
 ) -> nn.Module:  # fmt: skip
     """Layers over columns in bins."""
@@ -194,7 +194,7 @@ class Powers(nn.Module):
     """No bend at all: each layer multiplies what is there by what came in, and adds it, so that powers rise."""
 
     def __init__(
-        self, inputs: int, outputs: int, width: int = 192, depth: int = 3, norm: str = "none",
+        self, inputs: int, outputs: int, width: int = 224, depth: int = 3, norm: str = "none",
         dropout: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -218,7 +218,7 @@ class Dueling(nn.Module):
     """How good it is to be somewhere, and by how much each move is better than the others; the move is told."""
 
     def __init__(
-        self, known: int = 12, moves: int = 4, width: int = 160, depth: int = 3, act: str = "ReLU"
+        self, known: int = 12, moves: int = 4, width: int = 192, depth: int = 3, act: str = "ReLU"
     ) -> None:
         super().__init__()
         self.known = known
@@ -269,13 +269,14 @@ class Codebook(nn.Module):
         super().__init__()
         self.shape = (pieces, held)
         self.down = _chain((inputs, width, width, pieces * held), act)
-        self.book = nn.Parameter(0.5 * torch.randn(pieces, codes, held))
+        self.book = nn.Parameter(0.3 * torch.randn(pieces, codes, held))
         self.up = _chain((pieces * held, width, width, inputs), act)
 
     def forward(self, x: Tensor) -> Tensor:
-        told = self.down(x).unflatten(1, self.shape)
-        near = torch.cdist(told.detach().transpose(0, 1), self.book.detach()).argmin(2)
-        sign = torch.stack([page[row] for page, row in zip(self.book, near, strict=True)], 1)
+        told = functional.normalize(self.down(x).unflatten(1, self.shape), dim=2)
+        book = functional.normalize(self.book, dim=2)
+        near = torch.cdist(told.detach().transpose(0, 1), book.detach()).argmin(2)
+        sign = torch.stack([page[row] for page, row in zip(book, near, strict=True)], 1)
         passed = told + (sign - told).detach()
         fit = (sign - told.detach()).square().mean((1, 2)) + 0.25 * (
             told - sign.detach()
