@@ -48,9 +48,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def binaries(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Install the wheel into a fresh environment and return its folder of programs."""
     venv = tmp_path_factory.mktemp("venv")
-    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True, timeout=120)
-    pip = [str(venv / "bin" / "pip"), "install", "-q", "-c", str(ROOT / "constraints.txt")]
-    subprocess.run([*pip, str(wheel)], check=True, capture_output=True, timeout=280)
+    bare = ["venv", "--without-pip", str(venv)]
+    subprocess.run([sys.executable, "-m", *bare], check=True, timeout=120)
+    # nothing compiled ahead: most of what comes along is never imported here
+    pip = ["pip", "--python", str(venv / "bin" / "python"), "install", "-q", "--no-compile"]
+    asked = ["-c", str(ROOT / "constraints.txt"), str(wheel)]
+    subprocess.run(
+        [sys.executable, "-m", *pip, *asked], check=True, capture_output=True, timeout=280
+    )
     return venv / "bin"
 
 
