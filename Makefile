@@ -43,7 +43,7 @@ demo: link
 	@$(BIN)/otoscope demo $(ARGS)
 
 test: link
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: link
 	$(BIN)/ruff check .

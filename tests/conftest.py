@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -38,6 +39,16 @@ def own_environment() -> Iterator[None]:
     for name in os.environ.keys() - before.keys():
         del os.environ[name]
     os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def log_as_it_begins() -> Iterator[None]:
+    """What another test, or an example, did to our log is no part of this one."""
+    log = logging.getLogger("otoscope")
+    log.disabled, log.propagate = False, True
+    log.setLevel(logging.NOTSET)
+    yield
+    log.disabled = False
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@
 import doctest
 import importlib
 import inspect
-import logging
 import pkgutil
 
 import pytest
@@ -46,15 +45,6 @@ def test_examples_were_found_at_all():
     )
 
     assert examples > 20
-
-
-@pytest.fixture(autouse=True)
-def log_as_before():
-    """An example may silence the log, which other tests read."""
-    log = logging.getLogger("otoscope")
-    before = log.disabled
-    yield
-    log.disabled = before
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -28,7 +28,7 @@ from tests.callbacks.drills import RUN, Id, Training, stored, training, until
 from tests.conftest import RedisProcess, find_free_port
 
 pytestmark = pytest.mark.redis
-SLACK = 3.0
+SLACK = 6.0
 """Seconds for a loaded machine to schedule threads; deadlines are held to within it."""
 
 

@@ -32,8 +32,9 @@ def test_a_loss_that_climbs_is_found_in_a_log_and_fails_a_pipeline(tmp_path: Pat
     result = run("diagnose", path, "--json", "--fail-on", "warning")
     answer = json.loads(result.stdout)
     assert result.exit_code == 3
-    (finding,) = answer["findings"]
+    finding, *others = answer["findings"]
     assert finding["rule"] == "lr_too_high"
+    assert all(other["id"] in finding["caused"] for other in others)
     advice = finding["recommendation"]
     assert (advice["parameter"], advice["current"], advice["proposed"]) == ("lr", 0.1, 0.03)
     assert "'loss' as loss, 'lr' as lr" in result.stderr
