@@ -1,4 +1,4 @@
-"""What the tests of the command line share: recorded runs, the command as a process, and demos beside them."""
+"""What the tests of the command line share: a recorded run, and the command as a process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
@@ -15,14 +14,6 @@ import numpy as np
 import pytest
 from otoscope.store import Column, Event, Frame, Schema
 from otoscope.store.recording import RecordingSink
-
-from tests.conftest import find_free_port
-
-Demos = dict[tuple[str, int], Future[subprocess.CompletedProcess[str]]]
-WHOLE_DEMO = "test_the_fault_is_found_and_mended"
-"""Tests that wait for a demo, some 40 s of two cores each: they come last, and are begun long before."""
-MANY = 50
-"""So many other tests are long enough for demos to be played beside them, and out of their way."""
 
 OTOSCOPE = [sys.executable, "-m", "otoscope.cli.main"]
 COLUMNS = ("loss", "lr", "non_finite")
@@ -169,70 +160,3 @@ def redis_program() -> object:
         return find_binary()
     except ServerError as error:
         missing("redis", str(error))
-
-
-# ---- demos -----------------------------------------------------------------------------------------
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let what waits for a demo come last, where all tests are of one process."""
-    if not _is_one_of_several(config):
-        items.sort(key=_waits_for_a_demo)
-
-
-def _is_one_of_several(config: pytest.Config) -> bool:
-    return hasattr(config, "workerinput")  # pytest-xdist's: each of its workers collects all tests
-
-
-def _waits_for_a_demo(item: pytest.Item) -> bool:
-    return getattr(item, "originalname", "") == WHOLE_DEMO
-
-
-@pytest.fixture(scope="session", autouse=True)
-def begun_early(request: pytest.FixtureRequest) -> None:
-    """Begin the demos with the first test of the command line; of several workers only who waits for them."""
-    if not _is_one_of_several(request.config):
-        request.getfixturevalue("demos")
-
-
-@pytest.fixture(scope="session")
-def demos(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Demos]:
-    """Play each demo that a test of this session asks for.
-
-    Beside many other tests one at a time, at what time these leave over; else two at a time, as each
-    waits half of its time.
-    """
-    items = request.session.items
-    asked = [item.callspec.params for item in items if _waits_for_a_demo(item)]  # type: ignore[attr-defined]
-    beside = len(items) > MANY and not _is_one_of_several(request.config)
-    # as it is now: tests that run meanwhile set variables and folders of their own
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("OTOSCOPE_")}
-    pool = ThreadPoolExecutor(1 if beside else 2)
-    try:
-        yield {
-            (told["fault"], told["seed"]): pool.submit(
-                play, tmp_path_factory.mktemp("demo"), environment, beside, told
-            )
-            for told in asked
-        }
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def play(
-    home: Path, environment: dict[str, str], beside: bool, told: dict[str, object]
-) -> subprocess.CompletedProcess[str]:
-    """Play a demo to its end; `beside`: behind whatever else wants the machine."""
-    asked = ["--fault", str(told["fault"]), "--seed", str(told["seed"])]
-    command = [*OTOSCOPE, "demo", "--once", "--json", "--port", str(find_free_port()), *asked]
-    return subprocess.run(
-        ["nice", "-n", "10", *command] if beside else command,
-        env={**environment, "OTOSCOPE_HOME": str(home)},
-        cwd=home,
-        capture_output=True,
-        text=True,
-        timeout=600 if beside else 280,
-        check=False,
-    )

@@ -1,8 +1,12 @@
 """The demo for real: three faults, two seeds, each found by the daemon and mended by its advice."""
 
 import json
+import os
 import signal
 import subprocess
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from otoscope.cli.demonstration import FAULTS, Outcome
@@ -10,15 +14,43 @@ from otoscope.cli.gap import gap_closed
 from otoscope.store.places import process_lives
 
 from tests.cli.conftest import OTOSCOPE, wait_until
+from tests.conftest import find_free_port
 
 SEEDS = (0, 1)
 KEYS = set(Outcome("", 0, "").to_json())
 pytestmark = [pytest.mark.slow, pytest.mark.redis, pytest.mark.timeout(900)]
 
 
+def play(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*OTOSCOPE, "demo", "--once", "--json", "--port", str(find_free_port()), *arguments],
+        env={**os.environ, "OTOSCOPE_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def demos(
+    tmp_path_factory: pytest.TempPathFactory, redis_program: object
+) -> Iterator[dict[tuple[str, int], Future[subprocess.CompletedProcess[str]]]]:
+    """Every fault with every seed, two demos at a time: each of them waits half of its time."""
+    root = tmp_path_factory.mktemp("demos")
+    with ThreadPoolExecutor(2) as pool:
+        yield {
+            (fault, seed): pool.submit(
+                play, root / f"{fault}-{seed}", "--fault", fault, "--seed", str(seed)
+            )
+            for fault in FAULTS
+            for seed in SEEDS
+        }
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_fault_is_found_and_mended(demos, redis_program, fault, seed):
+def test_the_fault_is_found_and_mended(demos, fault, seed):
     done = demos[fault, seed].result()
 
     assert done.stdout, done.stderr
