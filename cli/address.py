@@ -110,7 +110,8 @@ def _open_log(path: Path, columns: Mapping[str, str] | None) -> tuple[Store, str
 
 
 def _open_recording(folder: Path) -> tuple[Store, str]:
-    inside = [] if is_recording(folder) else _recordings(folder) or _logs_below(folder)
+    below = _recordings(folder) or _recordings(folder / ".otoscope") or _logs_below(folder)
+    inside = [] if is_recording(folder) else below
     if inside:
         listed = ", ".join(inside[-SHOWN:]) + (", …" if len(inside) > SHOWN else "")
         raise UnknownRunError(

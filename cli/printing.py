@@ -20,6 +20,8 @@ from ..store.schemas import plain
 COLOURS = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
 WHOLE = 5
 """Open findings that are printed with their whole argument."""
+PASTED = 8
+"""Lines of code that are printed of a finding."""
 LINES = 20
 """Further ones, a line each."""
 SIGNS = {"critical": "✖", "warning": "▲", "info": "●"}
@@ -298,4 +300,24 @@ def _advice_rows(advice: dict[str, Any]) -> list[tuple[str, str]]:
         for other in others:
             name = str(other["parameter"])
             rows.append((word, f"{name} {said(name, other['proposed'])}"))
-    return [*rows, ("Effect", advice.get("effect", "")), ("Verify", advice.get("verify", ""))]
+    return [
+        *rows,
+        ("How", advice.get("formula", "")),
+        ("Effect", advice.get("effect", "")),
+        ("Verify", advice.get("verify", "")),
+        ("Paste", _first_lines(advice.get("snippet", ""))),
+    ]
+
+
+def _first_lines(snippet: str) -> str:
+    r"""Return what is to be pasted, where it is long its beginning.
+
+    >>> _first_lines("\n".join("abcdefghijkl")).splitlines()[-2:]
+    ['h', '… 4 further lines (--json and the page have all)']
+    """
+    lines = snippet.splitlines()
+    more = len(lines) - PASTED
+    rest = (
+        [f"… {more} further lines (--json and the page have all)"] if more > 1 else lines[PASTED:]
+    )
+    return "\n".join([*lines[:PASTED], *rest])

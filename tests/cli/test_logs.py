@@ -11,6 +11,8 @@ import pytest
 from click.testing import CliRunner
 from otoscope.cli.main import cli
 
+from .conftest import record
+
 
 def run(*arguments: str | Path):
     return CliRunner().invoke(cli, [str(argument) for argument in arguments])
@@ -169,3 +171,11 @@ def test_a_log_beside_another_tools_meta_is_read_and_its_folder_alone_is_none(
     log(Path("theirs", "metrics.csv"), CLIMBS, "step,loss,lr", ",0.1")
     answer = json.loads(run("diagnose", "theirs", "--json").stdout)
     assert answer["findings"][0]["rule"] == "lr_too_high"
+
+
+def test_a_project_whose_runs_lie_beside_it_is_told_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    record(tmp_path / ".otoscope" / "toy-01", "toy-01")
+    assert "name one: .otoscope/toy-01" in run("diagnose", ".").stderr

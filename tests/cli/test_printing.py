@@ -155,3 +155,16 @@ def test_an_effect_whose_cause_is_over_says_what_left_it_behind(capsys):
     text = capsys.readouterr().out
     assert "The rate is too high (over since step 410)" in text
     assert text.index("Stuck") < text.index("The rate is too high  (resolved")
+
+
+def test_a_finding_says_how_its_value_came_about_and_what_to_paste(capsys):
+    stuck = finding("plateau:run:1:9", "Stuck")
+    advice = {"parameter": "lr", "current": 0.1, "proposed": 0.03, "formula": "0.1 × 0.3"}
+    lines = ["optimizer = (", *(f"    {n}," for n in range(11)), ")"]
+    for snippet, printed in (("lr = 0.03\nstep()", 2), ("\n".join(lines), 8)):
+        stuck["recommendation"] = {**advice, "snippet": snippet}
+        print_run({"run": "a", "state": "needs_action", "findings": [stuck]})
+        out = capsys.readouterr().out
+        assert "How 0.1 × 0.3" in " ".join(out.split())
+        assert all(line in out for line in snippet.splitlines()[:printed])
+        assert ("further lines" in out) == (printed == 8)
