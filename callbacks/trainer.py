@@ -56,7 +56,8 @@ def meta_of(trainer: Any, pl_module: Any) -> dict[str, Any]:
         "cpu_count": cpu_count(_local_world(trainer)),
         "world_size": int(trainer.world_size),
         "classes": _classes(pl_module),
-        "config": {"loop": "lightning", "schedules": schedules_of(trainer)}
+        "config": {"loop": "lightning"}
+        | ({"schedules": found} if (found := schedules_of(trainer)) else {})
         | ({} if pl_module.automatic_optimization else {"optimization": "manual"}),
     }
 
