@@ -1,8 +1,10 @@
 """Adam's second moment is stale: it still holds the small gradients of before, so steps are too long.
 
 What: the square root of mean g² over mean of its running mean stands over 4, for some layer, in 3 of
-8 samples, or over 8 in one, and the loss stands over its usual then. It began with the first of these whose
-step was longer than usual: what went up before that was not of its making.
+8 samples, or over 8 in one, and the loss stands over its usual then, and not because of that single batch, whose
+echo a run digests. Not in the first 20 steps, nor in those behind a restart of the schedule, whose longer steps
+gradients grow by. It began with the first of these whose step was longer than usual: what went up before that was
+not of its making.
 Why: Adam divides by the root of that running mean, which forgets in 1/(1 − β₂) steps: gradients that
 grow at once meet a divisor that is too small, and the update spikes before the loss does.
 Source: Cohen et al. 2022 (adaptive methods at the edge), Wortsman et al. 2023 (spikes 1 to 8 steps
@@ -27,6 +29,8 @@ FAMILY = "train"
 BEFORE = 30
 """Losses, and steps, that tell what was usual before the gradients grew."""
 FEW = 5
+NEAR = 20
+"""Losses that tell whether the loss left its usual."""
 LONGER = 1.2
 """A step is longer than usual by so many times the median of at least `FEW` before."""
 
@@ -41,8 +45,9 @@ def judge(window: Window, context: Context) -> Verdict:
     )
     if found is None:
         return unknown("the second moment was not measured often enough")
-    # before its tenth step the running mean is that of a handful of gradients
-    largest, settled = found.values[:, 0], context.start + int(numbers["settled"])
+    # before its tenth step the running mean is that of a handful of gradients; and a rate that leaps, as at the
+    # restart of a schedule, moves the weights to where all gradients are larger for a while
+    largest, settled = found.values[:, 0], window.since + int(numbers["settled"])
     known = np.isfinite(largest) & (found.steps > settled)
     if known.sum() < numbers.min_samples:
         return unknown("the second moment was not measured often enough")
@@ -119,15 +124,21 @@ def _loss_falls(window: Window, high: np.ndarray) -> bool:
 
 
 def _loss_is_up(window: Window, context: Context, seen: LayerSamples, worst: np.ndarray) -> bool:
-    """Tell whether the loss left its usual about the sample that stands out."""
-    at = int(seen.steps[int(np.argmax(worst))])
+    """Tell whether the loss left its usual about the sample that stands out.
+
+    Where that batch alone was high, and the next one not, what its step left behind goes by, or loss_spike tells it.
+    """
+    numbers, at = context.thresholds, int(seen.steps[int(np.argmax(worst))])
     losses = window.samples("train", "loss").finite
-    near = losses.values[(losses.steps >= at) & (losses.steps < at + 20)]
     before = losses.values[(losses.steps < at) & (losses.steps >= at - 100)]
-    if len(near) < 3 or len(before) < 20:
+    near = losses.values[(losses.steps >= at) & (losses.steps < at + NEAR)]
+    if len(near) < 3 or len(before) < NEAR:
         return False
-    rise = quantiles_of(near, 0.75)[0] - quantiles_of(before, 0.9)[0]
-    return rise > context.thresholds["rise_of_start"] * context.facts.loss_scale
+    usual, high = (float(value) for value in quantiles_of(before, 0.5, 0.9))
+    least, rise = numbers["rise_of_start"] * context.facts.loss_scale, near[0] - usual
+    if rise > least and near[1] - usual < numbers["single"] * rise:
+        return False
+    return bool(quantiles_of(near, 0.75)[0] - high > least)
 
 
 def _case(context: Context, window: Window, seen: LayerSamples, worst: np.ndarray) -> Case:
