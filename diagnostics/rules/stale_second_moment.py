@@ -126,7 +126,8 @@ def _loss_falls(window: Window, high: np.ndarray) -> bool:
 def _loss_is_up(window: Window, context: Context, seen: LayerSamples, worst: np.ndarray) -> bool:
     """Tell whether the loss left its usual about the sample that stands out.
 
-    Where that batch alone was high, and the next one not, what its step left behind goes by, or loss_spike tells it.
+    Where that batch alone was high, the next one not and none half as high, what its step left behind goes by, or
+    loss_spike tells it.
     """
     numbers, at = context.thresholds, int(seen.steps[int(np.argmax(worst))])
     losses = window.samples("train", "loss").finite
@@ -136,7 +137,8 @@ def _loss_is_up(window: Window, context: Context, seen: LayerSamples, worst: np.
         return False
     usual, high = (float(value) for value in quantiles_of(before, 0.5, 0.9))
     least, rise = numbers["rise_of_start"] * context.facts.loss_scale, near[0] - usual
-    if rise > least and near[1] - usual < numbers["single"] * rise:
+    behind = (near[1:] - usual) / rise if rise > least else np.ones(1)
+    if behind[0] < numbers["single"] and behind.max() < numbers["others"]:
         return False
     return bool(quantiles_of(near, 0.75)[0] - high > least)
 

@@ -39,6 +39,13 @@ def test_what_a_single_batch_left_behind_is_not_a_stale_moment() -> None:
     assert recorded(losses, 2e-3, {200: 10.9}).judge() == []
 
 
+def test_one_good_batch_in_a_stretch_of_bad_ones_makes_none_of_them_single() -> None:
+    losses = flat(400, at=0.3, noise=0.02)
+    losses[:5] = 1.4
+    losses[199], losses[201:226] = 0.6, 2.3
+    assert len(recorded(losses, 2e-3, {200: 10.9}).judge()) == 1
+
+
 def test_a_stretch_of_bad_batches_makes_the_moment_stale_at_once() -> None:
     losses = flat(400, at=0.3, noise=0.02)
     losses[:5] = 1.4
