@@ -31,7 +31,7 @@ def advice(
         wobble = np.random.default_rng(3).normal(1.0, 0.05, (2, len(steps)))
         sizes = [(1 + 8 * noise / part) * one for part, one in zip((4, 8), wobble, strict=True)]
         told = {**parts, "small_sq": sizes[0], "big_sq": sizes[1]}
-        made.add("noise", told, list(steps))
+        made.add("noise", told, steps.tolist())
     (finding,) = made.judge()
     assert finding.recommendation is not None
     return finding.recommendation
