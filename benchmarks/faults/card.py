@@ -150,6 +150,9 @@ def card(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         told["healthy"] = on_healthy(well)
         alarms = by(well, lambda row: [alarm["rule"] for alarm in row["alarms"]])
         told["alarms_by_rule"] = {rule: len(some) for rule, some in alarms.items()}
+        told["alarmed"] = {
+            rule: sorted({row["case"] for row in some}) for rule, some in alarms.items()
+        }
         told["tempted"] = [
             [row["case"], row["seed"], row["tempted"]] for row in well if row["tempted"]
         ]

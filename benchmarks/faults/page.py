@@ -148,7 +148,10 @@ def missed(cards: Mapping[str, Any]) -> list[str]:
         if faults and faults["delay_median"] > 60:
             lines.append(f"{where}: median delay {_n(faults['delay_median'])} steps of 60")
         if well and (well["runs_per_100"] > TARGETS["runs_per_100"] or well["criticals"]):
-            rules = ", ".join(f"{rule} ({count})" for rule, count in card["alarms_by_rule"].items())
+            rules = "; ".join(
+                f"{rule} ({count}: {_cases(card, rule)})"
+                for rule, count in card["alarms_by_rule"].items()
+            )
             lines.append(
                 f"{where}: {_n(well['runs_per_100'])} runs in 100 with a false alarm: {rules}"
             )
@@ -165,6 +168,10 @@ def missed(cards: Mapping[str, Any]) -> list[str]:
             cases = ", ".join(case["case"] for case in card["mending"] if case["worse"])
             lines.append(f"{where}: worse than doing nothing: {cases}")
     return lines
+
+
+def _cases(card: Mapping[str, Any], rule: str) -> str:
+    return ", ".join(card["alarmed"][rule])
 
 
 def _counted(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
