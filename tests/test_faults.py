@@ -366,7 +366,7 @@ def test_the_page_says_where_a_target_is_missed_with_the_cases() -> None:
     result = {"cards": {"held-out, defaults": card(rows)}, "seeds": {"fault": 5}}
     lines = missed(result["cards"])
     assert any("mixer-jump" in line for line in lines)
-    assert any("plateau (1)" in line for line in lines)
+    assert any(f"plateau (1: {well(1)['case']})" in line for line in lines)
     assert all(line in page(result) for line in lines)
     fine = {"cards": {"held-out, defaults": card([ill(True, True, 9), well(0)])}}
     assert "No target is missed" in page(fine)
