@@ -106,8 +106,7 @@ def _untrained(context: Context) -> set[str]:
 
 def _as_made(window: Window, context: Context, layers: tuple[str, ...]) -> set[str]:
     """Return the layers of the model's own classes that hardly moved: what is alike of them was made so."""
-    modules = {str(row["layer"]): row.get("module") for row in context.meta.parameters}
-    own = {layer for layer in layers if modules.get(layer) not in (None, *OF_TORCH)}
+    own = _of_own_classes(context) & set(layers)
     if not own:
         return own
     steps, ratios = layer_ratios(window.history, context.start, window.step)
@@ -117,6 +116,18 @@ def _as_made(window: Window, context: Context, layers: tuple[str, ...]) -> set[s
     way = nan_median(ratios, axis=0) * (window.step - context.start)
     moved = {layer for layer, share in zip(names, way.tolist(), strict=True) if share > APART}
     return own - moved
+
+
+def _of_own_classes(context: Context) -> set[str]:
+    """Return the layers that are of no class of torch's."""
+    return context.once(
+        "symmetric_weights.own",
+        lambda: {
+            str(row["layer"])
+            for row in context.meta.parameters
+            if row.get("module") not in (None, *OF_TORCH)
+        },
+    )
 
 
 def _born_alike(context: Context, layers: list[str]) -> bool:
