@@ -114,7 +114,7 @@ class Table:
     _places: dict[tuple[str, str | None], tuple[np.ndarray | slice, tuple[str, ...]]] = field(
         default_factory=dict
     )
-    _by_quantity: defaultdict[str, list[tuple[int, Column]]] = field(
+    _by_quantity: defaultdict[str, list[int]] = field(
         default_factory=lambda: defaultdict(list)
     )
     _order: dict[str, int] = field(default_factory=dict)
@@ -267,10 +267,11 @@ class Table:
 
     def _of(self, quantity: str) -> list[tuple[int, Column]]:
         """Return the columns of a quantity, with their places."""
+        columns = self.schema.columns
         if not self._by_quantity:
-            for place, column in enumerate(self.schema.columns):
-                self._by_quantity[column.quantity].append((place, column))
-        return self._by_quantity.get(quantity, [])
+            for place, column in enumerate(columns):
+                self._by_quantity[column.quantity].append(place)
+        return [(place, columns[place]) for place in self._by_quantity.get(quantity, ())]
 
     def named(self, quantity: str) -> list[str]:
         """Return the written names of a quantity's columns, the first one first."""

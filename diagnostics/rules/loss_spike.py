@@ -16,6 +16,8 @@ that are well 15 of 16 over that percentile undid all that was learned in one, i
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ...store import Evidence, Recommendation
@@ -139,8 +141,10 @@ def _longer_steps(window: Window, onset: int) -> tuple[int, float] | None:
     steps, ratios = update_ratios(window.history, window.since, onset - 1)
     if len(ratios) < 6:
         return None
-    before, near = ratios[:-3], ratios[-3:]
-    times = near / median_of(before)
+    usual, near = median_of(ratios[:-3]), ratios[-3:]
+    if not 0 < usual < math.inf:  # nothing moved before, or all of it left the numbers
+        return None
+    times = near / usual
     top = int(np.argmax(times))
     close = steps[-3:][top] >= onset - 50
     return (int(steps[-3:][top]), float(times[top])) if times[top] > 2 and close else None

@@ -85,3 +85,18 @@ def test_a_run_that_had_learned_nothing_has_nothing_to_lose() -> None:
     made = Made("loss_spike", optimizers=[ADAM])
     made.add("train", train(losses))
     assert made.judge() == []
+
+
+def test_a_stretch_is_told_where_no_weight_had_moved_before_it() -> None:
+    """A share of no steps is no number: the leap is told, and not laid to longer steps."""
+    losses = 0.3 + 2 * np.exp(-np.arange(420) / 60)
+    losses[300:325] = 4.0
+    made = Made("loss_spike", optimizers=[ADAM])
+    made.add("train", train(losses))
+    steps = list(range(10, 421, 10))
+    layers = {"update_sq": {"a": [0.0] * len(steps)}, "weight_sq": {"a": [1.0] * len(steps)}}
+    made.add("gradients", {}, steps=steps, layers=layers)
+    (finding,) = made.judge()
+    assert finding.rule == "loss_spike"
+    assert made.judged("loss_spike")
+    assert not any("longer than usual" in told.text for told in finding.because)
