@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..store import ConfigError, Sink
@@ -14,6 +14,7 @@ from .describing import batch_size_of
 from .dispatch import Dispatch
 from .fetching import Fetching
 from .guard import Guard, log
+from .losses import Losses
 from .norms import all_finite
 from .options import Options
 from .ranks import leave_token
@@ -116,7 +117,7 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
         self._ended = math.nan
         self._fetching = Fetching()
         self._dispatch = Dispatch(self)
-        self._manual: list[Any] = []
+        self._losses = Losses()
         self._scaler: Any = None
         self._scale: Scale = 1.0
         self._is_plain = False
@@ -237,8 +238,7 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: Any) -> None:
         if self.recorder is not None and not pl_module.automatic_optimization:
             with self._border:
-                # Lightning tells of the scaled loss
-                self._manual.append(loss.detach() / self._scale)
+                self._losses.went_back(loss, self._scale)
                 self.recorder.gradient_scale = self._scale
 
     def on_after_backward(self, trainer: Any, pl_module: Any) -> None:
@@ -279,7 +279,11 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
                     self._ended = time.perf_counter()
                     return
         with self._border:
-            loss = self._loss(trainer, pl_module, outputs)
+            loss = self._losses.of(
+                outputs,
+                automatic=pl_module.automatic_optimization,
+                parts=trainer.accumulate_grad_batches,
+            )
             recorder.forward_done(loss, batch_size_of(batch) or 0)
         self._micro += 1
         with self._border:
@@ -303,16 +307,6 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
             epoch=self._epoch,
             begun=begun,
         )
-
-    def _loss(self, trainer: Any, pl_module: Any, outputs: Any) -> Any:
-        told = type(outputs) is dict or isinstance(outputs, Mapping)  # nearly always a dict
-        loss = outputs.get("loss") if told else outputs
-        if not pl_module.automatic_optimization:
-            manual, self._manual = self._manual, []
-            return loss if loss is not None else sum(manual) if manual else None
-        # Lightning divides by A in every micro-batch, in a partial last window too
-        parts = trainer.accumulate_grad_batches
-        return loss if loss is None or parts == 1 else loss * parts
 
     # -- validation and checkpoints -------------------------------------------------------------
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from ..store import Event
 from ..store.schemas import Json, plain
-from .blocks import Made
-from .medians import median_of, nan_median
-from .tables import Table
+from .medians import median_of
+from .ratios import layer_ratios, update_ratios
+from .spikes import bursts
 from .thresholds import Thresholds
 from .windows import History, Window
 
@@ -20,10 +20,6 @@ FIRST_LOSSES = 5
 BLOCK = 50
 KEPT_CHECKPOINTS = 20
 SANE = 1.5
-AROUND = 5
-"""Losses before and behind a lone one that it is held against."""
-NO_RATIOS = (np.empty(0, dtype=np.int64), np.empty(0))
-NO_LAYER_RATIOS = (np.empty(0, dtype=np.int64), np.empty((0, 0)))
 BEGAN_AT_ZERO = 0.9999
 """A first step of such a share of the weights that it made is all that they are."""
 
@@ -87,6 +83,10 @@ class Facts:
         fall = self.loss_start - self.loss_best
         return max(abs(self.loss_start), fall) if math.isfinite(fall) else abs(self.loss_start)
 
+    def spike_floor(self, numbers: Thresholds) -> float:
+        """Return the loss over which a lone one is a spike: so many times the first one."""
+        return self.loss_start + (numbers["spike_of_start"] - 1) * self.loss_scale
+
     @classmethod
     def from_json(cls, body: Mapping[str, Json]) -> Facts:
         """Read what `to_json` wrote."""
@@ -130,7 +130,7 @@ class Facts:
         self._learn_layers(history, before, window, numbers["torn"])
         self._learn_curvature(history, before, window, numbers["torn"])
         losses = window.samples("train", "loss", count=100).finite.values
-        floor = spike_floor(self, numbers)
+        floor = self.spike_floor(numbers)
         if len(bursts(losses, numbers, floor)):
             self.bursts_step = window.step
 
@@ -242,64 +242,6 @@ class Facts:
         return calm and not mostly_dead(window, step)
 
 
-def update_ratios(history: History, after: int, upto: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return steps and the median over weight layers of ‖Δw‖/‖w‖, where it was measured."""
-    table = history.tables.get("gradients")
-    if table is None:
-        return NO_RATIOS
-    low, high = table.between(after, upto)
-    found = table.derived("median_ratio", _median_ratio, low, high)
-    if found is None:
-        return NO_RATIOS
-    medians, known = found.values[:, 0], found.values[:, 1] > 0
-    return (found.steps, medians) if known.all() else (found.steps[known], medians[known])
-
-
-def layer_ratios(
-    history: History, after: int, upto: int, count: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return steps and ‖Δw‖/‖w‖, [samples, layers], of every weight layer; NaN where unknown.
-
-    Of at most the last `count` samples with after < step <= upto.
-    """
-    table = history.tables.get("gradients")
-    if table is None:
-        return NO_LAYER_RATIOS
-    low, high = table.between(after, upto)
-    low = low if count is None else max(low, high - count)
-    found = table.derived("layer_ratio", _layer_ratio, low, high) if high > low else None
-    return NO_LAYER_RATIOS if found is None else (found.steps, found.values)
-
-
-def _layer_ratio(table: Table) -> Made | None:
-    updated, names = table.of_layers("update_sq", "weight")
-    weighed, others = table.of_layers("weight_sq", "weight")
-    if names != others or not names:
-        return None
-
-    def make(table: Table, low: int, high: int) -> np.ndarray:
-        updates = table.rows[low:high, updated].astype(np.float64)
-        weights = table.rows[low:high, weighed].astype(np.float64)
-        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-            return np.sqrt(updates / np.where(weights > 0, weights, np.nan))
-
-    return make, len(names)
-
-
-def _median_ratio(table: Table) -> Made | None:
-    """Make the median of each sample's ratios, and 1 where any of them is known."""
-    if _layer_ratio(table) is None:
-        return None
-
-    def make(table: Table, low: int, high: int) -> np.ndarray:
-        found = table.derived("layer_ratio", _layer_ratio, low, high)
-        assert found is not None, "the schema is the same"
-        ratios = found.values
-        return np.stack([nan_median(ratios, axis=1), np.isfinite(ratios).any(axis=1)], axis=1)
-
-    return make, 2
-
-
 def mostly_dead(window: Window, upto: int) -> bool:
     """Tell whether more than half of all units were dead at the last sample up to a step."""
     dead = window.layers("activations", "dead", count=100)
@@ -320,82 +262,3 @@ def learned(window: Window, facts: Facts, share: float) -> bool:
     start = facts.loss_start
     least = start - (1 - share) * abs(start)
     return bool(len(losses) and losses.median < least)
-
-
-def spike_floor(facts: Facts, numbers: Thresholds) -> float:
-    """Return the loss over which a lone one is a spike: so many times the first one."""
-    return facts.loss_start + (numbers["spike_of_start"] - 1) * facts.loss_scale
-
-
-def bursts(losses: np.ndarray, numbers: Thresholds, floor: float) -> np.ndarray:
-    """Return where single batches throw the loss up: several lone spikes, or one beyond doubt."""
-    if not _may_leave(losses, min(numbers["spike"], numbers["lone_spike"]), floor):
-        return np.empty(0, dtype=np.int64)
-    around, least = _around(losses), math.exp(numbers["tail"] * _log_spread(losses))
-    several = _lone(losses, around, max(numbers["spike"], least), floor)
-    if len(several) >= numbers["spikes"]:
-        return several
-    return _lone(losses, around, max(numbers["lone_spike"], least), floor)
-
-
-def single_spikes(losses: np.ndarray, numbers: Thresholds, floor: float) -> np.ndarray:
-    """Return where a single batch throws the loss up, be it the only one, and no more than that."""
-    if not _may_leave(losses, numbers["spike"], floor):
-        return np.empty(0, dtype=np.int64)
-    least = math.exp(numbers["tail"] * _log_spread(losses))
-    return _lone(losses, _around(losses), max(numbers["spike"], least), floor)
-
-
-def _may_leave(losses: np.ndarray, times: float, floor: float) -> bool:
-    """Tell whether any loss can be so many times its neighbours': no median of them is under the least."""
-    if not len(losses):
-        return False
-    highest, least = losses.max(), losses.min()
-    return bool(highest > floor and not (least > 0 and highest <= times * least))
-
-
-def _log_spread(losses: np.ndarray) -> float:
-    """Return the deviation of the losses' logarithms around their course; 0 of losses under zero.
-
-    Batches of a few samples have losses many times over the usual one by themselves.
-    """
-    if len(losses) < 3 or not losses.min() > 0:
-        return 0.0
-    return 1.4826 / math.sqrt(2) * median_of(np.abs(np.diff(np.log(losses))))
-
-
-def lone_spikes(values: np.ndarray, times: float, floor: float = 0.0) -> np.ndarray:
-    """Return where values leave their neighbours for a step or two and come back at once.
-
-    `times`: over so many times the medians of the five values before and behind. Spikes nearer
-    than five steps count once.
-
-    >>> lone_spikes(np.array([1.0, 1.0, 30.0, 1.0, 1.0, 1.0]), 8).tolist()
-    [2]
-    """
-    return _lone(values, _around(values), times, floor)
-
-
-def _around(values: np.ndarray) -> np.ndarray:
-    """Return the larger of the medians of the five values before and behind each."""
-    if len(values) < 5:
-        return np.full(len(values), np.inf)
-    edge = np.full(5, median_of(values))
-    padded = np.concatenate([edge, values, edge])
-    a, b, c, d, e = (padded[i : len(padded) - 4 + i] for i in range(5))
-    # a median of five is that of three: the larger of the small ones, the smaller of the large ones
-    low = np.maximum(np.minimum(a, b), np.minimum(c, d))
-    high = np.minimum(np.maximum(a, b), np.maximum(c, d))
-    around = np.maximum(np.minimum(e, low), np.minimum(np.maximum(e, low), high))
-    return np.maximum(around[: len(values)], around[6 : 6 + len(values)])
-
-
-def _lone(values: np.ndarray, around: np.ndarray, times: float, floor: float) -> np.ndarray:
-    with np.errstate(invalid="ignore"):
-        rise = values - around  # of losses under zero, too
-        high = np.flatnonzero((values > floor) & (rise > (times - 1) * np.abs(around)))
-    if not len(high):
-        return high
-    apart = np.ones(len(high), dtype=bool)
-    apart[1:] = high[1:] - high[:-1] >= 5
-    return high[apart]

@@ -10,9 +10,10 @@ import numpy as np
 from ..store import Evidence
 from .advice import first_step, one_layer, sound_step
 from .as_drawn import Drawn
-from .facts import BEGAN_AT_ZERO, Facts, layer_ratios, update_ratios
+from .facts import BEGAN_AT_ZERO, Facts
 from .medians import median_of
 from .progress import course, scheduled
+from .ratios import layer_ratios, update_ratios
 from .rule import UNCORRECTED, Context
 from .windows import Window
 from .words import number, percent

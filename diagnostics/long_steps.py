@@ -11,9 +11,9 @@ import numpy as np
 
 from ..store import Evidence
 from .advice import current_rate, first_step, raised, sound_step
-from .facts import update_ratios
 from .forgetting import left_of
 from .medians import median_of
+from .ratios import update_ratios
 from .rule import UNCORRECTED, Context
 from .windows import Window
 from .words import number, percent

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .facts import layer_ratios
 from .medians import median_of, nan_median
+from .ratios import layer_ratios
 from .rule import Context
 from .windows import Samples, Window
 

@@ -114,9 +114,7 @@ class Table:
     _places: dict[tuple[str, str | None], tuple[np.ndarray | slice, tuple[str, ...]]] = field(
         default_factory=dict
     )
-    _by_quantity: defaultdict[str, list[int]] = field(
-        default_factory=lambda: defaultdict(list)
-    )
+    _by_quantity: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     _order: dict[str, int] = field(default_factory=dict)
     _names: dict[str, str | None] = field(default_factory=dict)
     _made: dict[str, Any] = field(default_factory=dict)

@@ -21,9 +21,10 @@ import numpy as np
 from ...store import Evidence, Recommendation
 from ...store.schemas import Json
 from ..advice import current_rate, sound_step
-from ..facts import learned, update_ratios
+from ..facts import learned
 from ..medians import median_of
 from ..progress import course
+from ..ratios import update_ratios
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import clip_snippet, optimizer_snippet
 from ..windows import Samples, Window

@@ -27,9 +27,10 @@ from ...store import Evidence, Recommendation
 from ...store.schemas import Json, Severity
 from ..advice import best_basis, current_rate, lower_rate
 from ..as_drawn import Drawn
-from ..facts import learned, mostly_dead, update_ratios
+from ..facts import learned, mostly_dead
 from ..initialization import drawn_anew, he_normal
 from ..progress import course
+from ..ratios import update_ratios
 from ..rule import Case, Context, Later, Verdict, breach, fine, unknown
 from ..silent import Silent, silent_layers
 from ..snippets import activation_snippet

@@ -24,10 +24,11 @@ from ...store import Evidence, Recommendation
 from ...store.schemas import Json, Severity
 from ..advice import lower_rate
 from ..clip_values import clip_by_few, clip_by_norms
-from ..facts import AROUND, BLOCK, bursts, single_spikes, spike_floor
+from ..facts import BLOCK
 from ..medians import median_of, quantiles_of
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import tighter
+from ..spikes import AROUND, bursts, single_spikes
 from ..standing import error_of, spread_of
 from ..windows import Samples, Window
 from ..words import count, listing, number, percent
@@ -63,7 +64,7 @@ def remember(window: Window, context: Context) -> dict[str, Json]:
     And the `first` of the spikes that follow one another: norms behind it are not of usual steps.
     """
     losses = window.samples("train", "loss", count=BLOCK).finite
-    floor = spike_floor(context.facts, context.thresholds)
+    floor = context.facts.spike_floor(context.thresholds)
     found = single_spikes(losses.values, context.thresholds, floor)
     episode = _episode(losses.steps[found], window.step, context)
     kept = context.memory.get("single")
@@ -201,7 +202,7 @@ def _lone_losses(losses: Samples, squares: Samples, context: Context) -> _Seen |
     numbers = context.thresholds
     recent = losses.steps > losses.steps[-1] - numbers["burst_window"]
     steps, values = losses.steps[recent], losses.values[recent]
-    floor = spike_floor(context.facts, numbers)
+    floor = context.facts.spike_floor(numbers)
     spikes = bursts(values, numbers, floor)
     if not len(spikes):
         return None
@@ -226,7 +227,7 @@ def _of_losses(
     near = norms[at >= begun - numbers["burst_window"]]
     # norms of the start tell nothing of what is usual now
     few = len(near) < numbers["few_norms"]
-    floor = spike_floor(context.facts, numbers)
+    floor = context.facts.spike_floor(numbers)
     return _Seen(steps, losses, norms if few else near, floor, False, of_loss=True, few=few)
 
 

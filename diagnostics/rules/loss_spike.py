@@ -32,9 +32,9 @@ from ..advice import (
     shorter_memory,
 )
 from ..clip_values import LAST
-from ..facts import update_ratios
 from ..forgetting import left_of
 from ..medians import median_of
+from ..ratios import update_ratios
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import clip_snippet, resume_snippet, tighter
 from ..stretches import IN_A_ROW, Stretch, back_at, is_echo, look, losses_of, most_of

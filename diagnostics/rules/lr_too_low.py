@@ -28,9 +28,10 @@ import numpy as np
 from ...store import Evidence, Recommendation
 from ...store.schemas import Json
 from ..advice import current_rate, former_rate, higher_rate, sound_step
-from ..facts import BEGAN_AT_ZERO, layer_ratios, learned
+from ..facts import BEGAN_AT_ZERO, learned
 from ..medians import median_of, nan_median
 from ..progress import WARMS_UP, Trend, course, steady_losses
+from ..ratios import layer_ratios
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import KEPT_STEPS, Window
 from ..words import number

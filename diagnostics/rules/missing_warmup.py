@@ -22,9 +22,10 @@ import numpy as np
 from ...store import Evidence, Recommendation
 from ...store.schemas import Json
 from ..advice import aimed_step, current_rate, first_step, lower_rate, one_layer, sound_step
-from ..facts import BLOCK, update_ratios
+from ..facts import BLOCK
 from ..forgetting import beside_usual, drawn_small
 from ..medians import median_of
+from ..ratios import update_ratios
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import warm_up_snippet
 from ..standing import spread_of

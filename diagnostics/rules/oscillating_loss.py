@@ -23,10 +23,10 @@ import numpy as np
 from ...store import Evidence, Recommendation
 from ..advice import lower_rate, one_layer, rate_times, timid
 from ..batching import larger_batch, noise_over_batch
-from ..facts import lone_spikes, spike_floor
 from ..medians import median_of
 from ..progress import course, scheduled
 from ..rule import Case, Context, Verdict, breach, fine, unknown
+from ..spikes import lone_spikes
 from ..thresholds import Thresholds
 from ..windows import Samples, Window
 from ..words import count, number, percent
@@ -55,7 +55,7 @@ def judge(window: Window, context: Context) -> Verdict:
     start = context.facts.loss_scale
     if not start > 0:
         return unknown("the first losses were not finite")
-    floor = spike_floor(context.facts, context.rates)
+    floor = context.facts.spike_floor(context.rates)
     hard = losses.steps[lone_spikes(losses.values, context.rates["spike"], floor)]
     swings = _swings(losses, numbers, start, hard)
     if swings.times >= numbers.fire:

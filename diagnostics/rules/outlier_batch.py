@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...store import Evidence, Recommendation
-from ..facts import lone_spikes
 from ..rule import Case, Context, Verdict, breach, fine, unknown
+from ..spikes import lone_spikes
 from ..windows import Window
 from ..words import count, number
 

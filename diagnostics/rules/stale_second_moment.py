@@ -18,8 +18,8 @@ import numpy as np
 from ...store import Evidence, Recommendation
 from ..advice import betas_of, current_rate, remembers_long, shorter_memory
 from ..blocks import Made
-from ..facts import update_ratios
 from ..medians import median_of, quantiles_of
+from ..ratios import update_ratios
 from ..rule import Case, Context, Later, Verdict, breach, fine, unknown
 from ..snippets import optimizer_with
 from ..windows import LayerSamples, Table, Window

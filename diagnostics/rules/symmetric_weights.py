@@ -20,9 +20,10 @@ import numpy as np
 
 from ...store import Evidence
 from ...store.schemas import Json
-from ..facts import BLOCK, layer_ratios, learned
+from ..facts import BLOCK, learned
 from ..initialization import OF_TORCH, can_be_drawn, drawn_anew, he_normal, squashing
 from ..medians import median_of, nan_median
+from ..ratios import layer_ratios
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..windows import KEPT_STEPS, Window
 from ..words import listing, percent

@@ -15,8 +15,8 @@ import numpy as np
 
 from ...store import Evidence, Recommendation, Schema
 from ..advice import current_rate
-from ..facts import layer_ratios
 from ..medians import nan_median
+from ..ratios import layer_ratios
 from ..rule import Case, Context, Later, Verdict, breach, fine, unknown
 from ..snippets import huggingface, optimizer_by_layer, own_loop
 from ..windows import Window

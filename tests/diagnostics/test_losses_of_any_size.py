@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from otoscope.diagnostics.facts import Facts, learned, lone_spikes, spike_floor
+from otoscope.diagnostics.facts import Facts, learned
+from otoscope.diagnostics.spikes import lone_spikes
 from otoscope.diagnostics.thresholds import load
 from otoscope.diagnostics.windows import Window
 
@@ -71,7 +72,7 @@ def test_noise_about_a_loss_under_zero_has_no_lone_spikes() -> None:
     losses = -3 + 0.2 * np.random.default_rng(0).standard_normal(200)
     losses[100] = 0.3
     facts = Facts(loss_start=0.01, loss_best=-3.0)
-    assert not len(lone_spikes(losses, 4, spike_floor(facts, load("lr_too_high", {}))))
+    assert not len(lone_spikes(losses, 4, facts.spike_floor(load("lr_too_high", {}))))
     losses[100] = 30.0
     assert lone_spikes(losses, 4).tolist() == [100]
 

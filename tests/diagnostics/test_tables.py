@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from otoscope.diagnostics import tables
-from otoscope.diagnostics.facts import layer_ratios, update_ratios
+from otoscope.diagnostics.ratios import layer_ratios, update_ratios
 from otoscope.diagnostics.tables import LONGEST, Table
 from otoscope.diagnostics.windows import KEPT_STEPS, History, Window
 from otoscope.store import Column, Frame, Schema
