@@ -44,6 +44,10 @@ TARGET_MS = 2.0
 FRAMES_A_SECOND = 10
 TURN = 0.5
 """Seconds between two batches of a sender."""
+RATES = {"healthy": 1e-3, "broken": 0.5}
+"""Learning rates of the two nets whose judgement is measured."""
+ROUNDS = 10
+"""Times that both are judged anew, one behind the other."""
 
 
 class Block(nn.Module):
@@ -86,15 +90,22 @@ def record(folder: Path, layers: int, steps: int, rate: float, width: int = 16) 
     return connect(recorder.directory)
 
 
-def of_a_point(store: Store) -> dict[str, Any]:
-    """Return the CPU of judging a recording with all rules, in ms a grid point, and whose it is."""
+def judged(store: Store, times: int = 5) -> tuple[Fold, float]:
+    """Judge a recording anew `times` times; returns the fold and the least CPU seconds of one."""
     run = store.runs()[0].id
     fold = fold_run(store.home, run)  # imports, caches
     spent = math.inf
-    for _ in range(5):  # others on the machine only ever add
+    for _ in range(times):  # others on the machine only ever add
         begun = time.process_time()
         fold = fold_run(store.home, run)
         spent = min(spent, time.process_time() - begun)
+    return fold, spent
+
+
+def of_a_point(store: Store) -> dict[str, Any]:
+    """Return the CPU of judging a recording with all rules, in ms a grid point, and whose it is."""
+    run = store.runs()[0].id
+    fold, spent = judged(store)
     begun = time.process_time()
     states = [dumps(fold.state()) for _ in range(10)]
     stated = (time.process_time() - begun) / 10
@@ -263,8 +274,18 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         if options.part != "load":
-            for name, rate in (("healthy", 1e-3), ("broken", 0.5)):
-                told[name] = of_a_point(record(folder / name, options.layers, options.steps, rate))
+            stores = {
+                name: record(folder / name, options.layers, options.steps, rate)
+                for name, rate in RATES.items()
+            }
+            told |= {name: of_a_point(store) for name, store in stores.items()}
+            for _ in range(ROUNDS):  # by turns: a slow stretch of the machine meets both
+                for name, store in stores.items():
+                    fold, spent = judged(store, times=2)
+                    least = round(1000 * spent / fold.place.points, 2)
+                    told[name]["ms_a_point"] = min(told[name]["ms_a_point"], least)
+                time.sleep(TURN)
+            for name in stores:
                 print(f"{name}, {options.layers} layers, {len(RULES)} rules:")
                 print(json.dumps(told[name], indent=2))
         if options.part != "point":
@@ -274,7 +295,7 @@ def main() -> int:
     told["rules"] = len(RULES)
     told["load_average"] = round(os.getloadavg()[0], 1)
     RESULT.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    return int(told.get("healthy", {}).get("ms_a_point", 0.0) > TARGET_MS)
+    return int(any(told.get(name, {}).get("ms_a_point", 0.0) > TARGET_MS for name in RATES))
 
 
 if __name__ == "__main__":
