@@ -45,11 +45,11 @@ class Fetching:
         clock, begun = time.perf_counter, 0.0
 
         def running(*args: Any, **kwargs: Any) -> Any:
-            seconds, start = self.seconds, clock()
+            start = clock()
             try:
                 return run(*args, **kwargs)
-            finally:  # it may fetch ahead: that is within
-                self.seconds = seconds + clock() - start
+            finally:  # it may fetch ahead, which is within; what came before is no step's of this epoch
+                self.seconds = clock() - start
 
         def fetching() -> None:
             nonlocal begun

@@ -88,13 +88,34 @@ def test_a_slow_loader_is_waited_for_in_every_step(rows: Any, tmp_path: Path) ->
     assert len(found) == 12
     # the first batch of an unsized loader is fetched before the fit tells that it begins
     assert sum(found) >= (12 if rows is SlowRows else 11) * SLOW
-    assert sorted(found)[3] >= (SLOW if rows is SlowRows else 0)
+    # behind the last one of an epoch there is nothing to fetch ahead
+    assert sorted(found)[0 if rows is SlowRows else 2] >= SLOW
 
 
 def test_a_loader_that_is_slow_to_begin_is_waited_for_as_an_epoch_begins(tmp_path: Path) -> None:
     found = waited(tmp_path, PACKAGES[0], SlowToBegin(data(), 16))
     assert found[6] >= 5 * SLOW, "the first step of the second epoch"
     assert sorted(found)[6] < SLOW / 4
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_a_callback_fetches_before_an_epoch_is_no_steps(is_first: bool, tmp_path: Path) -> None:
+    """As a search for the learning rate does, which fits a little within the fit."""
+
+    class Searches(package(PACKAGES[0]).Callback):
+        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+            loop = trainer.fit_loop.epoch_loop
+            loop._on_before_fetch()
+            time.sleep(10 * SLOW)
+            loop._on_after_fetch()
+
+    watching = Otoscope(spool=tmp_path, strict=True, verdict=False)
+    others = [Searches(), watching] if is_first else [watching, Searches()]
+    fit(PACKAGES[0], tmp_path, others, loader=loader_of(SlowRows()), validate=False)
+    told = recorded(tmp_path, str(watching.run_id)).read(str(watching.run_id), "train")
+    found = told.column("data_seconds@0").tolist()
+    assert len(found) == 12
+    assert max(found[0], found[6]) < 10 * SLOW, found
 
 
 def test_a_training_step_that_fetches_for_itself_waits_too(tmp_path: Path) -> None:
