@@ -15,7 +15,7 @@ from ..store.buckets import Bucket
 from ..store.claims import claim, let_go
 from ..store.memory import MERGED
 from ..store.places import forget_recording, register_recording
-from ..store.recording import RecordingSink, is_recording
+from ..store.recording import FILES, RecordingSink
 from ..store.schemas import Json
 from ..store.spool import decode_records
 
@@ -149,9 +149,8 @@ class Backlog:
             path = self.directory.with_name(name)
             try:
                 path.mkdir(parents=True, exist_ok=True)
-                if is_recording(path):
+                if not _is_free(path):
                     continue
-                # folders of other ranks may lie in it
                 claim(path)
             except FileExistsError:
                 if path.is_dir():
@@ -213,11 +212,16 @@ class Backlog:
         folder = self._sink.directory
         self._sink, self._told, self._waiting = None, False, Batch()
         with contextlib.suppress(OSError):
-            for path in folder.iterdir():
-                if path.is_file():
+            for glob in FILES:
+                for path in folder.glob(glob):
                     path.unlink()
             folder.rmdir()
             if folder.name.startswith("rank-"):  # beside those of other ranks, or the last of them
                 folder.parent.rmdir()
         with contextlib.suppress(OSError):
             forget_recording(folder.resolve())
+
+
+def _is_free(folder: Path) -> bool:
+    """Tell whether nobody's files lie in a folder, ours or others'; those of other ranks have one each."""
+    return all(path.name.startswith("rank-") and path.is_dir() for path in folder.iterdir())

@@ -21,7 +21,7 @@ from ..store import Sink, StoreError, StoreUnavailableError
 from ..store.connecting import default_url, open_sink
 from ..store.jobs import UNTOLD, Jobs, read_job, write_job
 from ..store.places import boot_id, process_started
-from ..store.recording import RecordingSink
+from ..store.recording import RecordingSink, is_of_others
 
 JOB = "OTOSCOPE_JOB"
 """Set by a person where ranks cannot tell that they belong together: any text, equal on all."""
@@ -204,7 +204,13 @@ class OtherRank:
         slack = 0.0 if machine == _machine() else SKEW_SECONDS
         if float(begun) + slack < process_started():
             return None
-        return Identity(run, int(attempt), self.root / run / f"rank-{self.rank}")
+        return Identity(run, int(attempt), place_of(self.root, run) / f"rank-{self.rank}")
+
+
+def place_of(root: Path, run: str) -> Path:
+    """Return the folder of a run below `root`: beside its name, where another tool's meta.json lies there."""
+    folder = root / run
+    return folder.with_name(f"{run}-otoscope") if is_of_others(folder) else folder
 
 
 def _machine() -> str:

@@ -24,7 +24,7 @@ from .describing import described_model
 from .norms import all_finite
 from .pace import linger_of
 from .probes.probe import clock
-from .ranks import FirstRank, OtherRank, job_of_this_fit
+from .ranks import FirstRank, OtherRank, job_of_this_fit, place_of
 from .sampling import chosen_probes
 from .schedule import Schedules
 from .sender import Sender
@@ -139,9 +139,8 @@ class Recorder(Stepping):
             return other, lambda: other.open_sink(url)
         asked = origin.run_id or os.environ.get("OTOSCOPE_RUN_ID")
         run = checked_run_id(asked) if asked else new_run_id(name)
-        return FirstRank(run, root / run, job, origin.attempt), lambda: open_sink(
-            url, run, root / run
-        )
+        place = place_of(root, run)
+        return FirstRank(run, place, job, origin.attempt), lambda: open_sink(url, run, place)
 
     @property
     def world_size(self) -> int:

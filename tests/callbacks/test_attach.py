@@ -18,7 +18,7 @@ from otoscope.callbacks.ledger import BEGINNING
 from otoscope.callbacks.noting import PAID_OVER
 from otoscope.callbacks.probes.curvature import Curvature
 from otoscope.callbacks.probes.probe import AFTERMATH
-from otoscope.store import ConfigError
+from otoscope.store import ConfigError, connect
 from torch.nn import functional
 
 from tests.callbacks.fits import Failing, data, mlp, random_states, recorded, seed
@@ -209,6 +209,22 @@ def test_the_environment_names_the_run_and_a_second_process_is_a_new_attempt(
     monkeypatch.setenv("OTOSCOPE_RUN_ID", "Not an id")
     with pytest.raises(ConfigError, match="a run id must match"):
         train(tmp_path)
+
+
+def test_a_run_is_recorded_beside_a_folder_of_another_tool_that_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTOSCOPE_RUN_ID", "given-01")
+    theirs = tmp_path / "given-01" / "meta.json"
+    theirs.parent.mkdir()
+    theirs.write_text('{"args": ["--lr", "0.1"]}')
+    first, _, _ = train(tmp_path)
+    second, _, _ = train(tmp_path)
+    assert theirs.read_text() == '{"args": ["--lr", "0.1"]}'
+    assert list(theirs.parent.iterdir()) == [theirs]
+    assert first.directory == second.directory == tmp_path / "given-01-otoscope"
+    assert (first.run_id, second.sender.attempt) == ("given-01", 2)
+    assert connect(second.directory).runs()[0].id == "given-01"
 
 
 def test_a_model_without_activations_or_parameters_to_train_is_no_error(tmp_path: Path) -> None:

@@ -198,6 +198,39 @@ def test_a_disk_that_was_full_is_left_without_a_trace(
     assert not (tmp_path / RUN).exists() and recordings() == []
 
 
+@pytest.mark.parametrize("name", ["meta.json", "model.ckpt", "events.jsonl"])
+def test_a_folder_in_which_anything_lies_is_left_alone(name: str, tmp_path: Path) -> None:
+    """It has the run's name by chance, or was named for the run by whoever started it."""
+    (tmp_path / RUN).mkdir()
+    theirs = tmp_path / RUN / name
+    theirs.write_text('{"args": ["--lr", "0.1"]}')
+    home = Flaky()
+    home.refuse = StoreUnavailableError("nobody answers")
+    sender = started(home, tmp_path / RUN, held=5)
+    for step in range(1, 31):
+        sender.emit(frame(step))
+    until(lambda: sender.spooled_frames >= 20, "the spool")
+    home.refuse = None
+    assert sender.flush() and sender.close()
+    assert steps(home) == list(range(1, 31))
+    assert not list(tmp_path.glob(f"{RUN}-*"))
+    assert theirs.read_text() == '{"args": ["--lr", "0.1"]}'
+
+
+def test_what_others_put_beside_what_waits_stays_when_that_has_gone(tmp_path: Path) -> None:
+    home = Flaky()
+    home.refuse = StoreUnavailableError("nobody answers")
+    sender = started(home, tmp_path / RUN, held=5)
+    for step in range(1, 31):
+        sender.emit(frame(step))
+    until(lambda: sender.spooled_frames >= 20, "the spool")
+    theirs = tmp_path / RUN / "model.ckpt"
+    theirs.write_text("weights")
+    home.refuse = None
+    assert sender.flush() and sender.close()
+    assert list((tmp_path / RUN).iterdir()) == [theirs]
+
+
 def test_the_spool_of_another_rank_goes_with_its_folder_but_not_what_is_beside_it(
     tmp_path: Path,
 ) -> None:
