@@ -20,8 +20,8 @@ from ..store.schemas import plain
 COLOURS = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
 WHOLE = 5
 """Open findings that are printed with their whole argument."""
-PASTED = 8
-"""Lines of code that are printed of a finding."""
+PASTED = 40
+"""Lines of code that are printed of a finding at most."""
 LINES = 20
 """Further ones, a line each."""
 SIGNS = {"critical": "✖", "warning": "▲", "info": "●"}
@@ -275,6 +275,8 @@ def _print_finding(
         if text:
             table.add_row(label, Text(text))
     out.print(table)
+    if advice:
+        _print_snippet(out, advice.get("snippet", ""))
 
 
 def _advice_rows(advice: dict[str, Any]) -> list[tuple[str, str]]:
@@ -305,19 +307,14 @@ def _advice_rows(advice: dict[str, Any]) -> list[tuple[str, str]]:
         ("How", advice.get("formula", "")),
         ("Effect", advice.get("effect", "")),
         ("Verify", advice.get("verify", "")),
-        ("Paste", _first_lines(advice.get("snippet", ""))),
     ]
 
 
-def _first_lines(snippet: str) -> str:
-    r"""Return what is to be pasted, where it is long its beginning.
-
-    >>> _first_lines("\n".join("abcdefghijkl")).splitlines()[-2:]
-    ['h', '… 4 further lines (--json and the page have all)']
-    """
+def _print_snippet(out: Console, snippet: str) -> None:
+    """Print what is to be pasted as it is: at the left, no line broken, the whole of it or nothing."""
     lines = snippet.splitlines()
-    more = len(lines) - PASTED
-    rest = (
-        [f"… {more} further lines (--json and the page have all)"] if more > 1 else lines[PASTED:]
-    )
-    return "\n".join([*lines[:PASTED], *rest])
+    if len(lines) > PASTED:
+        out.print(Text(f"Paste  {len(lines)} lines: --json and the page have them", style="dim"))
+    elif lines:
+        out.print(Text("Paste", style="dim"))
+        out.print(Text(snippet), soft_wrap=True)

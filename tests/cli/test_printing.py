@@ -160,11 +160,12 @@ def test_an_effect_whose_cause_is_over_says_what_left_it_behind(capsys):
 def test_a_finding_says_how_its_value_came_about_and_what_to_paste(capsys):
     stuck = finding("plateau:run:1:9", "Stuck")
     advice = {"parameter": "lr", "current": 0.1, "proposed": 0.03, "formula": "0.1 × 0.3"}
-    lines = ["optimizer = (", *(f"    {n}," for n in range(11)), ")"]
-    for snippet, printed in (("lr = 0.03\nstep()", 2), ("\n".join(lines), 8)):
+    line = "lr = 0.03  # in place of 0.1; " + "in each other group by the same factor; " * 7
+    for snippet, is_printed in ((f"if step:\n    {line}", True), ("x = 1\n" * 60, False)):
         stuck["recommendation"] = {**advice, "snippet": snippet}
         print_run({"run": "a", "state": "needs_action", "findings": [stuck]})
         out = capsys.readouterr().out
         assert "How 0.1 × 0.3" in " ".join(out.split())
-        assert all(line in out for line in snippet.splitlines()[:printed])
-        assert ("further lines" in out) == (printed == 8)
+        # as it is to be pasted: no line is broken or moved, and none is left out
+        assert (f"\n{snippet}\n" in out) == is_printed
+        assert ("60 lines: --json" in out) != is_printed
