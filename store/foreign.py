@@ -198,7 +198,8 @@ def _fill(recording: Recording, log: Log, found: Mapping[str, str], first: int) 
 
 
 def _losses(curve: Mapping[int, float]) -> dict[str, float]:
-    finite = [value for _, value in sorted(curve.items()) if math.isfinite(value)]
+    values = _as_stored([value for _, value in sorted(curve.items())])
+    finite = values[np.isfinite(values)].tolist()
     return {"loss": finite[-1], "loss_best": min(finite)} if finite else {}
 
 
@@ -234,13 +235,13 @@ def _training(
         while place < len(rates) and rates[place][0] <= step:
             rate, place = rates[place][1], place + 1
         loss, norm = curves["loss"][step], curves.get("grad_norm", {}).get(step, math.nan)
-        row = {"loss": loss, "lr": rate, "grad_norm": norm**2}
+        row = {"loss": loss, "lr": rate, "grad_norm": norm * norm, "non_finite": 0.0}
         row["epoch"] = curves.get("epoch", {}).get(step, math.nan)
-        bad = not math.isfinite(loss) or (
-            step in curves.get("grad_norm", {}) and not math.isfinite(norm)
-        )
-        row["non_finite"] = float(bad)
-        values = np.array([row[name] for name in names], np.float32)
+        values = _as_stored([row[name] for name in names])
+        bad = not np.isfinite(values[0])
+        if step in curves.get("grad_norm", {}):
+            bad |= not np.isfinite(values[names.index("grad_norm")])
+        values[-1] = bad
         frames.append(Frame("train", 0, 1, step + first, times[step], schema.hash, values))
     return frames
 
@@ -258,6 +259,12 @@ def _validations(
     home.add_schema(run, schema)
     frames: list[Frame] = []
     for step in sorted({step for curve in scores.values() for step in curve}):
-        values = np.array([curve.get(step, math.nan) for curve in scores.values()], np.float32)
+        values = _as_stored([curve.get(step, math.nan) for curve in scores.values()])
         frames.append(Frame("validation", 0, 1, step + first, times[step], schema.hash, values))
     return frames
+
+
+def _as_stored(values: list[float]) -> np.ndarray:
+    """Return numbers as a frame holds them: of 32 bits, infinite where they are too large for that."""
+    with np.errstate(over="ignore"):
+        return np.array(values, np.float32)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import math
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +18,7 @@ CSV_ENDINGS = (".csv", ".tsv", ".txt", ".log")
 EVENTS = "events.out.tfevents."
 """What the name of an event file holds."""
 DELIMITERS = ",;\t|"
+HOLDS_SOMETHING = re.compile(r"[^\s,;|]")
 STEPS = (
     "step", "global_step", "_step", "trainer/global_step", "train/global_step", "iteration", "iter",
     "iterations", "steps", "global_iteration", "batch", "update", "num_updates",
@@ -71,8 +74,6 @@ def read_log_file(path: Path, step: str | None = None) -> Log:
         text = path.read_bytes()
     except OSError as error:
         raise UnreadableLogError(f"cannot read {str(path)!r}: {error.strerror}") from error
-    if not text.strip():
-        raise UnreadableLogError(f"{str(path)!r} is empty: no line has been logged yet")
     if b"\0" in text[:4096]:
         raise UnreadableLogError(
             f"{str(path)!r} is neither a CSV file nor a TensorBoard event file (their names hold "
@@ -82,13 +83,16 @@ def read_log_file(path: Path, step: str | None = None) -> Log:
 
 
 def _read_table(path: Path, text: str, asked: str | None) -> Log:
-    lines = text.splitlines()
-    delimiter = max(DELIMITERS, key=lines[0].count)
-    rows = _rows(path, lines, delimiter)
-    names = [name.strip() for name in next(rows)]
+    lines = io.StringIO(text, newline="")
+    head = next((line.strip() for line in lines if HOLDS_SOMETHING.search(line)), None)
+    if head is None:
+        raise UnreadableLogError(f"{str(path)!r} is empty: no line has been logged yet")
+    delimiter = max(DELIMITERS, key=head.count)
+    rows = _rows(path, text, delimiter)
+    names = [name.strip() for name in next(rows, [])]
     if len(names) < 2 or all(_number(name, delimiter) is not None for name in names):
         raise UnreadableLogError(
-            f"the first line of {str(path)!r} names no columns, got {lines[0][:80]!r}; the first line "
+            f"the first line of {str(path)!r} names no columns, got {head[:80]!r}; the first line "
             "of a CSV file holds the names of its columns, such as step,loss,lr"
         )
     log = Log()
@@ -135,9 +139,10 @@ def _read_table(path: Path, text: str, asked: str | None) -> Log:
     return log
 
 
-def _rows(path: Path, lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:
+def _rows(path: Path, text: str, delimiter: str) -> Iterator[list[str]]:
     try:
-        for row in csv.reader(lines, delimiter=delimiter):
+        # lines end as csv has it: str.splitlines would end them within a cell, too, as at U+2028
+        for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter):
             if any(cell.strip() for cell in row):
                 yield row
     except csv.Error as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,9 @@ def test_lightnings_csv_is_read_with_its_rates_and_validations(tmp_path: Path) -
     ("text", "losses"),
     [
         ("step;loss\n1;0,5\n2;0,25\n", [0.5, 0.25]),
+        ("\n \nstep;loss\n1;0,5\n2;0,25\n", [0.5, 0.25]),
+        ("step,note,loss\n1,a\u2028b\x1cc,0.5\n2,,0.25\n", [0.5, 0.25]),  # no ends of lines
+        ("step,loss\r1,0.5\r2,0.25\r", [0.5, 0.25]),
         ("\ufeffStep,Loss\r\n1,0.5\r\n2,0.25\r\n", [0.5, 0.25]),
         ("global_step\ttrain/loss\n10\t0.5\n20\t0.25\n", [0.5, 0.25]),
         (
@@ -107,6 +111,10 @@ def test_a_column_can_be_named(tmp_path: Path) -> None:
     [
         ("log.csv", b"", {}, "is empty: no line has been logged"),
         ("log.csv", b"\x89PNG\x00\x00\x01", {}, "neither a CSV file nor a TensorBoard event file"),
+        ("log.csv", b"\xef\xbb\xbf", {}, "is empty: no line has been logged"),
+        ("log.csv", b"\x1c\x1d\n", {}, "is empty: no line has been logged"),
+        ("log.csv", "\u2028".encode(), {}, "is empty: no line has been logged"),
+        ("log.csv", b",,,\n,,,\n", {}, "is empty: no line has been logged"),
         ("log.csv", b"1,2\n3,4\n", {}, "names no columns"),
         ("log.csv", b"step,accuracy\n1,0.5\n", {}, "it has accuracy.*--column loss=NAME"),
         ("log.csv", b"step,a_loss,b_loss\n1,1,2\n", {}, "it has a_loss, b_loss"),
@@ -121,6 +129,65 @@ def test_a_file_that_tells_of_no_loss_is_refused_with_what_it_has(
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UnreadableLogError, match=words):
         read_foreign(tmp_path / name, columns)
+
+
+def test_whatever_a_file_holds_it_is_read_or_refused_in_our_words(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    parts = [
+        "step",
+        "loss",
+        "epoch",
+        "lr",
+        "1e200",
+        "1e400",
+        "-1",
+        "7",
+        "0.5",
+        "nan",
+        "0,5",
+        "word",
+    ]
+    parts += ["", " ", '"', "\ufeff", "\x1c", "\u2028", "\x85", "9" * 400]
+    read_ones = 0
+    for _ in range(400):
+        table = ["step,loss,epoch,grad_norm,lr,val_loss"] if draw.random() < 0.7 else []
+        for _ in range(draw.integers(0, 12)):
+            table.append(
+                draw.choice([",", ",", ";", "|"]).join(draw.choice(parts, draw.integers(1, 7)))
+            )
+        path = written(tmp_path / "log.csv", draw.choice(["\n", "\r\n", "\r"]).join(table))
+        try:
+            store, run, _ = read(path)
+        except UnreadableLogError:
+            continue
+        read_ones += bool(store.meta(run).progress)
+    assert 50 < read_ones < 350
+
+
+@pytest.mark.parametrize(
+    ("row", "bad"),
+    [
+        ("1e40,1,0.1", 1),  # more than a number of 32 bits holds, of which every value is one
+        ("-1e300,1,0.1", 1),
+        ("0.5,1e25,0.1", 1),
+        ("0.5,1e200,0.1", 1),
+        ("0.5,1e15,0.1", 0),
+        ("1e30,1,0.1", 0),
+        ("0.5,1,1e300", 0),  # neither a loss nor a norm
+    ],
+)
+def test_a_number_that_is_too_large_is_none_that_is_finite(
+    tmp_path: Path, row: str, bad: int
+) -> None:
+    path = written(
+        tmp_path / "log.csv", f"step,loss,grad_norm,lr,val_loss\n1,2,1,0.1,1e300\n2,{row},\n"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        store, run, _ = read(path)
+    assert list(store.read(run, "train").column("non_finite")) == [0, bad]
+    known = store.meta(run).progress
+    assert math.isfinite(np.float32(known["loss"])) and known["loss_best"] > -1e30
 
 
 def test_a_folder_is_read_where_it_holds_one_log(tmp_path: Path) -> None:
