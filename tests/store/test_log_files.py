@@ -133,21 +133,8 @@ def test_a_file_that_tells_of_no_loss_is_refused_with_what_it_has(
 
 def test_whatever_a_file_holds_it_is_read_or_refused_in_our_words(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
-    parts = [
-        "step",
-        "loss",
-        "epoch",
-        "lr",
-        "1e200",
-        "1e400",
-        "-1",
-        "7",
-        "0.5",
-        "nan",
-        "0,5",
-        "word",
-    ]
-    parts += ["", " ", '"', "\ufeff", "\x1c", "\u2028", "\x85", "9" * 400]
+    parts = ["step", "loss", "1e200", "1e400", "-1", "7", "0.5", "nan", "0,5", "word", "9" * 400]
+    parts += ["", " ", '"', "\ufeff", "\x1c", "\u2028", "\x85"]
     read_ones = 0
     for _ in range(400):
         table = ["step,loss,epoch,grad_norm,lr,val_loss"] if draw.random() < 0.7 else []
@@ -161,7 +148,7 @@ def test_whatever_a_file_holds_it_is_read_or_refused_in_our_words(tmp_path: Path
         except UnreadableLogError:
             continue
         read_ones += bool(store.meta(run).progress)
-    assert 50 < read_ones < 350
+    assert 30 < read_ones < 370
 
 
 @pytest.mark.parametrize(
