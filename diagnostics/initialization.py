@@ -23,9 +23,19 @@ PLAIN = (
 OF_TORCH = (
     *PLAIN,
     *(f"{kind}{cell}" for kind in ("RNN", "LSTM", "GRU") for cell in ("", "Cell")),
-    *("Embedding", "EmbeddingBag", "MultiheadAttention"),
+    *("Bilinear", "Embedding", "EmbeddingBag"),
+    *("MultiheadAttention", "NonDynamicallyQuantizableLinear"),
 )
 """Classes of layers that torch draws, no two rows alike."""
+
+
+def is_of_torch(module: str) -> bool:
+    """Tell whether a class of layers, by its name, is one that torch draws; under a parametrization too.
+
+    >>> is_of_torch("ParametrizedLinear"), is_of_torch("Router")
+    (True, False)
+    """
+    return module.removeprefix("Parametrized") in OF_TORCH
 
 
 def he_normal(context: Context) -> dict[str, dict[str, Json]]:

@@ -96,7 +96,10 @@ def judge(window: Window, context: Context) -> Verdict:
         level=most_of(since.values > float(kept["edge"]), int(numbers["stretch"])),
     )
     diverged = window.step - onset >= numbers["patience"]
-    return breach(seen.top / limit, _case(window, context, seen, onset, diverged))
+    strength = (
+        seen.top / limit if limit > 0 else 1.0
+    )  # of a loss of zero or less nothing is a multiple
+    return breach(strength, _case(window, context, seen, onset, diverged))
 
 
 def _case(window: Window, context: Context, seen: Stretch, onset: int, diverged: bool) -> Case:

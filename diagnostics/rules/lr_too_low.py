@@ -163,7 +163,9 @@ def _from_zero(window: Window, context: Context) -> dict[str, Json] | None:
         return {}
     # weights of a deviation of 1 / sqrt(fan-in) each, or as large as those of the other layers
     usual = nan_median(read[0].values[0][~began] / read[1].values[0][~began])
-    told = {str(row["layer"]): row.get("fan_in") for row in context.meta.parameters}
+    # a layer has a row for its bias too, which has none
+    rows = [row for row in context.meta.parameters if row.get("fan_in")]
+    told = {str(row["layer"]): row["fan_in"] for row in rows}
     sizes = zip(read[0].layers, read[1].values[0].tolist(), began.tolist(), strict=True)
     fans = {layer: (told.get(layer), numel) for layer, numel, is_one in sizes if is_one}
     found = {

@@ -21,7 +21,7 @@ import numpy as np
 from ...store import Evidence
 from ...store.schemas import Json
 from ..facts import BLOCK, learned
-from ..initialization import OF_TORCH, can_be_drawn, drawn_anew, he_normal, squashing
+from ..initialization import can_be_drawn, drawn_anew, he_normal, is_of_torch, squashing
 from ..medians import median_of, nan_median
 from ..ratios import layer_ratios
 from ..rule import Case, Context, Verdict, breach, fine, unknown
@@ -126,7 +126,7 @@ def _of_own_classes(context: Context) -> set[str]:
         lambda: {
             str(row["layer"])
             for row in context.meta.parameters
-            if row.get("module") not in (None, *OF_TORCH)
+            if row.get("module") is not None and not is_of_torch(str(row["module"]))
         },
     )
 

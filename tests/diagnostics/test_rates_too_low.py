@@ -52,22 +52,28 @@ def test_a_decay_ends_a_run_whose_steps_were_long_or_which_has_learned(
 
 
 def beside_zero(
-    ratio: float, losses: np.ndarray, head: float = 1e-8, fan_in: int | None = 64
+    ratio: float,
+    losses: np.ndarray,
+    head: float = 1e-8,
+    fan_in: int | None = 64,
+    size: float = 1.0,
 ) -> list[Finding]:
     """Return what is said of layers that move by a share of their weights, beside a head that began at zero.
 
-    `head`: how far each step moves it, of weights that would usually be 3.2 long; of no `fan_in`, 1.
+    `head`: how far each step moves it, of weights that would usually be 3.2 long; of no `fan_in`, `size`, as
+    long as the others.
     """
     rows = [
         {"name": f"{x}.weight", "layer": x, "ndim": 2, "numel": 640, "fan_in": fan_in}
         for x in ("a", "b", "head")
     ]
+    rows += [{"name": f"{x}.bias", "layer": x, "ndim": 1, "numel": 10} for x in ("a", "b", "head")]
     made = Made("lr_too_low", optimizers=[ADAM], parameters=rows)
     made.add("train", train(losses, lr=1e-8))
     at = [1, *range(10, STEPS, 10)]
     sizes = {
-        "update_sq": {"a": [ratio**2] * 40, "b": [ratio**2] * 40, "head": [head**2] * 40},
-        "weight_sq": {"a": [1.0] * 40, "b": [1.0] * 40, "head": [(i * head) ** 2 for i in at]},
+        "update_sq": {x: [(size * ratio) ** 2] * 40 for x in "ab"} | {"head": [head**2] * 40},
+        "weight_sq": {x: [size**2] * 40 for x in "ab"} | {"head": [(i * head) ** 2 for i in at]},
         "numel": {x: [640.0] * 40 for x in ("a", "b", "head")},
     }
     made.add("gradients", {}, at, sizes)
@@ -89,6 +95,8 @@ def test_a_head_that_grows_from_zero_by_sound_steps_leaves_the_others_as_they_ar
 ):
     assert beside_zero(1e-6, flat(STEPS), head=0.01) == []
     assert beside_zero(1e-6, flat(STEPS), head=0.01, fan_in=None) == []
+    # however large the others are: how large its own would be is told by its fan-in
+    assert beside_zero(1e-7, flat(STEPS), head=3e-3, size=25.3) == []
 
 
 def test_a_net_all_of_whose_layers_began_at_zero_is_read_by_what_they_are_now() -> None:

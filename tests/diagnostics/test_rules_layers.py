@@ -195,7 +195,8 @@ def filters(module: str, ratio: float) -> Finding | None:
 def test_filters_that_were_made_alike_are_judged_once_steps_could_have_told_them_apart() -> None:
     assert filters("Filtering", 1e-6) is None  # as they were made: hardly a step was taken
     assert filters("Filtering", 0.02) is not None
-    assert filters("Linear", 1e-6) is not None  # torch draws no such rows
+    for of_torch in ("Linear", "ParametrizedLinear", "NonDynamicallyQuantizableLinear"):
+        assert filters(of_torch, 1e-6) is not None  # torch draws no such rows
 
 
 def test_a_last_layer_whose_rows_were_equal_is_drawn_anew_with_the_others() -> None:

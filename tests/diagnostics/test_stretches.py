@@ -100,3 +100,12 @@ def test_a_stretch_is_told_where_no_weight_had_moved_before_it() -> None:
     assert finding.rule == "loss_spike"
     assert made.judged("loss_spike")
     assert not any("longer than usual" in told.text for told in finding.because)
+
+
+def test_a_leap_from_a_loss_that_was_always_zero_is_told() -> None:
+    losses = np.zeros(420)
+    losses[300:330] = 1.0
+    made = Made("loss_spike", optimizers=[ADAM])
+    made.add("train", train(losses))
+    assert [item.rule for item in made.judge()] == ["loss_spike"]
+    assert made.judged("loss_spike")
