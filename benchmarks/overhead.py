@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
+from ._trainer import QUIET
 from .turns import TURN, Baton, Work, in_turns, workers
 
 WARM = 30
@@ -136,11 +137,7 @@ def run(
         max_steps=steps,
         max_epochs=-1,
         callbacks=[*before, *([] if callback is None else [callback])],
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
+        **QUIET,
     )
     trained = module(net.make())
     gc.collect()

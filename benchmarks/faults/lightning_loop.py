@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from .._data import Batch
+from .._trainer import QUIET
 from .training import Loop
 
 
@@ -58,11 +59,7 @@ def train_in_lightning(
     begun = time.perf_counter()
     trainer = pl.Trainer(
         max_steps=loop.last,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
+        **QUIET,
         callbacks=[otoscope],
         gradient_clip_val=loop.clip,
     )
