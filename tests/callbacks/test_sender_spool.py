@@ -23,6 +23,17 @@ from otoscope.store.recording import RecordingSink
 from tests.callbacks.flaky import RUN, SCHEMA, Flaky, frame, started, steps, until
 
 
+def waiting(root: Path) -> tuple[Flaky, Sender]:
+    """Return a server that answers nobody, and a sender that keeps the most of thirty steps on disk."""
+    home = Flaky()
+    home.refuse = StoreUnavailableError("nobody answers")
+    sender = started(home, root / RUN, held=5)
+    for step in range(1, 31):
+        sender.emit(frame(step))
+    until(lambda: sender.spooled_frames >= 20, "the spool")
+    return home, sender
+
+
 def test_a_long_outage_goes_to_disk_and_comes_back_in_order(tmp_path: Path) -> None:
     home = Flaky()
     sender = started(home, tmp_path / RUN, held=20)
@@ -65,12 +76,7 @@ def test_what_no_server_took_by_the_end_is_a_recording(tmp_path: Path) -> None:
 
 
 def test_what_waits_is_the_senders_own_until_it_ends(tmp_path: Path) -> None:
-    home = Flaky()
-    home.refuse = StoreUnavailableError("nobody answers")
-    sender = started(home, tmp_path / RUN, held=5)
-    for step in range(1, 31):
-        sender.emit(frame(step))
-    until(lambda: sender.spooled_frames >= 20, "the spool")
+    _, sender = waiting(tmp_path)
     assert is_claimed(tmp_path / RUN)
     sender.close(deadline=0.3)
     assert not is_claimed(tmp_path / RUN)
@@ -204,12 +210,7 @@ def test_a_folder_in_which_anything_lies_is_left_alone(name: str, tmp_path: Path
     (tmp_path / RUN).mkdir()
     theirs = tmp_path / RUN / name
     theirs.write_text('{"args": ["--lr", "0.1"]}')
-    home = Flaky()
-    home.refuse = StoreUnavailableError("nobody answers")
-    sender = started(home, tmp_path / RUN, held=5)
-    for step in range(1, 31):
-        sender.emit(frame(step))
-    until(lambda: sender.spooled_frames >= 20, "the spool")
+    home, sender = waiting(tmp_path)
     home.refuse = None
     assert sender.flush() and sender.close()
     assert steps(home) == list(range(1, 31))
@@ -218,12 +219,7 @@ def test_a_folder_in_which_anything_lies_is_left_alone(name: str, tmp_path: Path
 
 
 def test_what_others_put_beside_what_waits_stays_when_that_has_gone(tmp_path: Path) -> None:
-    home = Flaky()
-    home.refuse = StoreUnavailableError("nobody answers")
-    sender = started(home, tmp_path / RUN, held=5)
-    for step in range(1, 31):
-        sender.emit(frame(step))
-    until(lambda: sender.spooled_frames >= 20, "the spool")
+    home, sender = waiting(tmp_path)
     theirs = tmp_path / RUN / "model.ckpt"
     theirs.write_text("weights")
     home.refuse = None
