@@ -188,8 +188,9 @@ def _case(
     numbers = context.thresholds
     text = f"loss {number(trend.now)}, {-100 * trend.improvement:+.1f} % in {numbers.window} steps"
     flat = Evidence(text, "train", "loss", window.step, trend.now, None)
+    title = "Stuck: the batch is too small for what is left to learn"
     return Case(
-        title="Stuck: the batch is too small for what is left to learn",
+        title=title if much_left else "By now nearly all of a step is noise: the loss hardly falls",
         why="Nearly all of a step is noise: only the average of many steps moves towards the "
         "minimum, and long steps throw it back.",
         because=(found.evidence(), flat),

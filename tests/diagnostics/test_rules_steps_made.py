@@ -253,6 +253,7 @@ def test_late_in_training_a_small_batch_is_an_opportunity() -> None:
     losses = np.concatenate([falling(600, noise=0.0), flat(400, at=0.3, noise=0.005)])
     (finding,) = noisy("batch_too_small", losses, 0.001, 10.0, 8).judge()
     assert finding.severity == "info"
+    assert "Stuck" not in finding.title, "it has learned most of what there was"
 
 
 def test_a_batch_far_over_the_noise_is_told_after_200_steps_with_what_it_costs() -> None:
