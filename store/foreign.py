@@ -12,7 +12,8 @@ import numpy as np
 
 from .errors import UnreadableLogError
 from .keys import RUN_ID
-from .log_files import Log, logs_in, read_log_file
+from .log_curves import Log
+from .log_files import logs_in, read_log_file
 from .memory import MemoryHome
 from .recording import Recording
 from .rollups import Rollups

@@ -7,38 +7,58 @@ import io
 import logging
 import math
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import MissingExtraError, UnreadableLogError
+from .log_curves import Log, Writing
+from .log_steps import (
+    EPOCHS,
+    STEPS,
+    TOTALS,
+    counted_on,
+    counts_within_epochs,
+    go_on,
+    parts,
+    rows_in_order,
+)
 
 CSV_ENDINGS = (".csv", ".tsv", ".txt", ".log")
 EVENTS = "events.out.tfevents."
 """What the name of an event file holds."""
 DELIMITERS = ",;\t|"
 HOLDS_SOMETHING = re.compile(r"[^\s,;|]")
-STEPS = (
-    "step", "global_step", "_step", "trainer/global_step", "train/global_step", "iteration", "iter",
-    "iterations", "steps", "global_iteration", "batch", "update", "num_updates",
-)  # fmt: skip
-"""Columns that count steps, the likeliest first; any case, blanks and dashes as underscores."""
 TIMES = ("wall_time", "_timestamp", "timestamp", "time", "walltime", "wall time")
+OF_OTHERS = re.compile("val|test|dev")
+"""In the names of losses that are not of training: val, valid, validation, eval, dev, test."""
 LARGEST = 2**53
 """No step is larger: it would be no exact number any more."""
 
 
-@dataclass(slots=True)
-class Log:
-    """The curves of one run by name, {step: value} each; `times` in epoch s by step, where told.
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """The rows of a CSV file as text, with the names of their columns."""
 
-    `remarks`: what of the file could not be used, or was read otherwise than it stands there.
-    """
+    path: Path
+    names: list[str]
+    rows: list[list[str]]
+    delimiter: str
 
-    curves: dict[str, dict[int, float]] = field(default_factory=dict)
-    times: dict[int, float] = field(default_factory=dict)
-    remarks: list[str] = field(default_factory=list)
+    def place(self, known: Sequence[str]) -> int | None:
+        """Return the place of the first of some names that a column has, None where none has."""
+        names = [_plain(name) for name in self.names]
+        return next((names.index(name) for name in known if name in names), None)
+
+    def numbers(self, place: int | None) -> list[float | None]:
+        """Return the finite number of each row in a column, None where there is none."""
+        if place is None:
+            return [None] * len(self.rows)
+        cells = (row[place] if place < len(row) else "" for row in self.rows)
+        numbers = (_number(cell, self.delimiter) for cell in cells)
+        return [
+            number if number is not None and math.isfinite(number) else None for number in numbers
+        ]
 
 
 def is_log(path: Path) -> bool:
@@ -95,48 +115,78 @@ def _read_table(path: Path, text: str, asked: str | None) -> Log:
             f"the first line of {str(path)!r} names no columns, got {head[:80]!r}; the first line "
             "of a CSV file holds the names of its columns, such as step,loss,lr"
         )
-    log = Log()
-    rows = list(rows)
-    if not rows:
+    table = _Table(path, names, list(rows), delimiter)
+    if not table.rows:
         raise UnreadableLogError(f"{str(path)!r} names its columns and holds no row yet")
-    counter = _step_column(names, asked, path)
-    if counter is None:
-        log.remarks.append("no column counts steps: each row counts as one")
-    elif asked is None and _begins_anew(rows, counter, delimiter):
-        log.remarks.append(
-            f"{names[counter]!r} begins anew with each epoch: each row counts as one step"
-        )
-        counter = None
-    clock = next((i for i, name in enumerate(names) if _plain(name) in TIMES), None)
-    words: dict[str, int] = {}
-    skipped = again = 0
-    for place, row in enumerate(rows, start=1):
-        step = place if counter is None else _step(row, counter, delimiter)
+    log = Log()
+    counter = _step_column(table, asked)
+    _fill(log, table, counter, _steps(log, table, counter, asked is not None))
+    return log
+
+
+def _fill(log: Log, table: _Table, counter: int | None, steps: Sequence[int | None]) -> None:
+    """Put the columns of numbers into the log as curves, but those of steps and times."""
+    clock = table.place(TIMES)
+    writing, words = Writing(), dict[str, int]()
+    for row, step, time in zip(table.rows, steps, table.numbers(clock), strict=True):
         if step is None:
-            skipped += 1
             continue
-        for i, cell in enumerate(row[: len(names)]):
+        writing.at(step)
+        for i, (name, cell) in enumerate(zip(table.names, row, strict=False)):
             if i in (counter, clock) or not cell.strip():
                 continue
-            value = _number(cell, delimiter)
+            value = _number(cell, table.delimiter)
             if value is None:
-                words[names[i]] = words.get(names[i], 0) + 1
-                continue
-            curve = log.curves.setdefault(names[i], {})
-            again += step in curve and repr(curve[step]) != repr(value)
-            curve[step] = value
-        time = _number(row[clock], delimiter) if clock is not None and clock < len(row) else None
-        if time is not None and math.isfinite(time):
+                words[name] = words.get(name, 0) + 1
+            else:
+                writing.add(name, value)
+        if time is not None:
             log.times[step] = time
-    _remark(log, skipped, "row without a step was left out", "rows without a step were left out")
-    _remark(log, again, "value came again for its step: the last one counts",
-            "values came again for their steps: the last ones count")  # fmt: skip
+    log.remark(steps.count(None), "row without a step was left out",
+               "rows without a step were left out")  # fmt: skip
+    writing.settle(log, together=True)
     for name, count in words.items():
         if name in log.curves:
-            _remark(
-                log, count, f"value of {name!r} is no number", f"values of {name!r} are no numbers"
+            log.remark(
+                count, f"value of {name!r} is no number", f"values of {name!r} are no numbers"
             )
-    return log
+
+
+def _steps(log: Log, table: _Table, counter: int | None, is_told: bool) -> Sequence[int | None]:
+    """Return the step of each row, and remark where rows are counted, or cannot be for sure."""
+    epochs = table.numbers(table.place(EPOCHS))
+    if counter is None:
+        log.remarks.append("no column counts steps: each row counts as one")
+        return rows_in_order(epochs)
+    counts = [_step(value) for value in table.numbers(counter)]
+    name = table.names[counter]
+    if _plain(name) in TOTALS:
+        return counts
+    blank = [len(row) <= counter or not row[counter].strip() for row in table.rows]
+    begins_anew = f"{name!r} begins anew with each epoch: each row counts as one step"
+    if counts_within_epochs(counts, epochs):
+        log.remarks.append(begins_anew)
+        return counted_on(counts, blank, epochs)
+    part = parts(counts)
+    if is_told or not part[-1] or any(epoch is not None for epoch in epochs):
+        return counts
+    if go_on(table.numbers(_loss_column(table)), part):
+        log.remarks.append(begins_anew)
+        return counted_on(counts, blank, part)
+    log.remarks.append(
+        f"{name!r} begins anew and no column counts epochs, so that epochs and starts of a run cannot be "
+        "told apart: what came last is read; if these are epochs, name the column that counts all steps "
+        "(--column step=NAME) or add one that counts epochs, and if they are runs, split the file"
+    )
+    return counts
+
+
+def _loss_column(table: _Table) -> int | None:
+    """Return the place of a column that is called a loss, and not one of a validation."""
+    names = [_plain(name) for name in table.names]
+    return next(
+        (i for i, name in enumerate(names) if "loss" in name and not OF_OTHERS.search(name)), None
+    )
 
 
 def _rows(path: Path, text: str, delimiter: str) -> Iterator[list[str]]:
@@ -149,11 +199,6 @@ def _rows(path: Path, text: str, delimiter: str) -> Iterator[list[str]]:
         raise UnreadableLogError(f"{str(path)!r} is no CSV file: {error}") from error
 
 
-def _remark(log: Log, count: int, one: str, many: str) -> None:
-    if count:
-        log.remarks.append(f"{count:,} {one if count == 1 else many}")
-
-
 def _plain(name: str) -> str:
     """Return a name as it is compared.
 
@@ -163,22 +208,14 @@ def _plain(name: str) -> str:
     return name.strip().lower().replace("-", "_").replace(" ", "_")
 
 
-def _step_column(names: list[str], asked: str | None, path: Path) -> int | None:
-    if asked is not None:
-        if asked not in names:
-            raise UnreadableLogError(
-                f"{str(path)!r} has no column {asked!r}; it has {', '.join(names)}"
-            )
-        return names.index(asked)
-    known = [_plain(name) for name in names]
-    return next((known.index(name) for name in STEPS if name in known), None)
-
-
-def _begins_anew(rows: list[list[str]], counter: int, delimiter: str) -> bool:
-    """Tell whether a column counts within epochs: it comes back to its lowest value more than once."""
-    steps = [step for row in rows if (step := _step(row, counter, delimiter)) is not None]
-    lowest = min(steps, default=0)
-    return sum(now == lowest < before for before, now in pairwise(steps)) > 1
+def _step_column(table: _Table, asked: str | None) -> int | None:
+    if asked is None:
+        return table.place(STEPS)
+    if asked not in table.names:
+        raise UnreadableLogError(
+            f"{str(table.path)!r} has no column {asked!r}; it has {', '.join(table.names)}"
+        )
+    return table.names.index(asked)
 
 
 def _number(text: str, delimiter: str = ",") -> float | None:
@@ -196,8 +233,8 @@ def _number(text: str, delimiter: str = ",") -> float | None:
         return {"true": 1.0, "false": 0.0}.get(text.lower())
 
 
-def _step(row: list[str], counter: int, delimiter: str) -> int | None:
-    value = _number(row[counter], delimiter) if counter < len(row) else None
+def _step(value: float | None) -> int | None:
+    """Return a number as a step, None where it is none: negative, a part of one, or too large."""
     if value is None or not 0 <= value <= LARGEST or value != int(value):
         return None
     return int(value)
@@ -219,22 +256,22 @@ def _read_events(path: Path) -> Log:
         str(path), size_guidance={event_accumulator.SCALARS: 0, event_accumulator.TENSORS: 0}
     )
     reader.Reload()
-    log, tags = Log(), reader.Tags()
+    log, tags, writing = Log(), reader.Tags(), Writing()
     for tag in tags[event_accumulator.SCALARS]:
         for event in reader.Scalars(tag):
-            _take(log, tag, event.step, event.value, event.wall_time)
+            writing.at(event.step)
+            writing.add(tag, event.value)
+            log.times[event.step] = event.wall_time
     for tag in tags[event_accumulator.TENSORS]:
         for event in reader.Tensors(tag):
             values = tensor_util.make_ndarray(event.tensor_proto)
             if values.size == 1 and values.dtype.kind in "fiu":
-                _take(log, tag, event.step, float(values.reshape(-1)[0]), event.wall_time)
-    if not log.curves:
+                writing.at(event.step)
+                writing.add(tag, float(values.reshape(-1)[0]))
+                log.times[event.step] = event.wall_time
+    if not writing:
         raise UnreadableLogError(
             f"{str(path)!r} holds no scalar that can be read: it is cut off or empty, or no event file"
         )
+    writing.settle(log, together=False)  # a tag may count what it likes
     return log
-
-
-def _take(log: Log, tag: str, step: int, value: float, time: float) -> None:
-    log.curves.setdefault(tag, {})[step] = value
-    log.times[step] = time
