@@ -1,18 +1,18 @@
-"""Log files of other loggers: CSV and TensorBoard event files, read as curves of numbers by step."""
+"""Log files of other loggers: CSV files, and by `event_files` TensorBoard's, read as curves by step."""
 
 from __future__ import annotations
 
 import csv
 import io
-import logging
 import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import MissingExtraError, UnreadableLogError
-from .log_curves import Log, Writing
+from .errors import UnreadableLogError
+from .event_files import EVENTS, is_event_file, read_events
+from .log_curves import LARGEST, Log, Writing
 from .log_steps import (
     EPOCHS,
     STEPS,
@@ -25,15 +25,11 @@ from .log_steps import (
 )
 
 CSV_ENDINGS = (".csv", ".tsv", ".txt", ".log")
-EVENTS = "events.out.tfevents."
-"""What the name of an event file holds."""
 DELIMITERS = ",;\t|"
 HOLDS_SOMETHING = re.compile(r"[^\s,;|]")
 TIMES = ("wall_time", "_timestamp", "timestamp", "time", "walltime", "wall time")
 OF_OTHERS = re.compile("val|test|dev")
 """In the names of losses that are not of training: val, valid, validation, eval, dev, test."""
-LARGEST = 2**53
-"""No step is larger: it would be no exact number any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +69,7 @@ def logs_in(folder: Path) -> list[Path]:
     except OSError:
         return []
     tables = [path for path in inside if path.suffix.lower() in (".csv", ".tsv")]
-    return tables + ([folder] if any(EVENTS in path.name for path in inside) else [])
+    return tables + ([folder] if any(map(is_event_file, inside)) else [])
 
 
 def read_log_file(path: Path, step: str | None = None) -> Log:
@@ -89,7 +85,7 @@ def read_log_file(path: Path, step: str | None = None) -> Log:
         MissingExtraError: event files are read by the package `tensorboard`, which is not there.
     """
     if path.is_dir() or EVENTS in path.name:
-        return _read_events(path)
+        return read_events(path)
     try:
         text = path.read_bytes()
     except OSError as error:
@@ -238,40 +234,3 @@ def _step(value: float | None) -> int | None:
     if value is None or not 0 <= value <= LARGEST or value != int(value):
         return None
     return int(value)
-
-
-def _read_events(path: Path) -> Log:
-    try:
-        from tensorboard.backend.event_processing import event_accumulator
-        from tensorboard.util import tensor_util
-    except ImportError:
-        raise MissingExtraError(
-            "TensorBoard event files are read by the package tensorboard, which is not installed: "
-            "pip install 'otoscope[tensorboard]'"
-        ) from None
-    logging.getLogger("tensorboard").setLevel(
-        logging.ERROR
-    )  # it warns of graphs and of second files
-    reader = event_accumulator.EventAccumulator(
-        str(path), size_guidance={event_accumulator.SCALARS: 0, event_accumulator.TENSORS: 0}
-    )
-    reader.Reload()
-    log, tags, writing = Log(), reader.Tags(), Writing()
-    for tag in tags[event_accumulator.SCALARS]:
-        for event in reader.Scalars(tag):
-            writing.at(event.step)
-            writing.add(tag, event.value)
-            log.times[event.step] = event.wall_time
-    for tag in tags[event_accumulator.TENSORS]:
-        for event in reader.Tensors(tag):
-            values = tensor_util.make_ndarray(event.tensor_proto)
-            if values.size == 1 and values.dtype.kind in "fiu":
-                writing.at(event.step)
-                writing.add(tag, float(values.reshape(-1)[0]))
-                log.times[event.step] = event.wall_time
-    if not writing:
-        raise UnreadableLogError(
-            f"{str(path)!r} holds no scalar that can be read: it is cut off or empty, or no event file"
-        )
-    writing.settle(log, together=False)  # a tag may count what it likes
-    return log
