@@ -110,14 +110,25 @@ def _open_log(path: Path, columns: Mapping[str, str] | None) -> tuple[Store, str
 
 
 def _open_recording(folder: Path) -> tuple[Store, str]:
-    below = _recordings(folder) or _recordings(folder / ".otoscope") or _logs_below(folder)
-    inside = [] if is_recording(folder) else below
-    if inside:
-        listed = ", ".join(inside[-SHOWN:]) + (", …" if len(inside) > SHOWN else "")
-        raise UnknownRunError(
-            f"{str(folder)!r} is no recorded run, it holds {len(inside)} of them; name one: {listed}"
-        )
+    if not is_recording(folder):
+        _refuse_for_what_is_below(folder)
     store = connect(folder)
     for line in store.damage:
         click.echo(f"damaged: {line}", err=True)
     return store, store.runs()[0].id
+
+
+def _refuse_for_what_is_below(folder: Path) -> None:
+    """Raise UnknownRunError where the recordings or logs below a folder may be meant."""
+    runs = _recordings(folder) or _recordings(folder / ".otoscope")
+    if runs:
+        raise UnknownRunError(
+            f"{str(folder)!r} is no recorded run, it holds {len(runs)} of them; name one: {_listed(runs)}"
+        )
+    logs = _logs_below(folder)
+    if logs:  # by their endings: any table is called so
+        raise UnknownRunError(f"{str(folder)!r} holds no recording; logs below it: {_listed(logs)}")
+
+
+def _listed(paths: list[str]) -> str:
+    return ", ".join(paths[-SHOWN:]) + (", …" if len(paths) > SHOWN else "")

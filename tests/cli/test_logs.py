@@ -117,8 +117,20 @@ def test_a_folder_of_several_runs_names_their_logs(tmp_path: Path) -> None:
         log(tmp_path / f"version_{number}" / "metrics.csv", SOUND)
     result = run("diagnose", tmp_path)
     assert result.exit_code == 1
-    assert "it holds 2 of them; name one:" in result.stderr
+    assert "holds no recording; logs below it:" in " ".join(result.stderr.split())
+    assert "recorded run" not in result.stderr
     assert "version_1/metrics.csv" in "".join(result.stderr.split("\n"))
+
+
+def test_a_csv_file_below_a_folder_is_not_called_a_run(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for number in range(7):
+        (tmp_path / "data" / f"{number}.csv").write_text("sepal,petal\n1,2\n", encoding="utf-8")
+    result = run("diagnose", tmp_path)
+    said = "".join(result.stderr.split())
+    assert result.exit_code == 1
+    assert "holdsnorecording;logsbelowit:" in said
+    assert "data/6.csv" in said and "data/1.csv" not in said and said.endswith(",…")
 
 
 def test_what_a_lightning_trainer_logged_is_judged(tmp_path: Path) -> None:
