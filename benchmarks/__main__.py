@@ -9,8 +9,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-APART = ("faults", "peers")
-"""Run when they are named: the one takes an hour, the other installs other tools from the network."""
+APART = ("faults", "long_runs", "peers")
+"""Run when they are named: they take an hour, twenty minutes, and other tools from the network."""
 
 
 def names() -> list[str]:

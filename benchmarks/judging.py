@@ -258,7 +258,7 @@ def _wait(home: RedisHome, names: Sequence[str], log: Sequence[Frame], seconds: 
     return time.perf_counter() - begun
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print and write; returns 1 where a point costs more than it may."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--layers", type=int, default=200)
@@ -266,7 +266,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--part", choices=("point", "load"))
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     logging.getLogger("otoscope").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     os.environ.pop("OTOSCOPE_URL", None)

@@ -5,7 +5,7 @@
 Each pair trains the same net from the same seed, once with `Otoscope()` and once without, each in a
 process of its own; a third run without it gives the ratio of two equal things (A/A), the noise of
 this machine, and a fourth with a callback that does nothing what Lightning takes to call one. The
-four work in turns of 0.4 s (`benchmarks/turns.py`), and change places from pair to pair. Printed:
+four work in turns of 0.4 s (`benchmarks/_turns.py`), and change places from pair to pair. Printed:
 median ratios with their 90 % bootstrap intervals; all but A/A are to the mean of the two runs
 without. The ratio of CPU time counts every thread, the sender's too.
 """
@@ -37,7 +37,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from ._trainer import QUIET
-from .turns import TURN, Baton, Work, in_turns, workers
+from ._turns import TURN, Baton, Work, in_turns, workers
 
 WARM = 30
 """Steps of a run that warms up, and of one that tells the pace."""
