@@ -16,18 +16,20 @@ from .measures.activations import activation_kind
 def described_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Json]:
     """Return the name of an optimizer, how many groups it has, and the settings of the first.
 
-    `base_lr`: the rate that a schedule of torch counts from, None where there is none.
+    `base_lr`: the rate that a schedule of torch counts from, `max_lr`: that which OneCycleLR goes by; None
+    where there is none.
 
     >>> row = described_optimizer(torch.optim.SGD([torch.zeros(1)], lr=0.1, momentum=0.9))
     >>> row["name"], row["lr"], row["momentum"]
     ('SGD', 0.1, 0.9)
     """
     group = next(iter(optimizer.param_groups), {})
-    betas = group.get("betas")
+    betas, top = group.get("betas"), group.get("max_lr")
     return {
         "name": type(optimizer).__name__,
         "lr": _number(group.get("lr")),
         "base_lr": _number(group.get("initial_lr")),
+        "max_lr": _number(top) if isinstance(top, (int, float)) else None,
         "groups": len(optimizer.param_groups),
         "betas": None if betas is None else [_number(beta) for beta in betas],
         "momentum": _number(group.get("momentum")),

@@ -8,8 +8,14 @@ from collections.abc import Mapping
 from .rule import Context
 from .words import rounded
 
-KEYS = ("lr", "initial_lr", "max_lr", "min_lr")
-"""What schedules of torch keep of a rate in a group: OneCycleLR reads all of them."""
+NEVER_OVER = {
+    *("ConstantLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts", "LinearLR"),
+    *("PolynomialLR", "ReduceLROnPlateau"),
+}
+"""Schedules that take no rate over the one they count from: above it, something else raised it."""
+
+GOES_BY = {"OneCycleLR": "max_lr", "CyclicLR": "base_lr and max_lr"}
+"""Schedules that set the rate by arguments of their own, whatever the optimizer was made with."""
 
 
 def is_kept(context: Context) -> bool:
@@ -18,13 +24,36 @@ def is_kept(context: Context) -> bool:
 
 
 def _kept(context: Context) -> str:
-    groups = context.optimizer.get("groups")
-    parts = [f"its {groups} groups"] if isinstance(groups, int) and groups > 1 else []
-    schedules = context.meta.config.get("schedules")
-    named = ", ".join(map(str, schedules)) if isinstance(schedules, list) and schedules else ""
-    if named or _base(context) is not None:
+    parts = [f"its {_groups(context)} groups"] if _groups(context) > 1 else []
+    if has_schedule(context):
+        named = ", ".join(_schedules(context))
         parts.insert(0, f"its schedule ({named})" if named else "its schedule")
     return " and ".join(parts)
+
+
+def has_schedule(context: Context) -> bool:
+    """Tell whether a schedule moves the rate of the run's optimizer."""
+    return bool(_schedules(context)) or _base(context) is not None
+
+
+def _schedules(context: Context) -> list[str]:
+    """Return the names of the run's schedules; a loop of one's own tells none but that of OneCycleLR."""
+    told = context.meta.config.get("schedules")
+    if isinstance(told, list) and told:
+        return [str(name) for name in told]
+    return ["OneCycleLR"] if context.optimizer.get("max_lr") else []
+
+
+def _goes_by(context: Context) -> str:
+    """Return the schedule that sets the rate by arguments of its own, empty where there is none."""
+    if context.optimizer.get("max_lr"):
+        return "OneCycleLR"  # also within another
+    return next((name for name in _schedules(context) if name in GOES_BY), "")
+
+
+def _groups(context: Context) -> int:
+    groups = context.optimizer.get("groups")
+    return groups if isinstance(groups, int) else 1
 
 
 def _base(context: Context) -> float | None:
@@ -33,13 +62,38 @@ def _base(context: Context) -> float | None:
     return base if isinstance(base, float) and base > 0 else None
 
 
-def times_of(context: Context, rate: float) -> float:
-    """Return a rate over the one at hand; NaN where that is not known."""
-    now = context.facts.lr_last
+def _made_with(context: Context) -> float:
+    """Return the rate that the optimizer was made with; NaN where that is not known."""
+    told = _base(context) or context.optimizer.get("lr")
+    return told if isinstance(told, float) else math.nan
+
+
+def _at_hand(context: Context) -> float:
+    """Return the rate of the last step; NaN where that is not known."""
+    now, told = context.facts.lr_last, context.optimizer.get("lr")
     if not now > 0:
-        told = context.optimizer.get("lr")
         now = told if isinstance(told, float) else math.nan
-    return rate / now if now > 0 else math.nan
+    return now if now > 0 else math.nan
+
+
+def raised_to(context: Context, rate: float) -> float | None:
+    """Return the rate at hand, where something beside the schedule raised it and a lower one is to be set.
+
+    A schedule that may take it there counts as that which did, unless the rate to set is the one that the
+    optimizer was made with already: then there is nothing to make it with but what raised it later.
+    """
+    now, base = _at_hand(context), _made_with(context)
+    if not (now > 1.01 * base and now > rate) or _goes_by(context):
+        return None
+    names = _schedules(context)
+    bound = not has_schedule(context) or (bool(names) and NEVER_OVER.issuperset(names))
+    return now if bound or is_one(rate / base) else None
+
+
+def times_of(context: Context, rate: float) -> float:
+    """Return a rate over the one at hand, or over the one made where that was raised; NaN if not known."""
+    raised = raised_to(context, rate)
+    return rate / (_at_hand(context) if raised is None else _made_with(context))
 
 
 def as_made(context: Context, rate: float) -> float:
@@ -47,10 +101,11 @@ def as_made(context: Context, rate: float) -> float:
     base, times = _base(context), times_of(context, rate)
     if base is None or not math.isfinite(times):
         return rate
-    return base if _is_one(times) else rounded(base * times)
+    return base if is_one(times) else rounded(base * times)
 
 
-def _is_one(times: float) -> bool:
+def is_one(times: float) -> bool:
+    """Tell whether a factor changes nothing."""
     return math.isclose(times, 1.0, rel_tol=1e-3)
 
 
@@ -71,17 +126,13 @@ def settings_in_place(
 ) -> str:
     """Return the settings to write there in place of those that stand there; `made`: another optimizer."""
     lines = [place_of(context, own)]
-    value, base = as_made(context, rate), _base(context) or context.optimizer.get("lr")
     if made is not None:
+        name = _goes_by(context)
+        by = f"  # of {name}: it goes by that alone" if name else ""
         lines += [f"optimizer_class = {made}  # in place of {context.optimizer_name}"]
-        lines += [f"lr = {rate:g}"]
-    elif not _is_one(times := times_of(context, rate)):
-        if "OneCycleLR" in (context.meta.config.get("schedules") or ()):
-            lines.append(
-                f"times = {times:g}  # to multiply OneCycleLR's max_lr: it goes by that alone"
-            )
-        else:
-            lines.append(_rate_line(context, value, base))
+        lines += [f"{'max_lr' if name else 'lr'} = {rate:g}{by}"]
+    elif not is_one(rate / _at_hand(context)):
+        lines += _rate_lines(context, rate)
     if betas is not None:
         lines.append(f"betas = {tuple(betas)}")
     if weight_decay is not None:
@@ -89,31 +140,71 @@ def settings_in_place(
     return "\n".join(lines)
 
 
-def _rate_line(context: Context, value: float, base: object) -> str:
-    groups = context.optimizer.get("groups")
-    rest = (
-        "; in each other group by the same factor" if isinstance(groups, int) and groups > 1 else ""
-    )
-    return f"lr = {value:g}" + (
-        f"  # in place of {base:g}{rest}" if isinstance(base, float) else ""
-    )
+def _rate_lines(context: Context, rate: float) -> list[str]:
+    """Return what to make the optimizer, or its schedule, with."""
+    times, name = times_of(context, rate), _goes_by(context)
+    if name:
+        all_of = "those alone" if " and " in GOES_BY[name] else "that alone"
+        return [f"times = {times:g}  # to multiply {name}'s {GOES_BY[name]}: it goes by {all_of}"]
+    value, base = as_made(context, rate), _made_with(context)
+    raised = raised_to(context, rate)
+    if is_one(value / base):
+        return [
+            f"# lr stays {base:g}, as it was made"
+            + ("" if raised is None else f": leave out what raised it to {raised:g}")
+        ]
+    notes = [f"in place of {base:g}"] if base > 0 else []
+    if _groups(context) > 1:
+        notes.append("in each other group by the same factor")
+    if raised is not None:
+        notes.append(f"and leave out what raised it to {raised:g}")
+    lines = [f"lr = {value:g}" + (f"  # {'; '.join(notes)}" if notes else "")]
+    if has_schedule(context) and not _schedules(context):
+        lines.append(f"# a schedule with a max_lr goes by that alone: max_lr times {times:g} then")
+    return lines
 
 
-def groups_by_layer(factors: Mapping[str, float], net: str, trainer: str = "") -> str:
-    """Return the lines that split an optimizer's groups by parameter, each with a factor to its rate."""
+def groups_by_layer(
+    context: Context, factors: Mapping[str, float], net: str, trainer: str = ""
+) -> str:
+    """Return the lines that split an optimizer's groups by the factors to their rates.
+
+    `trainer`: the name of Hugging Face's Trainer, which makes the optimizer, where there is one.
+    """
     begin = "" if not trainer else f"optimizer = {trainer}.create_optimizer()\n"
     where = (
         "# in front of trainer.train()\n"
         if trainer
         else "# behind the line that makes the optimizer, in front of its schedule\n"
     )
-    end = "" if not trainer else f"\n{trainer}.optimizer = optimizer"
+    end = f"{trainer}.optimizer = optimizer" if trainer else _lists(context)
     return (
         f"{where}{begin}factors = {dict(factors)!r}\n"
         f"names = {{p: n.rpartition('.')[0] for n, p in {net}.named_parameters()}}\n"
-        "groups = [{**group, 'params': [p], 'lr': group['lr'] * factors.get(names[p], 1.0)} "
-        "for group in optimizer.param_groups for p in group['params']]\n"
-        f"optimizer = type(optimizer)(groups, lr=optimizer.param_groups[0]['lr']){end}"
+        "groups = {}\n"
+        "for of, group in enumerate(optimizer.param_groups):\n"
+        "    for p in group['params']:\n"
+        "        factor = factors.get(names.get(p), 1.0)\n"
+        "        new = {**group, 'params': [], 'lr': group['lr'] * factor}\n"
+        "        groups.setdefault((of, factor), new)['params'].append(p)\n"
+        "optimizer = type(optimizer)(list(groups.values()), lr=optimizer.param_groups[0]['lr'])"
+        + (f"\n{end}" if end else "")
+    )
+
+
+def _lists(context: Context) -> str:
+    """Return the comments that say what a schedule of more groups is made with."""
+    if not has_schedule(context):
+        return ""
+    name, names = _goes_by(context), _schedules(context)
+    hidden = not names or {"SequentialLR", "ChainedScheduler"}.intersection(names)
+    line = "# a list with a value for each group: [values[of] for of, _ in groups]"
+    if not (name or hidden):
+        return line
+    return (
+        f"# {name or 'a schedule with a max_lr'} sets the rates by its {GOES_BY.get(name, 'max_lr')}: "
+        "make it [rate * factor for of, factor in groups], from a list rate[of] * factor\n"
+        f"{line}"
     )
 
 
@@ -138,20 +229,3 @@ def warm_up_in_place(steps: int, *, by_hand: str = "") -> str:
             "    group['lr'] = rate",
         )
     )
-
-
-def rates_times(context: Context, times: float) -> list[str]:
-    """Return the lines that multiply the rates of a group, behind `for group in …:`."""
-    keys = KEYS if _base(context) is not None else KEYS[:1]
-    return [f"    group.update({{key: {times:g} * group[key] for key in {keys} if key in group}})"]
-
-
-def schedules_times(context: Context, times: float) -> list[str]:
-    """Return the lines that multiply what a Lightning Trainer's schedules count from."""
-    if _base(context) is None:
-        return []
-    return [
-        "for told in self.trainer.lr_scheduler_configs:",
-        "    for schedule in getattr(told.scheduler, '_schedulers', [told.scheduler]):",
-        f"        schedule.base_lrs = [{times:g} * rate for rate in schedule.base_lrs]",
-    ]

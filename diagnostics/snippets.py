@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 
 from ..store.schemas import Json
@@ -11,12 +10,11 @@ from .in_place import (
     as_made,
     groups_by_layer,
     is_kept,
-    rates_times,
-    schedules_times,
+    raised_to,
     settings_in_place,
-    times_of,
     warm_up_in_place,
 )
+from .rollback import going_back
 from .rule import Context
 
 CLASSES = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}
@@ -47,7 +45,7 @@ def activation_snippet(layer: str, module: str, function: str) -> str:
     """
     call, called, number = layer.partition("()")
     if not called:
-        return f'model.set_submodule("{layer}", torch.nn.{module})'
+        return f"model.set_submodule({json.dumps(layer, ensure_ascii=False)}, torch.nn.{module})"
     path, _, name = call.rpartition(".")
     which = f"call {number.removeprefix('#')} of {name}" if number else name
     where = f"{path or 'the model'}'s forward"
@@ -82,7 +80,9 @@ def optimizer_with(
         told += "" if weight_decay is None else f", weight_decay={weight_decay:g}"
         # it knows no Adam but AdamW, which is the same where no weights decay
         told += "" if name is None else ', optim="adamw_torch"'
-        return f"arguments = TrainingArguments({told})  # beside your own"
+        raised = None if name else raised_to(context, rate)
+        note = "" if raised is None else f"; and leave out what raised the rate to {raised:g}"
+        return f"arguments = TrainingArguments({told})  # beside your own{note}"
     if is_kept(context):
         made = None if name is None else f"torch.optim.{name}"
         own = own_loop(context)
@@ -134,9 +134,11 @@ def optimizer_by_layer(context: Context, rate: float, factors: Mapping[str, floa
 
     A layer is told by its whole path: `net.1` is not the beginning of `net.10`.
     """
+    if context.optimizer_name == "LBFGS":
+        return "# LBFGS takes one group alone: no layer has a rate of its own"
     net = "model" if own_loop(context) or huggingface(context) else "self"
     if is_kept(context):
-        return groups_by_layer(factors, net, "trainer" if huggingface(context) else "")
+        return groups_by_layer(context, factors, net, "trainer" if huggingface(context) else "")
     lr = f"{rate:g}" if rate == rate else "lr"
     lines = [
         f"factors = {dict(factors)!r}",
@@ -190,72 +192,14 @@ def resume_snippet(context: Context, path: str, settings: Mapping[str, Json] | N
     `settings`: of the optimizer, as {"lr": 0.03}. A checkpoint brings those of its own run along, and
     they come over what the optimizer was made with: so they are set once it has been read.
     """
+    if settings:
+        return going_back(context, path, settings)
     quoted = json.dumps(path, ensure_ascii=False)  # a path of Windows has backslashes
-    values = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in (settings or {}).items()
-    }
-    update = f"group.update({', '.join(f'{name}={value!r}' for name, value in values.items())})"
-    lr = values.get("lr")
-    times = times_of(context, lr) if isinstance(lr, float) else math.nan
-    if is_kept(context) and math.isfinite(times) and not huggingface(context):
-        return _resumed_in_place(context, quoted, times)
     if own_loop(context):
-        load = f"checkpoint = torch.load({quoted})  # into model and optimizer, before going on"
-        then = (
-            "\n# then, since it brings its own settings along\nfor group in optimizer.param_groups:"
-        )
-        return f"{load}{then}\n    {update}" if values else load
+        return f"checkpoint = torch.load({quoted})  # into model and optimizer, before going on"
     if huggingface(context):
-        go_on = f"trainer.train(resume_from_checkpoint={quoted})"
-        return f"{_once_begun(update, values)}\n{go_on}" if values else go_on
-    go_on = f"trainer.fit(model, ckpt_path={quoted})"
-    if not values:
-        return go_on
-    return (
-        "def on_train_start(self):  # the checkpoint brings its own settings along: these come over them\n"
-        "    for group in self.trainer.optimizers[0].param_groups:\n"
-        f"        {update}  # a LambdaLR counts from its base_lrs: set these too\n\n"
-        f"{go_on}"
-    )
-
-
-def _resumed_in_place(context: Context, quoted: str, times: float) -> str:
-    """Return the lines that go on from a checkpoint with every group's rate multiplied, and its schedule's."""
-    if own_loop(context):
-        return (
-            f"checkpoint = torch.load({quoted})  # into model, optimizer and schedule, before going on\n"
-            f"# then, since it brings its own settings along; and the base_lrs of a schedule times {times:g}\n"
-            "for group in optimizer.param_groups:\n" + "\n".join(rates_times(context, times))
-        )
-    lines = [
-        "for group in self.trainer.optimizers[0].param_groups:",
-        *rates_times(context, times),
-        *schedules_times(context, times),
-    ]
-    return (
-        "def on_train_start(self):  # the checkpoint brings its own settings along\n"
-        f"    # every rate times {times:g}: groups and schedule stay\n"
-        + "".join(f"    {line}\n" for line in lines)
-        + f"\ntrainer.fit(model, ckpt_path={quoted})"
-    )
-
-
-def _once_begun(update: str, values: Mapping[str, Json]) -> str:
-    """Return the callback that sets an optimizer's settings behind a checkpoint's own."""
-    rates = (
-        f"        lr_scheduler.base_lrs = [{values['lr']!r}] * len(lr_scheduler.base_lrs)\n"
-        if "lr" in values
-        else ""
-    )
-    return (
-        "import transformers\n\n"
-        "class Anew(transformers.TrainerCallback):  # the checkpoint brings its own settings along\n"
-        "    def on_train_begin(self, args, state, control, optimizer, lr_scheduler, **more):\n"
-        "        for group in optimizer.param_groups:\n"
-        f"            {update}\n{rates}"
-        "trainer.add_callback(Anew())"
-    )
+        return f"trainer.train(resume_from_checkpoint={quoted})"
+    return f"trainer.fit(model, ckpt_path={quoted})"
 
 
 def stop_snippet(context: Context, loss: str) -> str:
@@ -283,7 +227,11 @@ def warm_up_snippet(context: Context, steps: int, rate: float) -> str:
     if huggingface(context):
         return f"arguments = TrainingArguments(warmup_steps={steps})  # beside your own"
     if is_kept(context):
-        counted = "step" if own_loop(context) else "self.trainer.global_step"
+        # a Trainer counts the steps of all optimizers
+        count = "self.trainer.global_step"
+        several = len(context.meta.optimizers) > 1
+        counted = f"{count} // len(self.trainer.optimizers)" if several else count
+        counted = "step" if own_loop(context) else counted
         by_hand = own_loop(context) or manual(context)
         return warm_up_in_place(steps, by_hand=counted if by_hand else "")
     rise = (

@@ -79,7 +79,7 @@ class Net(lightning.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=0.1)
 
 
-def trainer_of(steps: int) -> lightning.Trainer:
+def trainer_of(steps: int, *callbacks: Any) -> lightning.Trainer:
     """Return a Trainer of so many steps."""
     return lightning.Trainer(
         max_steps=steps,
@@ -88,6 +88,7 @@ def trainer_of(steps: int) -> lightning.Trainer:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        callbacks=list(callbacks),
     )
 
 
@@ -151,7 +152,8 @@ def test_hugging_faces_trainer_that_goes_back_sets_the_rate_behind_the_checkpoin
     exec(snippet, {"trainer": trainer})
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-    told[0].on_train_begin(None, None, None, optimizer=optimizer, lr_scheduler=schedule, model=None)
+    state, more = SimpleNamespace(global_step=3), {"lr_scheduler": schedule, "model": None}
+    told[0].on_train_begin(None, state, None, optimizer=optimizer, **more)
     assert optimizer.param_groups[0]["lr"] == 0.03
     optimizer.step()
     schedule.step()
@@ -220,6 +222,13 @@ def test_what_hugging_faces_trainer_takes_is_arguments_of_its_own() -> None:
     assert names["arguments"].max_grad_norm == 0.5
     (call,) = ast.parse(resume_snippet(run, "out/checkpoint-3")).body
     assert ast.unparse(call) == "trainer.train(resume_from_checkpoint='out/checkpoint-3')"
+
+
+def test_an_activation_goes_where_a_name_with_quotes_says() -> None:
+    model = torch.nn.ModuleDict({"it\"s 'x'": torch.nn.ReLU()})
+    (name,) = model
+    exec(activation_snippet(name, "GELU()", "gelu(x)"), {"torch": torch, "model": model})
+    assert isinstance(model[name], torch.nn.GELU)
 
 
 @pytest.mark.parametrize("layer", ["1", "relu()", "relu()#2"])

@@ -24,6 +24,8 @@ from otoscope.diagnostics.thresholds import load
 from otoscope.store import connect
 from torch.optim import lr_scheduler
 
+from .test_snippets import trainer_of
+
 STEPS, AT = 12, 6
 RATE = 0.1
 
@@ -76,21 +78,9 @@ def net(schedule: str = "warm-up", **own: Any) -> Net:
     return type("Mended", (Net,), {"schedule": staticmethod(SCHEDULES[schedule]), **own})()
 
 
-def trainer(steps: int = STEPS, *callbacks: Any) -> lightning.Trainer:
-    return lightning.Trainer(
-        max_steps=steps,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=list(callbacks),
-    )
-
-
 def fitted(model: Net, path: Path | None = None, steps: int = STEPS) -> list[list[float]]:
     """Return the rates of both groups in every step of a fit; `path`: where to leave a checkpoint."""
-    run = trainer(steps)
+    run = trainer_of(steps)
     run.fit(model, BATCHES)
     if path is not None:
         run.save_checkpoint(path)
@@ -103,7 +93,7 @@ def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     where = tmp_path_factory.mktemp("run")
     watching = Otoscope(spool=where, verdict=False, strict=True)
     model = net(request.param)
-    trainer(STEPS, watching).fit(model, BATCHES)
+    trainer_of(STEPS, watching).fit(model, BATCHES)
     run = str(watching.run_id)
     meta = connect(where / run).meta(run)
     numbers = load("lr_too_high", {})
@@ -153,7 +143,7 @@ def test_a_run_that_goes_back_takes_its_groups_and_its_schedule_along(
     hook, _, call = snippet.rpartition("trainer.fit")
     names: dict[str, Any] = {}
     exec(hook, names)
-    model, run = net(schedule, on_train_start=names["on_train_start"]), trainer()
+    model, run = net(schedule, on_train_start=names["on_train_start"]), trainer_of(STEPS)
     exec(f"trainer.fit{call.replace('model', 'model, data')}", {
         "trainer": run, "model": model, "data": BATCHES,
     })  # fmt: skip
@@ -171,19 +161,66 @@ def test_a_warm_up_shortens_the_first_steps_and_leaves_all_that_comes(told: Any)
 
 
 def test_factors_of_layers_come_over_the_rates_of_their_groups(told: Any) -> None:
-    schedule, context, _ = told
+    schedule, context, rates = told
     snippet = optimizer_by_layer(context, math.nan, {"first": 3.0})
 
-    class Split(type(net(schedule))):
+    class Split(Net):
         def configure_optimizers(self) -> Any:
-            names: dict[str, Any] = {"self": self}
-            names["optimizer"] = torch.optim.AdamW(self.groups(), lr=self.lr)
+            optimizer = torch.optim.AdamW(self.groups(), lr=self.lr)
+            names: dict[str, Any] = {"self": self, "optimizer": optimizer}
             exec(snippet, names)
-            return names["optimizer"]
+            optimizer = names["optimizer"]
+            made = optimizer.register_step_pre_hook
+            made(lambda it, *told: self.rates.append([group["lr"] for group in it.param_groups]))
+            if schedule == "one cycle":
+                _, _, asked = snippet.partition("make it ")
+                names["rate"] = [RATE, RATE / 10]
+                tops = eval(asked.partition(", from")[0].replace("rate *", "rate[of] *"), names)
+                follows = lr_scheduler.OneCycleLR(optimizer, tops, STEPS)
+            else:
+                follows = SCHEDULES[schedule](optimizer)
+            scheduler = {"scheduler": follows, "interval": "step"}
+            return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
-    groups = Split().configure_optimizers().param_groups
-    assert sorted(group["lr"] for group in groups) == pytest.approx([0.01, 0.03, 0.1, 0.3])
+    model = Split()
+    for row, (weights, biases) in zip(fitted(model), rates, strict=True):
+        wanted = sorted([weights, biases, 3 * weights, 3 * biases])
+        assert sorted(row) == pytest.approx(wanted, rel=5e-3)
+    groups = model.trainer.optimizers[0].param_groups
     assert sorted(group["weight_decay"] for group in groups) == [0.0, 0.0, 0.1, 0.1]
+
+
+def test_a_list_for_each_group_grows_with_the_groups_as_the_comment_says(told: Any) -> None:
+    _, context, _ = told
+    model, optimizer = net(), None
+    optimizer = torch.optim.AdamW(model.groups(), lr=RATE)
+    names: dict[str, Any] = {"self": model, "optimizer": optimizer, "values": [1.0, 0.5]}
+    snippet = optimizer_by_layer(context, math.nan, {"first": 3.0})
+    exec(snippet, names)
+    values = eval(snippet.rpartition("group: ")[2], names)
+    shares = [lambda step, value=value: value for value in values]
+    lr_scheduler.LambdaLR(names["optimizer"], shares)
+    rates = sorted(group["lr"] for group in names["optimizer"].param_groups)
+    assert rates == pytest.approx([0.005, 0.015, 0.1, 0.3])
+
+
+def test_factors_of_layers_leave_parameters_outside_of_the_model_alone(told: Any) -> None:
+    _, context, _ = told
+    own = replace(context, meta=replace(context.meta, config={"loop": "own"}))
+    model, scale = torch.nn.Sequential(torch.nn.Linear(2, 3)), torch.nn.Parameter(torch.ones(1))
+    groups = [{"params": model.parameters()}, {"params": [scale], "lr": 0.01}]
+    names: dict[str, Any] = {"model": model, "optimizer": torch.optim.SGD(groups, lr=0.1)}
+    exec(optimizer_by_layer(own, math.nan, {"0": 3.0}), names)
+    rates = [(len(it["params"]), it["lr"]) for it in names["optimizer"].param_groups]
+    assert rates == [(2, pytest.approx(0.3)), (1, 0.01)]
+
+
+def test_no_groups_are_made_for_an_optimizer_that_takes_one_alone(told: Any) -> None:
+    _, context, _ = told
+    meta = replace(context.meta, optimizers=[{"name": "LBFGS", "lr": 1.0, "groups": 1}])
+    snippet = optimizer_by_layer(replace(context, meta=meta), 1.0, {"first": 3.0})
+    assert snippet.startswith("# LBFGS takes one group alone")
+    assert "\n" not in snippet
 
 
 def test_a_loop_of_ones_own_keeps_its_groups_and_its_schedule(told: Any, tmp_path: Path) -> None:
@@ -229,7 +266,7 @@ def test_a_run_of_one_group_without_a_schedule_gets_its_whole_optimizer(tmp_path
             return torch.optim.AdamW(self.parameters(), lr=RATE, weight_decay=0.1)
 
     watching = Otoscope(spool=tmp_path, verdict=False, strict=True)
-    trainer(2, watching).fit(Bare(), BATCHES)
+    trainer_of(2, watching).fit(Bare(), BATCHES)
     run = str(watching.run_id)
     meta = connect(tmp_path / run).meta(run)
     assert (meta.optimizers[0]["groups"], meta.optimizers[0]["base_lr"]) == (1, None)
