@@ -99,7 +99,9 @@ def test_a_loader_that_is_slow_to_begin_is_waited_for_as_an_epoch_begins(tmp_pat
 
 
 @pytest.mark.parametrize("is_first", [True, False])
-def test_what_a_callback_fetches_before_an_epoch_is_no_steps(is_first: bool, tmp_path: Path) -> None:
+def test_what_a_callback_fetches_before_an_epoch_is_no_steps(
+    is_first: bool, tmp_path: Path
+) -> None:
     """As a search for the learning rate does, which fits a little within the fit."""
 
     class Searches(package(PACKAGES[0]).Callback):
