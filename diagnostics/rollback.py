@@ -33,7 +33,7 @@ def going_back(context: Context, path: str, settings: Mapping[str, Json]) -> str
         name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
     }
     if loop == "own":
-        load = f"checkpoint = torch.load({quoted})  # into model, optimizer{_schedule(context)}, before going on"
+        load = f"checkpoint = torch.load({quoted})  # into {_parts(context)}, before going on"
         lines = _setting(context, values, None)
         then = "# then, since it brings its own settings along"
         return "\n".join([load, then, *lines] if lines else [load, *_leave_out(context, values)])
@@ -54,8 +54,8 @@ def going_back(context: Context, path: str, settings: Mapping[str, Json]) -> str
     return _as_hook(lines, mark, go_on) if lines else _only(context, values, go_on)
 
 
-def _schedule(context: Context) -> str:
-    return " and schedule" if has_schedule(context) else ""
+def _parts(context: Context) -> str:
+    return "model, optimizer and schedule" if has_schedule(context) else "model and optimizer"
 
 
 def _mark(context: Context, path: str) -> Json:
