@@ -24,7 +24,7 @@ class Losses:
         manual loop that returned nothing the loss is the sum of those that it went back from.
         """
         told = type(outputs) is dict or isinstance(outputs, Mapping)  # nearly always a dict
-        loss = outputs.get("loss") if told else outputs
+        loss: Any = outputs.get("loss") if told else outputs
         if automatic:
             return loss if loss is None or parts == 1 else loss * parts
         manual, self._manual = self._manual, []

@@ -255,7 +255,11 @@ def _left_out(window: Window, context: Context, names: list[str]) -> Recommendat
         formula="parameters that want a gradient and whose weights stayed the same to the last bit",
         snippet=optimizer_snippet(context, current_rate(window, context))
         if whole
-        else ("" if in_place else "# in configure_optimizers, in front of its schedule\n")
+        else (
+            ""
+            if in_place
+            else "# in configure_optimizers, in front of its schedule: a list with a value for each group gets one more\n"
+        )
         + f"optimizer.add_param_group({{'params': [p for n, p in {net}.named_parameters() "
         f"if n in {names!r}]}})",
         effect="these layers begin to learn",

@@ -15,6 +15,7 @@ import numpy as np
 
 from ...store import Evidence, Recommendation, Schema
 from ..advice import current_rate
+from ..in_place import has_schedule
 from ..medians import nan_median
 from ..ratios import layer_ratios
 from ..rule import Case, Context, Later, Verdict, breach, fine, unknown
@@ -134,12 +135,6 @@ def _of_rates(window: Window, context: Context, apart: _Rates) -> Case:
     factor = float(f"{apart.times:.3g}")
     proposed = dict.fromkeys(apart.layers, factor)
     of_layers = f", of {listing(apart.layers, 2)}," if apart.layers else ""
-    which, _, place = apart.names[0].partition(".")
-    optimizer = "optimizer" if own_loop(context) else "self.optimizers()"
-    if huggingface(context):
-        optimizer = "trainer.optimizer"
-    elif len(context.meta.optimizers) > 1:
-        optimizer = f"optimizers[{which}]" if own_loop(context) else f"self.optimizers()[{which}]"
     return Case(
         title=f"The learning rate of a group of parameters is {number(apart.times)} times lower than "
         "another one's",
@@ -161,7 +156,7 @@ def _of_rates(window: Window, context: Context, apart: _Rates) -> Case:
             proposed=proposed or [window.step],
             basis="derived",
             formula=f"{number(apart.high)} / {number(apart.low)}: the rate of the other group",
-            snippet=f"{optimizer}.param_groups[{place or 0}]['lr'] = {apart.high:g}",
+            snippet=_raised(context, apart, factor),
             effect="both groups learn at the same rate",
             verify="largest over smallest ratio under 100 in the next samples",
             risk="layers that were pretrained are shaken by a rate that suits new ones",
@@ -170,6 +165,21 @@ def _of_rates(window: Window, context: Context, apart: _Rates) -> Case:
         layers=apart.layers,
         onset=context.start + 1,
     )
+
+
+def _raised(context: Context, apart: _Rates, factor: float) -> str:
+    """Return the line that raises the rate of the lower group; a schedule multiplies what it finds at first."""
+    which, _, place = apart.names[0].partition(".")
+    group = f"param_groups[{place or 0}]['lr']"
+    if huggingface(context):
+        return f"trainer.create_optimizer().{group} *= {factor:g}  # in front of trainer.train()"
+    if has_schedule(context):
+        several = f" {which}" if len(context.meta.optimizers) > 1 else ""
+        return f"optimizer.{group} *= {factor:g}  # where optimizer{several} is made, in front of its schedule"
+    optimizer = "optimizer" if own_loop(context) else "self.optimizers()"
+    if len(context.meta.optimizers) > 1:
+        optimizer = f"optimizers[{which}]" if own_loop(context) else f"self.optimizers()[{which}]"
+    return f"{optimizer}.{group} = {apart.high:g}"
 
 
 def _case(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -243,6 +244,33 @@ def test_groups_whose_rates_lie_far_apart_need_no_look_at_a_layer(low: float, fi
     two.add("train", {k: v for k, v in columns.items() if k != "lr"}, layers={"lr": {"0.0": np.full(200, low), "0.1": columns["lr"]}})  # type: ignore[dict-item]  # fmt: skip
     assert (len(two.judge()) == 1) == fires
     assert run.judge() == []
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"loop": "own"},
+        {"loop": "lightning"},
+        {"loop": "lightning", "schedules": ["LambdaLR"]},
+        {"loop": "transformers"},
+    ],
+)
+def test_the_line_that_raises_a_groups_rate_holds_under_a_schedule(config: dict[str, Any]) -> None:
+    run = made.Made("update_imbalance", config=config)
+    columns = made.train(made.falling(200), lr=0.05)
+    rates = {"0.0": np.full(200, 1e-6), "0.1": columns.pop("lr")}
+    run.add("train", columns, layers={"lr": rates})  # type: ignore[dict-item]
+    (finding,) = run.judge()
+    assert finding.recommendation is not None
+    weights = [torch.nn.Parameter(torch.ones(1)) for _ in range(2)]
+    groups = [{"params": [weights[0]], "lr": 2e-6}, {"params": [weights[1]], "lr": 0.1}]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
+    held = SimpleNamespace(optimizers=lambda: optimizer, create_optimizer=lambda: optimizer)
+    is_scheduled = config["loop"] == "transformers" or "schedules" in config
+    exec(finding.recommendation.snippet, {"optimizer": optimizer, "self": held, "trainer": held})
+    if is_scheduled:  # it halves what it finds as it is made
+        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.05)
 
 
 def vanishing(last: float, steps: tuple[int, ...]) -> Rows:
