@@ -138,6 +138,8 @@ class OtoscopeCallback(TrainerCallback):
                 meta=meta_of(args, kwargs.get("train_dataloader")),
             )
             self.run_id = recorder.run_id
+            for folder in Path(args.output_dir).glob("checkpoint-*"):
+                recorder.files.add(str(folder))
             self._at_exit = AtExit(self._exited)
         with self._border:
             if self.recorder is not None and not self.recorder.begun:  # it was logged why

@@ -189,7 +189,7 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
             )
             self.run_id = recorder.run_id
             recorder.sender.is_over = interrupted(trainer)
-            self._checkpoints.begin(trainer)
+            self._checkpoints.begin(trainer, recorder)
             self._settings.begin(trainer)
             self._fetching.begin(trainer.fit_loop.epoch_loop)
         self._resumed = None

@@ -20,6 +20,7 @@ from ..store.meta import ATTEMPT_SETTINGS
 from ..store.project import find_project, read_project
 from ..store.schemas import Json
 from .answering import applied_of, parent_of
+from .checkpoints import Files
 from .describing import described_model
 from .norms import all_finite
 from .pace import linger_of
@@ -60,6 +61,8 @@ class Recorder(Stepping):
     def hook(self) -> None:
         """Hook into model and optimizers; call before the first forward pass."""
         begun = clock()
+        self.files = Files()
+        """The checkpoints that were told of."""
         with self.guard("recorder"):
             columns = self._throughput.attach(self._training)
             self._journal.follow(self._throughput.schema(columns), self._throughput.fill)
@@ -187,7 +190,10 @@ class Recorder(Stepping):
                 return
             if finite is None:
                 finite = all_finite(list(self._model.parameters()))
-            self.event("checkpoint", {"path": str(path), "finite": finite})
+            self.files.add(str(path))
+            gone: list[Json] = [*self.files.gone()]
+            told: dict[str, Json] = {"path": str(path), "finite": finite}
+            self.event("checkpoint", {**told, "gone": gone} if gone else told)
 
     def event(self, kind: str, body: Mapping[str, Json] | None = None) -> None:
         """Send an event of this step; it counts after the frames of the step."""

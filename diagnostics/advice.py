@@ -204,6 +204,13 @@ def good_checkpoint(context: Context, before: int) -> dict[str, Json] | None:
     return None
 
 
+def none_left(context: Context) -> str:
+    """Return what to say where no checkpoint is left to go back to; empty where none was lost."""
+    if not context.facts.deleted:
+        return ""
+    return " (checkpoints from before were deleted or written over; save_top_k=-1 keeps all)"
+
+
 def lower_rate(window: Window, context: Context, *, rollback_before: int | None) -> Recommendation:
     """Return the advice to lower the learning rate, behind a rollback where one is needed.
 
@@ -228,6 +235,7 @@ def lower_rate(window: Window, context: Context, *, rollback_before: int | None)
     )
     if rollback_before is not None and checkpoint is None:
         advice.effect += "; start again from the first step, since these weights are spoiled"
+        advice.effect += none_left(context)
     if checkpoint is not None:
         advice.parameter, advice.current = "rollback", None
         advice.proposed = {

@@ -37,7 +37,7 @@ class Facts:
     `update_sound`: the same among samples before the loss blew up. `bursts_step`: the last point
     with lone spikes in the last 100 losses. `edge_peak`: largest edge ratio of a sample with a
     positive eigenvalue and a sound net; its eigenvalue and spread beside it. `dead_start`: share of
-    dead units per layer at the first sample. `unkept`: the step up to which the beginning of the
+    dead units per layer at the first sample. `deleted`: whether a checkpoint was deleted, or written over. `unkept`: the step up to which the beginning of the
     run was not kept, 0 where it was: then what it began with is not known.
     """
 
@@ -68,6 +68,7 @@ class Facts:
     lr_last: float = math.nan
     dead_start: dict[str, float] = field(default_factory=dict)
     checkpoints: list[dict[str, Json]] = field(default_factory=list)
+    deleted: bool = False
 
     def to_json(self) -> dict[str, Json]:
         """Return the facts as a JSON object."""
@@ -135,10 +136,16 @@ class Facts:
             self.bursts_step = window.step
 
     def checkpointed(self, event: Event) -> None:
-        """Remember a checkpoint: where it lies, and whether its weights were finite."""
+        """Remember a checkpoint: where it lies, and whether its weights were finite; and forget what is gone.
+
+        A file that was written over holds the later weights alone.
+        """
         body = event.body
-        entry = {"step": event.step, "path": body.get("path"), "finite": body.get("finite", True)}
-        self.checkpoints = [*self.checkpoints, entry][-KEPT_CHECKPOINTS:]
+        path, gone = body.get("path"), body.get("gone") or []
+        entry = {"step": event.step, "path": path, "finite": body.get("finite", True)}
+        kept = [one for one in self.checkpoints if one["path"] not in (path, *gone)]
+        self.deleted |= len(kept) < len(self.checkpoints)
+        self.checkpoints = [*kept, entry][-KEPT_CHECKPOINTS:]
 
     def _learn_losses(self, history: History, before: int, window: Window) -> None:
         new = history.column("train", "loss", before, window.step).finite

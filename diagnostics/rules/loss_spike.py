@@ -28,6 +28,7 @@ from ..advice import (
     first_step,
     good_checkpoint,
     lower_rate,
+    none_left,
     rate_times,
     shorter_memory,
 )
@@ -198,7 +199,7 @@ def _advice(
         window,
         context,
         numbers["thumb"],
-        reason="; no checkpoint from before the spike is known to go back to",
+        reason=f"; no checkpoint from before the spike is known to go back to{none_left(context)}",
         effect="a bad stretch moves the weights by less",
         verify=verify,
         risk="slower between spikes; batches that are bad stay bad: look at those of steps "

@@ -16,7 +16,7 @@ import math
 import numpy as np
 
 from ...store import Evidence, Recommendation
-from ..advice import current_rate, good_checkpoint, lower_rate, rate_to
+from ..advice import current_rate, good_checkpoint, lower_rate, none_left, rate_to
 from ..rule import Case, Context, Verdict, breach, fine, unknown
 from ..snippets import resume_snippet
 from ..windows import Samples, Window
@@ -134,7 +134,7 @@ def _smaller_rate(window: Window, context: Context, rate: float, climbing: bool)
         rate,
         half,
         formula="half the learning rate",
-        effect="starts again from the first step: these weights are spoiled",
+        effect=f"starts again from the first step: these weights are spoiled{none_left(context)}",
         verify="no non-finite value in the first 200 steps; if there is one, look at the inputs",
         risk="where the data hold NaN, no learning rate helps",
     )

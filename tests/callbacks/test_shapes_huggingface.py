@@ -184,6 +184,18 @@ def test_evaluations_and_checkpoints_are_told_at_their_steps(tmp_path: Path) -> 
     assert [e.step for e in store.events(run) if e.kind == "epoch"] == [0, 4]
 
 
+def test_checkpoints_that_the_trainer_rotates_away_are_told(tmp_path: Path) -> None:
+    callback = watched(tmp_path)
+    train(tmp_path, [callback], save_strategy="steps", save_steps=3, save_total_limit=1)
+    store, run = store_of(tmp_path, callback)
+    told = [event.body for event in store.events(run) if event.kind == "checkpoint"]
+    left = {Path(body["path"]).name for body in told} - {
+        Path(path).name for body in told for path in body.get("gone", [])
+    }
+    assert left == {path.name for path in (tmp_path / "out").glob("checkpoint-*")}
+    assert len(told) > len(left) > 0
+
+
 def test_a_resumed_training_goes_on_with_its_run(tmp_path: Path) -> None:
     first, second = watched(tmp_path), watched(tmp_path)
     train(tmp_path, [first], save_strategy="steps", save_steps=3)

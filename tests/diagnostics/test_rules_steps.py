@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,29 @@ def test_a_spike_goes_back_to_the_checkpoint_a_hundred_steps_before_it() -> None
     advice = named(judged, "loss_spike")["recommendation"]
     assert advice["proposed"] == {"step": 200, "path": "200.ckpt", "then": {"betas": [0.9, 0.95]}}
     assert "ckpt_path" in advice["snippet"]
-    assert "group.update(betas=(0.9, 0.95))" in advice["snippet"], "behind those of the checkpoint"
+    assert "group.update(betas=(0.9, 0.95)," in advice["snippet"], "behind those of the checkpoint"
+
+
+def test_nobody_is_sent_back_to_a_checkpoint_that_is_gone() -> None:
+    """Lightning keeps the last one alone, unless it is told otherwise."""
+
+    def advised(*steps: int) -> dict[str, Any]:
+        told = [
+            Event(
+                "checkpoint",
+                step=step,
+                body={"path": f"{step}.ckpt", "finite": True, "gone": [f"{before}.ckpt"]},
+                id=f"c{step}",
+            )
+            for before, step in pairwise((0, *steps))
+        ]
+        judged = run(lambda p: SGD(p, 0.05, momentum=0.9), steps=360, loss=Mislabelled(300, 20), events=told)
+        return named(judged, "loss_spike")["recommendation"]
+
+    assert advised(100, 200, 290)["proposed"]["path"] == "290.ckpt"
+    none = advised(100, 200, 290, 305)
+    assert none["parameter"] != "rollback"
+    assert ".ckpt" not in none["snippet"]
 
 
 def test_two_hard_batches_are_no_spike() -> None:
