@@ -33,7 +33,7 @@ def _kept(context: Context) -> str:
 
 def has_schedule(context: Context) -> bool:
     """Tell whether a schedule moves the rate of the run's optimizer."""
-    return bool(_schedules(context)) or _base(context) is not None
+    return bool(_schedules(context)) or base_of(context) is not None
 
 
 def _schedules(context: Context) -> list[str]:
@@ -56,7 +56,7 @@ def _groups(context: Context) -> int:
     return groups if isinstance(groups, int) else 1
 
 
-def _base(context: Context) -> float | None:
+def base_of(context: Context) -> float | None:
     """Return the rate that a schedule counts from, None where there is none."""
     base = context.optimizer.get("base_lr")
     return base if isinstance(base, float) and base > 0 else None
@@ -64,7 +64,7 @@ def _base(context: Context) -> float | None:
 
 def _made_with(context: Context) -> float:
     """Return the rate that the optimizer was made with; NaN where that is not known."""
-    told = _base(context) or context.optimizer.get("lr")
+    told = base_of(context) or context.optimizer.get("lr")
     return told if isinstance(told, float) else math.nan
 
 
@@ -98,7 +98,7 @@ def times_of(context: Context, rate: float) -> float:
 
 def as_made(context: Context, rate: float) -> float:
     """Return what to make the optimizer with, so that the step at hand has a rate: schedules go from there."""
-    base, times = _base(context), times_of(context, rate)
+    base, times = base_of(context), times_of(context, rate)
     if base is None or not math.isfinite(times):
         return rate
     return base if is_one(times) else rounded(base * times)

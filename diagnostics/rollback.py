@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 
 from ..store.schemas import Json
-from .in_place import has_schedule, is_one, raised_to, times_of
+from .in_place import base_of, has_schedule, is_one, raised_to, times_of
 from .rule import Context
 
 KEYS = (
@@ -82,13 +82,13 @@ def _setting(
     lr, lines, each = values.get("lr"), [], []
     scheduled = has_schedule(context) or context.meta.config.get("loop") == "transformers"
     times = times_of(context, lr) if isinstance(lr, float) else math.nan
-    if scheduled and math.isfinite(times):
-        if not is_one(times):
-            lines, each = [*_scale(times), *schedules], ["    scale(group)"]
+    if isinstance(lr, float) and scheduled and math.isfinite(times):
+        # the first attempt's checkpoints hold the rate that the optimizer was made with
+        if not is_one(times) or context.meta.attempt > 1:
+            lines = [*_times(lr, base_of(context), times), *_SCALE, *schedules]
+            each = ["    scale(group)"]
     elif isinstance(lr, float) and context.optimizer.get("groups") not in (None, 1):
-        lines = [
-            f"times = {lr!r} / optimizer.param_groups[0]['lr']  # in each group by the same factor"
-        ]
+        lines = _times(lr, None, times)
         told["lr"] = "times * group['lr']"
     elif lr is not None:
         told["lr"] = repr(lr)
@@ -104,19 +104,33 @@ def _setting(
     return [*_leave_out(context, values), *lines]
 
 
-def _scale(times: float) -> list[str]:
-    """Return the lines that define `scale(told)`, for a group or what a schedule holds."""
-    groups, schedules = (", ".join(map(repr, part)) for part in (KEYS[:4], KEYS[4:]))
+def _times(rate: float, base: float | None, times: float) -> list[str]:
+    """Return the lines that take a rate over what the checkpoint holds, which may be of before a rollback.
+
+    `base`: what the schedule counts from now; it is that which is told `times` as high, if there is one.
+    """
+    if base is None:
+        return [
+            f"times = {rate!r} / optimizer.param_groups[0]['lr']  # in each group by the same factor"
+        ]
     return [
-        f"def scale(told):  # every rate of a group or a schedule times {times:g}",
-        f"    for key in ({groups},",
-        f"                {schedules}):",
-        "        if told.get(key) is not None:",
-        "            rates, several = told[key], isinstance(told[key], (list, tuple))",
-        f"            told[key] = [{times:g} * rate for rate in rates] if several else {times:g} * rates",
-        "    for inner in told.get('_schedulers', ()):",
-        "        scale(vars(inner))",
+        "first = optimizer.param_groups[0]",
+        f"times = {base * times:.6g} / first.get('initial_lr', first['lr'])"
+        f"  # in place of {base:g}, where the schedule counts from",
     ]
+
+
+_SCALE = (
+    "def scale(told):  # every rate of a group or a schedule",
+    f"    for key in ({', '.join(map(repr, KEYS[:4]))},",
+    f"                {', '.join(map(repr, KEYS[4:]))}):",
+    "        if told.get(key) is not None:",
+    "            rates, several = told[key], isinstance(told[key], (list, tuple))",
+    "            told[key] = [times * rate for rate in rates] if several else times * rates",
+    "    for inner in told.get('_schedulers', ()):",
+    "        scale(vars(inner))",
+)
+"""The lines that define `scale(told)`, for a group or what a schedule holds."""
 
 
 def _once(mark: Json, steps: str) -> list[str]:

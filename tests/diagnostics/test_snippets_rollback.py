@@ -47,6 +47,9 @@ SCHEDULES: dict[str, Schedules] = {
             [lr_scheduler.LinearLR(it, 0.1, 1.0, 4), lr_scheduler.ExponentialLR(it, 0.9)]
         )
     ],
+    "plateau": lambda it: [
+        lr_scheduler.ReduceLROnPlateau(it, factor=0.5, patience=1, threshold=10.0, min_lr=0.001)
+    ],
     "cycles": lambda it: [
         lr_scheduler.CyclicLR(it, 0.01, 0.1, step_size_up=4, cycle_momentum=False)
     ],
@@ -114,13 +117,15 @@ def net(schedules: str, **own: Any) -> Net:
     return type("Made", (Net,), {"schedules": staticmethod(SCHEDULES[schedules]), **own})()
 
 
-def context(model: Net, now: float, path: Path, loop: str = "lightning") -> Context:
-    """Return what is known of a run of a model at a rate, with a checkpoint of step `AT`."""
+def context(model: Net, now: float, path: Path, loop: str = "lightning", at: int = AT) -> Context:
+    """Return what is known of a run of a model at a rate, with a checkpoint of a step."""
     told: Any = model.configure_optimizers()
+    if model.rates:  # it has trained, at what the first of its pasted hooks has set
+        told = model.trainer.optimizers, told[1]
     names = [type(it["scheduler"] if isinstance(it, dict) else it).__name__ for it in told[1]]
     config = {"loop": loop} | ({"schedules": names} if names else {})
     meta = Meta(optimizers=[described_optimizer(it) for it in told[0]], config=config)
-    kept = [{"step": AT, "path": str(path), "finite": True}]
+    kept = [{"step": at, "path": str(path), "finite": True}]
     numbers = load("lr_too_high", {})
     facts = Facts(lr_last=now, checkpoints=kept)
     return Context(meta=meta, facts=facts, thresholds=numbers, rates=numbers)
@@ -175,6 +180,25 @@ def test_a_later_start_and_one_from_the_beginning_leave_the_rates_alone(
         assert rates == [pytest.approx(row) for row in wanted]
 
 
+@pytest.mark.parametrize("schedules", SCHEDULES)
+def test_a_second_rollback_lowers_the_rate_further_whatever_its_checkpoint_holds(
+    schedules: str, tmp_path: Path
+) -> None:
+    before, behind = tmp_path / "a.ckpt", tmp_path / "b.ckpt"
+    whole = trained(net(schedules), STEPS)
+    trained(net(schedules), AT, before)
+    known = context(net(schedules), whole[AT][0], before)
+    hooks = hook(resume_snippet(known, str(before), {"lr": 0.3 * whole[AT][0]}))
+    first = net(schedules, **hooks)
+    rates = trained(first, AT + 2, behind, before)
+    for path, at in ((before, AT), (behind, AT + 2)):
+        known = context(first, 0.3 * whole[at][0], path, at=at)
+        hooks = hook(resume_snippet(known, str(path), {"lr": 0.09 * whole[at][0]}))
+        again = trained(net(schedules, **hooks), STEPS, start=path)
+        assert again == [pytest.approx([0.09 * rate for rate in row]) for row in whole[at:]]
+    assert rates == [pytest.approx([0.3 * rate for rate in row]) for row in whole[AT : AT + 2]]
+
+
 def test_settings_beside_the_rate_are_set_under_a_schedule_too(tmp_path: Path) -> None:
     path = tmp_path / "a.ckpt"
     whole = trained(net("cosine"), AT, path)
@@ -216,6 +240,18 @@ def test_where_the_rate_as_made_is_proposed_a_rollback_says_what_to_leave_out(
     first, call = snippet.splitlines()
     assert first == "# and leave out what raised the rate to 1"
     assert call.startswith("trainer.fit(")
+
+
+def test_behind_a_rollback_the_rate_as_made_is_set_too_for_the_checkpoint_may_hold_another(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.ckpt"
+    whole = trained(net("cosine"), AT, path) + trained(net("cosine"), STEPS)[AT:]
+    known = context(net("cosine"), 1.0, path)  # raised by hand, since
+    known.meta.attempt, known.meta.optimizers[0]["base_lr"] = 2, 0.03
+    hooks = hook(resume_snippet(known, str(path), {"lr": 0.03}))
+    rates = trained(net("cosine", **hooks), STEPS, start=path)
+    assert rates == [pytest.approx([0.3 * rate for rate in row]) for row in whole[AT:]]
 
 
 def test_hugging_faces_trainer_goes_back_with_its_groups_and_its_schedule_scaled_once(
