@@ -273,6 +273,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     told: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
+        os.environ.setdefault("OTOSCOPE_HOME", str(folder / "home"))
         if options.part != "load":
             stores = {
                 name: record(folder / name, options.layers, options.steps, rate)

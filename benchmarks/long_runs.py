@@ -154,6 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--fresh", action="store_true")
     options = parser.parse_args(argv)
     os.environ.pop("OTOSCOPE_URL", None)
+    os.environ.setdefault("OTOSCOPE_HOME", str(OUT / "home"))  # no page of the user's takes them in
     chosen = [
         (name, seed, column)
         for column in ([options.column] if options.column else COLUMNS)
