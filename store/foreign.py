@@ -14,6 +14,7 @@ from .errors import UnreadableLogError
 from .keys import RUN_ID
 from .log_curves import Log
 from .log_files import logs_in, read_log_file
+from .log_names import signals
 from .memory import MemoryHome
 from .recording import Recording
 from .rollups import Rollups
@@ -21,16 +22,6 @@ from .schemas import Column, Event, Frame, Schema
 
 SIGNALS = ("step", "loss", "lr", "grad_norm", "val_loss")
 """What a reader may say a column to be."""
-LOSSES = ("train_loss_step", "train_loss", "training_loss", "loss", "loss_train", "loss_step",
-          "train_loss_epoch", "loss_epoch", "batch_loss", "total_loss", "train_total_loss",
-          "train_cross_entropy", "objective", "nll", "train_nll")  # fmt: skip
-RATES = ("lr", "learning_rate", "train_lr", "train_learning_rate", "lr_0", "optim_lr", "params_lr")
-NORMS = ("grad_norm", "gradient_norm", "train_grad_norm", "gradnorm", "total_grad_norm", "grad_norm_total",
-         "global_grad_norm", "train_gradient_norm", "grad_2_0_norm_total", "gnorm")  # fmt: skip
-VALIDATION = ("val", "valid", "validation", "eval", "dev", "test")
-"""Words of a name that tell of a validation, the likeliest first."""
-NOT_SCORES = ("runtime", "second", "step", "epoch", "sample", "time", "lr", "token")
-"""Words in the names of what is counted or timed while validating."""
 AT_ONCE = 5000
 JUMP = 2
 
@@ -88,15 +79,6 @@ def run_id_of(path: Path) -> str:
     return text if RUN_ID.match(text) else "log"
 
 
-def plain_name(name: str) -> str:
-    """Return the name of a curve as it is compared: without the run in front, in one kind of writing.
-
-    >>> plain_name("run-7 - Train/Loss"), plain_name("lr-AdamW/pg1"), plain_name("grad_2.0_norm_total")
-    ('train_loss', 'lr_adamw_pg1', 'grad_2_0_norm_total')
-    """
-    return re.sub(r"[^a-z0-9]+", "_", name.rpartition(" - ")[2].lower()).strip("_")
-
-
 def _found(log: Log, told: Mapping[str, str], path: Path) -> dict[str, str]:
     """Return {signal: name of its curve}: loss, lr, grad_norm, epoch, and val_… for each score of a validation."""
     for signal, name in told.items():
@@ -105,23 +87,7 @@ def _found(log: Log, told: Mapping[str, str], path: Path) -> dict[str, str]:
                 f"no column {name!r} of numbers to read as {signal} in {str(path)!r}; "
                 f"it has {_listed(log)}"
             )
-    names = {name: plain_name(name) for name in log.curves if not name.endswith(("__MIN", "__MAX"))}
-    of_training = {name: plain for name, plain in names.items() if _validation(plain) is None}
-    found = {"loss": _one_of(of_training, LOSSES)}
-    found["lr"] = _one_of(of_training, RATES) or _starting(of_training, ("lr_", "learning_rate_"))
-    found["grad_norm"] = _one_of(of_training, NORMS)
-    found["epoch"] = _one_of(of_training, ("epoch", "train_epoch", "current_epoch"))
-    for word in VALIDATION:
-        for name, plain in names.items():
-            if _validation(plain) == word and not any(part in plain for part in NOT_SCORES):
-                found.setdefault(_score(plain, word), name)
-        if "val_loss" in found:
-            break
-    found |= told
-    if found["loss"] is None:
-        alone = [name for name, plain in of_training.items() if "loss" in plain.split("_")]
-        found["loss"] = alone[0] if len(alone) == 1 else None
-    known = {signal: name for signal, name in found.items() if name is not None}
+    known = signals(log.curves) | dict(told)
     if "loss" not in known and "val_loss" not in known:
         raise UnreadableLogError(
             f"no column of {str(path)!r} is named as a loss; it has {_listed(log)}. "
@@ -137,31 +103,6 @@ def _listed(log: Log) -> str:
         if names
         else "no column of numbers"
     )
-
-
-def _one_of(names: Mapping[str, str], wanted: tuple[str, ...]) -> str | None:
-    by_plain = {plain: name for name, plain in reversed(list(names.items()))}
-    return next((by_plain[plain] for plain in wanted if plain in by_plain), None)
-
-
-def _starting(names: Mapping[str, str], beginnings: tuple[str, ...]) -> str | None:
-    return next((name for name, plain in names.items() if plain.startswith(beginnings)), None)
-
-
-def _validation(plain: str) -> str | None:
-    """Return the word by which a name tells of a validation, None where it tells of none."""
-    words = plain.split("_")
-    return next((word for word in VALIDATION if word in words), None)
-
-
-def _score(plain: str, word: str) -> str:
-    """Return the name under which a score of a validation is recorded.
-
-    >>> _score("eval_accuracy", "eval"), _score("loss_val_epoch", "val")
-    ('val_accuracy', 'val_loss')
-    """
-    words = [part for part in plain.split("_") if part not in (word, "epoch")]
-    return "_".join(["val", *words])
 
 
 def _fill(recording: Recording, log: Log, found: Mapping[str, str], first: int) -> None:
