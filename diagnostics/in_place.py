@@ -44,11 +44,19 @@ def _schedules(context: Context) -> list[str]:
     return ["OneCycleLR"] if context.optimizer.get("max_lr") else []
 
 
-def _goes_by(context: Context) -> str:
-    """Return the schedule that sets the rate by arguments of its own, empty where there is none."""
-    if context.optimizer.get("max_lr"):
+def _goes_by(context: Context, which: int = 0) -> str:
+    """Return the schedule that sets an optimizer's rate by arguments of its own, empty where none does."""
+    tops = [bool(row.get("max_lr")) for row in context.meta.optimizers]
+    if which < len(tops) and tops[which]:
         return "OneCycleLR"  # also within another
-    return next((name for name in _schedules(context) if name in GOES_BY), "")
+    names = [name for name in _schedules(context) if name in GOES_BY]
+    return next((name for name in names if name != "OneCycleLR" or not any(tops)), "")
+
+
+def _hides(context: Context) -> bool:
+    """Tell whether there may be such a schedule that nobody told of."""
+    names = _schedules(context)
+    return not names or not {"SequentialLR", "ChainedScheduler"}.isdisjoint(names)
 
 
 def _groups(context: Context) -> int:
@@ -196,16 +204,37 @@ def _lists(context: Context) -> str:
     """Return the comments that say what a schedule of more groups is made with."""
     if not has_schedule(context):
         return ""
-    name, names = _goes_by(context), _schedules(context)
-    hidden = not names or {"SequentialLR", "ChainedScheduler"}.intersection(names)
+    name = _goes_by(context)
     line = "# a list with a value for each group: [values[of] for of, _ in groups]"
-    if not (name or hidden):
+    if not (name or _hides(context)):
         return line
     return (
         f"# {name or 'a schedule with a max_lr'} sets the rates by its {GOES_BY.get(name, 'max_lr')}: "
         "make it [rate * factor for of, factor in groups], from a list rate[of] * factor\n"
         f"{line}"
     )
+
+
+def group_raised(context: Context, which: int, place: int, factor: float, trainer: str = "") -> str:
+    """Return the lines that raise the rate of one group where the optimizer `which` and its schedule are made.
+
+    `trainer`: as for `groups_by_layer`.
+    """
+    name, several = _goes_by(context, which), len(context.meta.optimizers) > 1
+    raised = f"max_lr[{place}] *= {factor:g}"
+    if name:
+        both = " and " in GOES_BY[name]
+        what = "lists of values for the groups" if both else "a list with a value for each group"
+        of = f"{name} of optimizer {which}" if several else name
+        line = f"{raised}  # of {of}, {what}: it goes by {'those' if both else 'that'} alone"
+        return f"base_lr[{place}] *= {factor:g}\n{line}" if both else line
+    group = f"param_groups[{place}]['lr'] *= {factor:g}"
+    if trainer:
+        return f"{trainer}.create_optimizer().{group}  # in front of {trainer}.train()"
+    where = f"where optimizer{f' {which}' if several else ''} is made, in front of its schedule"
+    line = f"optimizer.{group}  # {where}"
+    hidden = f"\n# a schedule with a max_lr goes by that alone: {raised} then, a list"
+    return line + (hidden if _hides(context) else "")
 
 
 def warm_up_in_place(steps: int, *, by_hand: str = "") -> str:

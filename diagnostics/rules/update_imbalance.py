@@ -15,7 +15,7 @@ import numpy as np
 
 from ...store import Evidence, Recommendation, Schema
 from ..advice import current_rate
-from ..in_place import has_schedule
+from ..in_place import group_raised, has_schedule
 from ..medians import nan_median
 from ..ratios import layer_ratios
 from ..rule import Case, Context, Later, Verdict, breach, fine, unknown
@@ -169,17 +169,14 @@ def _of_rates(window: Window, context: Context, apart: _Rates) -> Case:
 
 def _raised(context: Context, apart: _Rates, factor: float) -> str:
     """Return the line that raises the rate of the lower group; a schedule multiplies what it finds at first."""
-    which, _, place = apart.names[0].partition(".")
-    group = f"param_groups[{place or 0}]['lr']"
-    if huggingface(context):
-        return f"trainer.create_optimizer().{group} *= {factor:g}  # in front of trainer.train()"
-    if has_schedule(context):
-        several = f" {which}" if len(context.meta.optimizers) > 1 else ""
-        return f"optimizer.{group} *= {factor:g}  # where optimizer{several} is made, in front of its schedule"
+    which, place = (int(part or 0) for part in apart.names[0].partition(".")[::2])
+    trainer = "trainer" if huggingface(context) else ""
+    if trainer or has_schedule(context):
+        return group_raised(context, which, place, factor, trainer)
     optimizer = "optimizer" if own_loop(context) else "self.optimizers()"
     if len(context.meta.optimizers) > 1:
         optimizer = f"optimizers[{which}]" if own_loop(context) else f"self.optimizers()[{which}]"
-    return f"{optimizer}.{group} = {apart.high:g}"
+    return f"{optimizer}.param_groups[{place}]['lr'] = {apart.high:g}"
 
 
 def _case(

@@ -246,31 +246,80 @@ def test_groups_whose_rates_lie_far_apart_need_no_look_at_a_layer(low: float, fi
     assert run.judge() == []
 
 
+SGD = {"name": "SGD", "lr": 0.1}
+IN_LIGHTNING: dict[str, Any] = {"loop": "lightning"}
+
+
+def cyclic(optimizer: Any, base_lr: list[float], max_lr: list[float]) -> None:
+    torch.optim.lr_scheduler.CyclicLR(optimizer, base_lr, max_lr, 4, cycle_momentum=False)
+
+
 @pytest.mark.parametrize(
-    "config",
+    ("config", "rows", "made_in"),
     [
-        {"loop": "own"},
-        {"loop": "lightning"},
-        {"loop": "lightning", "schedules": ["LambdaLR"]},
-        {"loop": "transformers"},
+        ({"loop": "own"}, [SGD], ""),
+        (IN_LIGHTNING, [SGD], ""),
+        (IN_LIGHTNING | {"schedules": ["LambdaLR"]}, [SGD], "half"),
+        ({"loop": "transformers"}, [SGD], "half"),
+        (IN_LIGHTNING | {"schedules": ["OneCycleLR"]}, [SGD], "one"),
+        ({"loop": "own"}, [SGD | {"base_lr": 0.004, "max_lr": 0.1}], "one"),
+        ({"loop": "transformers"}, [SGD | {"base_lr": 0.004, "max_lr": 0.1}], "one"),
+        (IN_LIGHTNING | {"schedules": ["CyclicLR"]}, [SGD], "cycles"),
+        # of several optimizers another one has it
+        (
+            IN_LIGHTNING | {"schedules": ["LambdaLR", "OneCycleLR"]},
+            [SGD | {"base_lr": 0.1}, SGD | {"base_lr": 0.004, "max_lr": 0.1}],
+            "half",
+        ),
+        (
+            IN_LIGHTNING | {"schedules": ["OneCycleLR", "LambdaLR"]},
+            [SGD | {"base_lr": 0.004, "max_lr": 0.1}, SGD | {"base_lr": 0.1}],
+            "half of 1",
+        ),
     ],
 )
-def test_the_line_that_raises_a_groups_rate_holds_under_a_schedule(config: dict[str, Any]) -> None:
-    run = made.Made("update_imbalance", config=config)
+def test_the_line_that_raises_a_groups_rate_holds_under_a_schedule(
+    config: dict[str, Any], rows: list[Any], made_in: str
+) -> None:
+    run = made.Made("update_imbalance", config=config, optimizers=rows)
     columns = made.train(made.falling(200), lr=0.05)
-    rates = {"0.0": np.full(200, 1e-6), "0.1": columns.pop("lr")}
+    which = "1" if made_in.endswith("1") else "0"
+    rates = {f"{which}.0": np.full(200, 1e-6), f"{which}.1": columns.pop("lr")}
     run.add("train", columns, layers={"lr": rates})  # type: ignore[dict-item]
     (finding,) = run.judge()
     assert finding.recommendation is not None
     weights = [torch.nn.Parameter(torch.ones(1)) for _ in range(2)]
     groups = [{"params": [weights[0]], "lr": 2e-6}, {"params": [weights[1]], "lr": 0.1}]
-    optimizer = torch.optim.SGD(groups, lr=0.1)
+    optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
     held = SimpleNamespace(optimizers=lambda: optimizer, create_optimizer=lambda: optimizer)
-    is_scheduled = config["loop"] == "transformers" or "schedules" in config
-    exec(finding.recommendation.snippet, {"optimizer": optimizer, "self": held, "trainer": held})
-    if is_scheduled:  # it halves what it finds as it is made
+    names: dict[str, Any] = {"optimizer": optimizer, "self": held, "trainer": held}
+    names |= {"base_lr": [1e-6, 0.05], "max_lr": [2e-6, 0.1]}
+    exec(finding.recommendation.snippet, names)
+    if made_in.startswith("half"):  # it halves what it finds as it is made
         torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5)
+    elif made_in == "one":  # it begins at half of it
+        torch.optim.lr_scheduler.OneCycleLR(optimizer, names["max_lr"], 9, div_factor=2)
+    elif made_in == "cycles":
+        cyclic(optimizer, names["base_lr"], names["max_lr"])
+        assert names["max_lr"] == pytest.approx([0.1, 0.1])
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    ("loop", "names"), [("own", []), ("lightning", ["SequentialLR"]), ("lightning", ["LambdaLR"])]
+)
+def test_where_nobody_knows_the_schedule_the_line_says_what_one_with_a_max_lr_goes_by(
+    loop: str, names: list[str]
+) -> None:
+    config = {"loop": loop} | ({"schedules": names} if names else {})
+    run = made.Made("update_imbalance", config=config, optimizers=[SGD | {"base_lr": 0.1}])
+    columns = made.train(made.falling(200), lr=0.05)
+    rates = {"0.0": np.full(200, 1e-6), "0.1": columns.pop("lr")}
+    run.add("train", columns, layers={"lr": rates})  # type: ignore[dict-item]
+    (finding,) = run.judge()
+    assert finding.recommendation is not None
+    said = "max_lr[0] *= 50000" in finding.recommendation.snippet
+    assert said == (names != ["LambdaLR"])
 
 
 def vanishing(last: float, steps: tuple[int, ...]) -> Rows:
