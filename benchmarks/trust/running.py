@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 import tempfile
 import time
@@ -89,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if RESULT.exists() and not options.quick:
         result = json.loads(RESULT.read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
+        os.environ.setdefault("OTOSCOPE_HOME", str(Path(folder) / "home"))
         kept = Path(folder) if options.quick else KEPT
         for name, experiment in EXPERIMENTS.items():
             if options.only in (None, name):
