@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -23,7 +23,27 @@ def described_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Json]:
     >>> row["name"], row["lr"], row["momentum"]
     ('SGD', 0.1, 0.9)
     """
+    return _described(optimizer, next(iter(optimizer.param_groups), {}))
+
+
+def described_anew(optimizer: torch.optim.Optimizer, told: Mapping[str, Json]) -> dict[str, Json]:
+    """Return the row of an optimizer that was `told` of before, waiting for nothing.
+
+    What lies on a device stays as it was told.
+    """
     group = next(iter(optimizer.param_groups), {})
+    far = {key for key, value in group.items() if key != "params" and _waits(value)}
+    row = _described(optimizer, {key: group[key] for key in group.keys() - far})
+    names = {"base_lr" if key == "initial_lr" else key for key in far}
+    return row | {name: told[name] for name in row.keys() & names if name in told}
+
+
+def _waits(value: Any) -> bool:
+    parts = value if isinstance(value, (list, tuple)) else [value]
+    return any(isinstance(part, torch.Tensor) and not part.is_cpu for part in parts)
+
+
+def _described(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> dict[str, Json]:
     betas, top = group.get("betas"), group.get("max_lr")
     return {
         "name": type(optimizer).__name__,

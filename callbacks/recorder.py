@@ -21,7 +21,7 @@ from ..store.project import find_project, read_project
 from ..store.schemas import Json
 from .answering import applied_of, parent_of
 from .checkpoints import Files
-from .describing import described_model
+from .describing import described_anew, described_model
 from .norms import all_finite
 from .pace import linger_of
 from .probes.probe import clock
@@ -55,6 +55,8 @@ class Recorder(Stepping):
     """
 
     _hooked = False
+    _told: dict[str, Any] | None = None
+    """The settings that the attempt has told of itself, until its first step."""
 
     # -- beginning ------------------------------------------------------------------------------
 
@@ -113,6 +115,7 @@ class Recorder(Stepping):
         body = {"world_size": self._training.world_size, "batch_size": fields.get("batch_size")}
         told = self._meta(origin, fields)
         settings = {name: told[name] for name in ATTEMPT_SETTINGS if name in told}
+        self._told = None if self.rank else settings
         if applied := applied_of(os.environ):
             settings["applied"] = applied
         begins: dict[str, dict[str, Json]] = {
@@ -130,6 +133,30 @@ class Recorder(Stepping):
             undo.pop_all()
         self._budget.start_seconds += clock() - begun
         self.restart_clock()
+
+    def before_step(self) -> None:
+        """Decide what the coming step measures; call before its first forward pass."""
+        if self._told is not None:
+            with self.guard("recorder"):
+                self._look_again()
+        super().before_step()
+
+    def _look_again(self) -> None:
+        """Tell what hooks behind ours have set since the attempt told of its optimizers.
+
+        `started` waits until the first step begins, so what it tells can still be mended.
+        """
+        settings, self._told = self._told or {}, None
+        before = settings["optimizers"]
+        rows = [
+            described_anew(optimizer, row)
+            for optimizer, row in zip(self._optimizers, before, strict=True)
+        ]
+        if not self._first:  # a warm-up by hand may hold the rate down already
+            rows = [{**row, "lr": old["lr"]} for row, old in zip(rows, before, strict=True)]
+        if rows != before:
+            settings["optimizers"] = rows
+            self.sender.emit({"optimizers": rows})
 
     def _identity(
         self, name: str, origin: Origin
