@@ -26,8 +26,10 @@ def is_event_file(path: Path) -> bool:
     return EVENTS in path.name and not path.name.endswith(NO_EVENTS)
 
 
-def read_events(path: Path) -> Log:
+def read_events(path: Path, loss: str | None = None) -> Log:
     """Return the scalars of an event file, or of all in a folder, in the order of their names.
+
+    `loss` is the tag whose steps tell where a run was started again; None finds it by name.
 
     Raises:
         UnreadableLogError: no scalar can be read.
@@ -46,7 +48,7 @@ def read_events(path: Path) -> Log:
     log.times = events.times
     log.remark(events.left_out, "point whose step is negative or too large was left out",
                "points whose step is negative or too large were left out")  # fmt: skip
-    events.writing.settle(log, together=False)  # a tag may count what it likes
+    events.writing.settle(log, lead=loss, together=False)  # a tag may count what it likes
     return log
 
 

@@ -42,7 +42,7 @@ def read_foreign(path: Path, columns: Mapping[str, str] | None = None) -> Record
     """
     path, told = Path(path), dict(columns or {})
     file = _the_log_in(path) if path.is_dir() else path
-    log = read_log_file(file, told.pop("step", None))
+    log = read_log_file(file, told.pop("step", None), told.get("loss"))
     written = file.stat().st_mtime  # where no time is told
     found = _found(log, told, file)
     run = run_id_of(file)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate
 
-GOING_ON = 4
-"""Steps that follow one another after a fall to a step that is new: fewer are rows out of order."""
+from .log_names import EPOCHS, loss_of, plain_name
+from .log_steps import begins_again, falls_of
+
 LARGEST = 2**53
 """No step is larger: it would be no exact number any more."""
+ALONG = 1.1
+"""A curve counts steps of another kind where its last is beyond the leading curve's by more than this factor."""
+
+_End = tuple[int, int]
+"""A moment, and the step at and behind which nothing counts that was written before it."""
 
 
 @dataclass(slots=True)
@@ -36,7 +42,7 @@ class Writing:
     def __init__(self) -> None:
         self._steps: list[int] = []  # of each moment
         self._curves: dict[str, tuple[list[int], list[float]]] = {}  # moments, values
-        self._begun: list[int] = []  # moments at which the writer says that it begins again
+        self._begun: list[_End] = []  # where the writer says that it begins again
 
     def __bool__(self) -> bool:
         return bool(self._curves)
@@ -47,7 +53,7 @@ class Writing:
 
     def begin_again(self, step: int) -> None:
         """End what was written so far of a step and later ones: the writer says that it goes on from there."""
-        self._begun.append(len(self._steps))
+        self._begun.append((len(self._steps), step))
         self.at(step)
 
     def add(self, name: str, value: float) -> None:
@@ -56,47 +62,76 @@ class Writing:
         moments.append(len(self._steps) - 1)
         values.append(value)
 
-    def settle(self, log: Log, *, together: bool) -> None:
+    def settle(self, log: Log, *, lead: str | None = None, together: bool) -> None:
         """Put the curves into `log`: of a step the value that came last, and nothing of earlier starts.
 
+        Where a run was started again is told by the steps of one curve, the leading one: a
+        validation may be written late, or once more, and an epoch stands in rows of any kind.
+
         Args:
-            log: gets the curves, and remarks on what was left out.
-            together: all curves count the same steps, so that what begins again ends them all.
+            log: gets the curves, and remarks on what was left out or is out of order.
+            lead: the name of the leading curve; None finds the loss by name, else the longest curve.
+            together: all curves count the same steps; else each may count what it likes.
         """
-        restarts = {
-            name: self._restarts(moments, together=together)
-            for name, (moments, _) in self._curves.items()
-        }
-        of_all = set().union(*restarts.values()) if together else set[int]()
+        lead = lead if lead in self._curves else self._leading()
+        if lead is None:
+            return
+        found = self._restarts(lead)
         again = dropped = often = 0
-        for name, (moments, values) in self._curves.items():
-            ends = sorted(of_all | restarts[name] | {*self._begun})
+        for name in self._curves:
             settled = _Settled()
-            for moment, value in zip(moments, values, strict=True):
-                while settled.ended < len(ends) and ends[settled.ended] <= moment:
-                    settled.end(self._steps[ends[settled.ended]])
-                settled.put(self._steps[moment], value)
-            for moment in ends[settled.ended :]:
-                settled.end(self._steps[moment])
+            ends = found if together or name == lead else self._ends(name, lead, found)
+            self._put(name, sorted({*ends, *self._begun}), settled)
             if settled.curve:
-                log.curves[name] = settled.curve
-            again, dropped = again + settled.again, dropped + settled.dropped
-            often = max(often, settled.often)
+                log.curves[name] = dict(sorted(settled.curve.items()))
+            again, dropped = again + settled.again, dropped + len(settled.gone)
+            often = max(often, len({end for end, _ in settled.gone}))
+        falls = len(falls_of(self._steps_of(lead)))
+        log.remark(0 if often else falls, "row looks back to an earlier step: it was sorted in",
+                   "rows look back to an earlier step: they were sorted in")  # fmt: skip
         _remark_restarts(log, often, dropped)
         log.remark(again, "value came again for its step: the last one counts",
                    "values came again for their steps: the last ones count")  # fmt: skip
 
-    def _restarts(self, moments: Sequence[int], *, together: bool) -> set[int]:
-        """Return the moments from which on a curve was written anew: it falls, and goes on from there."""
-        steps = [self._steps[moment] for moment in moments]
-        known, found = set[int](), set[int]()
-        for i in range(1, len(steps)):
-            known.add(steps[i - 1])
-            if steps[i] < steps[i - 1] and _goes_on(steps, i, steps[i] in known):
-                # what is written with it, such as a rate, may stand before its first value
-                since = range(moments[i - 1] + 1, moments[i]) if together else ()
-                found.add(next((m for m in since if self._steps[m] <= steps[i]), moments[i]))
+    def _leading(self) -> str | None:
+        """Return the name of the loss, else of the longest curve that is no epoch."""
+        lengths = {name: values for name, (_, values) in self._curves.items()}
+        others = [name for name in lengths if plain_name(name) not in EPOCHS] or list(lengths)
+        return loss_of(lengths) or max(others, key=lambda name: len(lengths[name]), default=None)
+
+    def _steps_of(self, name: str) -> list[int]:
+        return [self._steps[moment] for moment in self._curves[name][0]]
+
+    def _restarts(self, name: str) -> list[_End]:
+        """Return where a curve was written anew, from the first moment on that is of the new start."""
+        moments, steps, found = self._curves[name][0], self._steps_of(name), list[_End]()
+        for i in begins_again(steps):
+            # what is written with it, such as a rate, may stand before its first value
+            since = range(moments[i - 1] + 1, moments[i])
+            first = next((m for m in since if self._steps[m] <= steps[i]), moments[i])
+            found.append((first, steps[i]))
         return found
+
+    def _ends(self, name: str, lead: str, found: Iterable[_End]) -> set[_End]:
+        """Return where a curve ends that may count other steps than the leading one: epochs, or samples."""
+        if max(self._steps_of(name)) > ALONG * max(self._steps_of(lead)) + 1:
+            return set(self._restarts(name))
+        return {*found, *self._restarts(name)} if found else set()
+
+    def _put(self, name: str, ends: list[_End], settled: _Settled) -> None:
+        """Put the values of a curve that no end comes behind, the last one of each step."""
+        steps = [step for _, step in ends]
+        floors = [*accumulate(reversed(steps), min, initial=math.inf)][::-1]
+        place = 0  # of the next end
+        for moment, value in zip(*self._curves[name], strict=True):
+            while place < len(ends) and ends[place][0] <= moment:
+                place += 1
+            step = self._steps[moment]
+            if step < floors[place]:
+                settled.put(step, value)
+            else:
+                end = next(i for i in range(place, len(ends)) if steps[i] <= step)
+                settled.gone.add((end, step))
 
 
 class _Settled:
@@ -104,27 +139,13 @@ class _Settled:
 
     def __init__(self) -> None:
         self.curve: dict[int, float] = {}
-        self._order: list[int] = []  # its steps, rising
-        self.again = self.dropped = self.often = 0
-        self.ended = 0
-        """How many times `end` was called; `often` counts those that ended anything."""
+        self.again = 0
+        self.gone: set[tuple[int, int]] = set()
+        """The number of the end, and the step, of each value that was left out."""
 
     def put(self, step: int, value: float) -> None:
-        if step not in self.curve:
-            insort(self._order, step)
         self.again += step in self.curve and repr(self.curve[step]) != repr(value)
         self.curve[step] = value
-
-    def end(self, step: int) -> None:
-        """Leave out what stands at a step and later ones."""
-        place = bisect_left(self._order, step)
-        gone = self._order[place:]
-        del self._order[place:]
-        for old in gone:
-            del self.curve[old]
-        self.ended += 1
-        self.often += bool(gone)
-        self.dropped += len(gone)
 
 
 def _remark_restarts(log: Log, often: int, dropped: int) -> None:
@@ -134,11 +155,3 @@ def _remark_restarts(log: Log, often: int, dropped: int) -> None:
             f"steps begin again {times}, as where a run was started again or several processes write: "
             f"what came last counts, {dropped:,} earlier value{' is' if dropped == 1 else 's are'} left out"
         )
-
-
-def _goes_on(steps: Sequence[int], place: int, is_known: bool) -> bool:
-    """Tell whether steps rise from a place on: one that stands alone is a summary, or out of order."""
-    if is_known:
-        return place + 1 < len(steps) and steps[place + 1] >= steps[place]
-    after = steps[place : place + GOING_ON + 1]
-    return len(after) > GOING_ON and all(b > a for a, b in pairwise(after))

@@ -13,12 +13,17 @@ from pathlib import Path
 from .errors import UnreadableLogError
 from .event_files import EVENTS, is_event_file, read_events
 from .log_curves import LARGEST, Log, Writing
+from .log_names import loss_of
 from .log_steps import (
     EPOCHS,
+    GOING_ON,
     STEPS,
     TOTALS,
+    Numbers,
+    counted_again,
     counted_on,
     counts_within_epochs,
+    falls_only,
     go_on,
     parts,
     rows_in_order,
@@ -28,8 +33,6 @@ CSV_ENDINGS = (".csv", ".tsv", ".txt", ".log")
 DELIMITERS = ",;\t|"
 HOLDS_SOMETHING = re.compile(r"[^\s,;|]")
 TIMES = ("wall_time", "_timestamp", "timestamp", "time", "walltime", "wall time")
-OF_OTHERS = re.compile("val|test|dev")
-"""In the names of losses that are not of training: val, valid, validation, eval, dev, test."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,16 @@ class _Table:
             number if number is not None and math.isfinite(number) else None for number in numbers
         ]
 
+    def counts(self, place: int | None) -> list[int | None]:
+        """Return the step of each row in a column, None where there is none."""
+        return [_step(value) for value in self.numbers(place)]
+
+    def told(self, place: int | None) -> list[bool]:
+        """Tell of each row whether it holds anything in a column; of all where there is no such column."""
+        if place is None:
+            return [True] * len(self.rows)
+        return [place < len(row) and bool(row[place].strip()) for row in self.rows]
+
 
 def is_log(path: Path) -> bool:
     """Tell whether a path is a file that may be a log, or a folder of other loggers' making."""
@@ -72,20 +85,21 @@ def logs_in(folder: Path) -> list[Path]:
     return tables + ([folder] if any(map(is_event_file, inside)) else [])
 
 
-def read_log_file(path: Path, step: str | None = None) -> Log:
+def read_log_file(path: Path, step: str | None = None, loss: str | None = None) -> Log:
     """Return the curves of a CSV file (any delimiter), an event file, or a folder of event files.
 
     Args:
         path: the file, or the folder.
         step: the column of a CSV file that counts steps; None finds it by name, and counts rows
             where there is none.
+        loss: the curve whose steps tell where a run was started again; None finds it by name.
 
     Raises:
         UnreadableLogError: there is no such file, or it holds no numbers that can be read.
         MissingExtraError: event files are read by the package `tensorboard`, which is not there.
     """
     if path.is_dir() or EVENTS in path.name:
-        return read_events(path)
+        return read_events(path, loss)
     try:
         text = path.read_bytes()
     except OSError as error:
@@ -95,10 +109,10 @@ def read_log_file(path: Path, step: str | None = None) -> Log:
             f"{str(path)!r} is neither a CSV file nor a TensorBoard event file (their names hold "
             f"{EVENTS!r}); give one of these, or the folder of a recorded run"
         )
-    return _read_table(path, text.decode("utf-8-sig", errors="replace"), step)
+    return _read_table(path, text.decode("utf-8-sig", errors="replace"), step, loss)
 
 
-def _read_table(path: Path, text: str, asked: str | None) -> Log:
+def _read_table(path: Path, text: str, asked: str | None, loss: str | None) -> Log:
     lines = io.StringIO(text, newline="")
     head = next((line.strip() for line in lines if HOLDS_SOMETHING.search(line)), None)
     if head is None:
@@ -116,11 +130,17 @@ def _read_table(path: Path, text: str, asked: str | None) -> Log:
         raise UnreadableLogError(f"{str(path)!r} names its columns and holds no row yet")
     log = Log()
     counter = _step_column(table, asked)
-    _fill(log, table, counter, _steps(log, table, counter, asked is not None))
+    loss = loss if loss in names else _loss_column(table)
+    if falls_only(table.numbers(table.place(EPOCHS)), table.counts(counter)):
+        table.rows.reverse()
+        log.remarks.append("the rows stand from the last to the first: they are read from the end")
+    _fill(log, table, counter, _steps(log, table, counter, loss, asked is not None), loss)
     return log
 
 
-def _fill(log: Log, table: _Table, counter: int | None, steps: Sequence[int | None]) -> None:
+def _fill(
+    log: Log, table: _Table, counter: int | None, steps: Sequence[int | None], loss: str | None
+) -> None:
     """Put the columns of numbers into the log as curves, but those of steps and times."""
     clock = table.place(TIMES)
     writing, words = Writing(), dict[str, int]()
@@ -140,7 +160,7 @@ def _fill(log: Log, table: _Table, counter: int | None, steps: Sequence[int | No
             log.times[step] = time
     log.remark(steps.count(None), "row without a step was left out",
                "rows without a step were left out")  # fmt: skip
-    writing.settle(log, together=True)
+    writing.settle(log, lead=loss, together=True)
     for name, count in words.items():
         if name in log.curves:
             log.remark(
@@ -148,14 +168,17 @@ def _fill(log: Log, table: _Table, counter: int | None, steps: Sequence[int | No
             )
 
 
-def _steps(log: Log, table: _Table, counter: int | None, is_told: bool) -> Sequence[int | None]:
+def _steps(
+    log: Log, table: _Table, counter: int | None, loss: str | None, is_told: bool
+) -> Sequence[int | None]:
     """Return the step of each row, and remark where rows are counted, or cannot be for sure."""
     epochs = table.numbers(table.place(EPOCHS))
+    # a validation may look back at any time: rows without a loss tell of no start, and of no epoch
+    has_loss = table.told(None if loss is None else table.names.index(loss))
     if counter is None:
         log.remarks.append("no column counts steps: each row counts as one")
-        return rows_in_order(epochs)
-    counts = [_step(value) for value in table.numbers(counter)]
-    name = table.names[counter]
+        return rows_in_order(_where(has_loss, epochs))
+    counts, name = table.counts(counter), table.names[counter]
     if _plain(name) in TOTALS:
         return counts
     blank = [len(row) <= counter or not row[counter].strip() for row in table.rows]
@@ -163,10 +186,14 @@ def _steps(log: Log, table: _Table, counter: int | None, is_told: bool) -> Seque
     if counts_within_epochs(counts, epochs):
         log.remarks.append(begins_anew)
         return counted_on(counts, blank, epochs)
-    part = parts(counts)
-    if is_told or not part[-1] or any(epoch is not None for epoch in epochs):
+    part = parts(_where(has_loss, counts))
+    if is_told or any(epoch is not None for epoch in epochs):
         return counts
-    if go_on(table.numbers(_loss_column(table)), part):
+    again = counted_again(_where(has_loss, counts), part)
+    if sum(again) < GOING_ON:
+        return counts
+    losses = table.numbers(None if loss is None else table.names.index(loss))
+    if all(again) and go_on(losses, part):
         log.remarks.append(begins_anew)
         return counted_on(counts, blank, part)
     log.remarks.append(
@@ -177,12 +204,14 @@ def _steps(log: Log, table: _Table, counter: int | None, is_told: bool) -> Seque
     return counts
 
 
-def _loss_column(table: _Table) -> int | None:
-    """Return the place of a column that is called a loss, and not one of a validation."""
-    names = [_plain(name) for name in table.names]
-    return next(
-        (i for i, name in enumerate(names) if "loss" in name and not OF_OTHERS.search(name)), None
-    )
+def _where(is_so: Sequence[bool], values: Numbers) -> list[float | None]:
+    return [value if so else None for so, value in zip(is_so, values, strict=True)]
+
+
+def _loss_column(table: _Table) -> str | None:
+    """Return the name of the loss of training, None where no name tells which it is."""
+    counts = {name: range(sum(table.told(i))) for i, name in enumerate(table.names)}
+    return loss_of({name: count for name, count in counts.items() if count})
 
 
 def _rows(path: Path, text: str, delimiter: str) -> Iterator[list[str]]:

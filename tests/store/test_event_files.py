@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 from otoscope.store import Store, UnreadableLogError
+from otoscope.store.event_files import read_events
 from otoscope.store.foreign import read_foreign
 
 pytest.importorskip("tensorboard")
@@ -90,6 +93,63 @@ def test_of_a_folder_that_each_start_wrote_to_the_last_one_counts(tmp_path: Path
     steps, losses, told = read(tmp_path / "tb")
     assert (steps, set(losses)) == (list(range(1, 41)), {1.0})
     assert "as where a run was started again" in told and "100 earlier values" in told
+
+
+def scalars(folder: Path, steps: Iterable[int], tags: Callable[[int], dict[str, float]]) -> None:
+    """Write one more event file that holds some tags at each step."""
+    folder.mkdir(exist_ok=True)
+    with writers.SummaryWriter(
+        str(folder), filename_suffix=f".{len([*folder.iterdir()])}"
+    ) as writer:
+        for step in steps:
+            for tag, value in tags(step).items():
+                writer.add_scalar(tag, value, step)
+
+
+@pytest.mark.parametrize("others", [{}, {"epoch": 0.0, "val/epoch": 0.0}])
+def test_a_start_that_goes_on_from_an_earlier_step_ends_validations_too(
+    tmp_path: Path, others: dict[str, float]
+) -> None:
+    def tags(value: float) -> Callable[[int], dict[str, float]]:
+        def of(step: int) -> dict[str, float]:
+            return {"loss": value, "lr": 0.1, **others} | (
+                {"val/loss": value} if step % 100 == 0 else {}
+            )
+
+        return of
+
+    scalars(tmp_path / "tb", range(350), tags(9.0))
+    scalars(tmp_path / "tb", range(250, 290), tags(1.0))
+    log = read_foreign(tmp_path / "tb")
+    store = Store(log.home)
+    assert list(store.read(log.run, "train").steps) == list(range(1, 291))
+    assert list(store.read(log.run, "validation").steps) == [1, 101, 201]
+    assert "begin again once" in "; ".join(log.damage)
+
+
+def test_points_out_of_order_and_validations_that_look_back_end_no_tag(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    mixed = sorted(range(1000), key=lambda step: step + draw.uniform(0, 2))
+    scalars(tmp_path / "tb", mixed, lambda step: {"loss": 1.0})
+    scalars(tmp_path / "tb", range(0, 1000, 50), lambda step: {"val/loss": 1.0})
+    scalars(tmp_path / "tb", range(0, 500, 50), lambda step: {"val/loss": 2.0, "epoch": 0.0})
+    log = read_foreign(tmp_path / "tb")
+    store, told = Store(log.home), "; ".join(log.damage)
+    assert list(store.read(log.run, "train").steps) == list(range(1, 1001))
+    assert list(store.read(log.run, "validation").column("val_loss")) == [2.0] * 10 + [1.0] * 10
+    assert "begin again" not in told and "sorted in" in told
+
+
+def test_a_tag_that_counts_something_else_ends_where_it_begins_again_itself(tmp_path: Path) -> None:
+    scalars(tmp_path / "tb", range(100), lambda step: {"loss": 9.0})
+    scalars(tmp_path / "tb", range(0, 3200, 32), lambda samples: {"lr": 0.1})
+    scalars(tmp_path / "tb", range(10), lambda epoch: {"val/loss": 9.0})
+    scalars(tmp_path / "tb", range(60, 100), lambda step: {"loss": 1.0})
+    scalars(tmp_path / "tb", range(6, 10), lambda epoch: {"val/loss": 1.0})
+    log = read_events(tmp_path / "tb")
+    assert list(log.curves["loss"].values()) == [9.0] * 60 + [1.0] * 40
+    assert len(log.curves["lr"]) == 100
+    assert list(log.curves["val/loss"].values()) == [9.0] * 6 + [1.0] * 4
 
 
 def test_a_writer_that_says_from_where_it_goes_on_ends_what_was_written_from_there(
