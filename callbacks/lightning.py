@@ -31,8 +31,8 @@ from .trainer import (
     loss_of,
     max_steps_of,
     meta_of,
+    reason_of,
     scale_left,
-    stopped_early,
 )
 
 
@@ -192,10 +192,11 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
             self._checkpoints.begin(trainer, recorder)
             self._settings.begin(trainer)
             self._fetching.begin(trainer.fit_loop.epoch_loop)
+            self._begin_epoch(trainer, pl_module)  # in the middle of one nobody tells of its start
         self._resumed = None
         with self._border:
             if not recorder.begun:  # it was logged why
-                self._end(lambda recorder: recorder.finish())
+                self._end(Recorder.finish)
         self._ended = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
@@ -203,12 +204,15 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
             with self._border:
                 self._look_for_checkpoints(trainer)
                 self._dispatch.leave_out(trainer, pl_module, waits=self.recorder.waits)
-                self._epoch = float(trainer.current_epoch)
-                self._scaler = getattr(trainer.precision_plugin, "scaler", None)
-                self._is_plain = self._scaler is None and pl_module.automatic_optimization
+                self._begin_epoch(trainer, pl_module)
                 self.recorder.event("epoch", {"n": int(self._epoch)})
                 self.recorder.restart_clock()
             self._ended = time.perf_counter()
+
+    def _begin_epoch(self, trainer: Any, pl_module: Any) -> None:
+        self._epoch = float(trainer.current_epoch)
+        self._scaler = getattr(trainer.precision_plugin, "scaler", None)
+        self._is_plain = self._scaler is None and pl_module.automatic_optimization
 
     # -- a step ---------------------------------------------------------------------------------
 
@@ -359,7 +363,7 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         with self._border:
             self._look_for_checkpoints(trainer)
-            self._end(lambda recorder: recorder.finish(_reason(trainer)))
+            self._end(lambda recorder: recorder.finish(reason_of(trainer)))
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         with self._border:
@@ -385,10 +389,6 @@ class Otoscope(*callback_bases()):  # type: ignore[misc]
                 self.run_id = recorder.run_id or None  # another rank knows it only now
                 self.overhead = recorder.overhead
         self._clear()
-
-
-def _reason(trainer: Any) -> str:
-    return "stopped early" if stopped_early(trainer) else "end of training"
 
 
 def _rebuild(options: Options, run_id: str | None, overhead: dict[str, Any]) -> Otoscope:

@@ -134,6 +134,11 @@ def stopped_early(trainer: Any) -> bool:
     return not (all_steps or all_epochs)
 
 
+def reason_of(trainer: Any) -> str:
+    """Return why a fit ended that nothing cut off."""
+    return "stopped early" if stopped_early(trainer) else "end of training"
+
+
 def interrupted(trainer: Any) -> Callable[[], bool]:
     """Return what tells whether a fit was cut off; it does not keep the Trainer alive.
 

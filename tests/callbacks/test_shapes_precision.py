@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from otoscope.callbacks import Gradients, attach
+from otoscope.callbacks import Gradients, Otoscope, attach
 from otoscope.store import ConfigError
 from torch.nn import functional
 
-from tests.callbacks.fits import data, package, recorded
+from tests.callbacks.fits import data, fit, package, recorded
 from tests.callbacks.shapes import NAME, Memory, both, remembering, smooth, square
 
 
@@ -85,6 +85,30 @@ def test_a_loss_scale_is_taken_out_and_a_skipped_step_is_one(fused: bool, tmp_pa
         (bad > 0) == (skip == 1)
         for bad, skip in zip(told.column("non_finite"), skipped, strict=True)
     )
+
+
+def test_a_fit_that_goes_on_in_the_middle_of_an_epoch_takes_the_loss_scale_out_at_once(
+    tmp_path: Path,
+) -> None:
+    scale = 1024.0
+    first, second = (
+        Otoscope(spool=tmp_path, strict=True, verdict=False, probes=[Gradients(every=1)])
+        for _ in range(2)
+    )
+    saving = package(NAME).callbacks.ModelCheckpoint(
+        tmp_path, filename="{step}", every_n_train_steps=4, save_top_k=-1
+    )
+    options: dict[str, Any] = {"enable_checkpointing": True, "validate": False}
+    fit(NAME, tmp_path, [first, saving], plugins=[scaled(scale)], **options)
+    path = str(tmp_path / "step=4.ckpt")
+    fit(NAME, tmp_path, [second], ckpt_path=path, plugins=[scaled(scale)], **options)
+    run = str(second.run_id)
+    told = recorded(tmp_path, run).read(run, "train", attempt=2)
+    assert list(told.steps) == list(range(5, 13))
+    assert told.column("epoch").tolist() == [0.0] * 2 + [1.0] * 6
+    assert min(told.column("loss_scale")) >= scale
+    norms = told.column("grad_sq")
+    assert norms.max() < 100 * norms.min(), "none of them is a million times as large"
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
