@@ -59,7 +59,7 @@ def test_a_recording_ends_even_where_its_reason_cannot_be_told(
     def broken(trainer: Any) -> bool:
         raise AttributeError("another version of Lightning")
 
-    monkeypatch.setattr("otoscope.callbacks.lightning.stopped_early", broken)
+    monkeypatch.setattr("otoscope.callbacks.trainer.stopped_early", broken)
     callback = watched(tmp_path)
     fit(PACKAGES[0], tmp_path, [callback])
     assert not senders()
