@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from .log_names import EPOCHS, loss_of, plain_name
-from .log_steps import begins_again, falls_of
+from .log_steps import GOING_ON, begins_again, falls_of
 
 LARGEST = 2**53
 """No step is larger: it would be no exact number any more."""
@@ -76,22 +76,15 @@ class Writing:
         lead = lead if lead in self._curves else self._leading()
         if lead is None:
             return
-        found = self._restarts(lead)
-        again = dropped = often = 0
+        found, untrained = self._restarts(lead), self._untrained(lead)
+        all_settled = list[_Settled]()
         for name in self._curves:
-            settled = _Settled()
             ends = found if together or name == lead else self._ends(name, lead, found)
-            self._put(name, sorted({*ends, *self._begun}), settled)
+            settled = self._settled(name, sorted({*ends, *self._begun}), untrained)
             if settled.curve:
                 log.curves[name] = dict(sorted(settled.curve.items()))
-            again, dropped = again + settled.again, dropped + len(settled.gone)
-            often = max(often, len({end for end, _ in settled.gone}))
-        falls = len(falls_of(self._steps_of(lead)))
-        log.remark(0 if often else falls, "row looks back to an earlier step: it was sorted in",
-                   "rows look back to an earlier step: they were sorted in")  # fmt: skip
-        _remark_restarts(log, often, dropped)
-        log.remark(again, "value came again for its step: the last one counts",
-                   "values came again for their steps: the last ones count")  # fmt: skip
+            all_settled.append(settled)
+        _remark(log, all_settled, len(falls_of(self._steps_of(lead))))
 
     def _leading(self) -> str | None:
         """Return the name of the loss, else of the longest curve that is no epoch."""
@@ -112,46 +105,75 @@ class Writing:
             found.append((first, steps[i]))
         return found
 
+    def _untrained(self, lead: str) -> set[int]:
+        """Return the moments of processes that did not train, as of a test at the end: they count no step but 0.
+
+        All that looks back between two moments of the leading curve, or behind its last one, is
+        written at step 0, and that curve goes on behind it, not from there.
+        """
+        found, steps = set[int](), [*self._steps_of(lead), math.inf]
+        bounds = pairwise([*self._curves[lead][0], len(self._steps)])
+        for i, (first, end) in enumerate(bounds, start=1):
+            if i >= GOING_ON and steps[i] >= steps[i - 1]:
+                back = [m for m in range(first + 1, end) if self._steps[m] < steps[i - 1]]
+                found.update(back if not any(self._steps[m] for m in back) else ())
+        return found
+
     def _ends(self, name: str, lead: str, found: Iterable[_End]) -> set[_End]:
         """Return where a curve ends that may count other steps than the leading one: epochs, or samples."""
         if max(self._steps_of(name)) > ALONG * max(self._steps_of(lead)) + 1:
             return set(self._restarts(name))
         return {*found, *self._restarts(name)} if found else set()
 
-    def _put(self, name: str, ends: list[_End], settled: _Settled) -> None:
-        """Put the values of a curve that no end comes behind, the last one of each step."""
-        steps = [step for _, step in ends]
+    def _settled(self, name: str, ends: list[_End], untrained: set[int]) -> _Settled:
+        """Return the values of a curve that no end comes behind, the last one of each step."""
+        settled, steps = _Settled(), [step for _, step in ends]
         floors = [*accumulate(reversed(steps), min, initial=math.inf)][::-1]
         place = 0  # of the next end
         for moment, value in zip(*self._curves[name], strict=True):
             while place < len(ends) and ends[place][0] <= moment:
                 place += 1
             step = self._steps[moment]
-            if step < floors[place]:
-                settled.put(step, value)
-            else:
+            if step >= floors[place]:
                 end = next(i for i in range(place, len(ends)) if steps[i] <= step)
                 settled.gone.add((end, step))
+            elif moment in untrained and any(settled.curve):  # it has been beyond step 0
+                settled.left_out += 1
+            else:
+                settled.again += step in settled.curve and repr(settled.curve[step]) != repr(value)
+                settled.curve[step] = value
+        return settled
 
 
+@dataclass(slots=True)
 class _Settled:
-    """A curve as its last start left it."""
+    """A curve as its last start left it.
 
-    def __init__(self) -> None:
-        self.curve: dict[int, float] = {}
-        self.again = 0
-        self.gone: set[tuple[int, int]] = set()
-        """The number of the end, and the step, of each value that was left out."""
+    `again`: values that replaced one of their step; `left_out`: those of what did not train;
+    `gone`: the number of the end, and the step, of each value that an earlier start wrote.
+    """
 
-    def put(self, step: int, value: float) -> None:
-        self.again += step in self.curve and repr(self.curve[step]) != repr(value)
-        self.curve[step] = value
+    curve: dict[int, float] = field(default_factory=dict)
+    again: int = 0
+    left_out: int = 0
+    gone: set[tuple[int, int]] = field(default_factory=set)
 
 
-def _remark_restarts(log: Log, often: int, dropped: int) -> None:
+def _remark(log: Log, settled: Sequence[_Settled], falls: int) -> None:
+    """Remark what was left out of curves, or replaced, and where their rows are out of order."""
+    often = max(len({end for end, _ in one.gone}) for one in settled)
+    dropped = sum(len(one.gone) for one in settled)
     times = "once" if often == 1 else f"{often:,} times"
+    log.remark(0 if often else falls, "row looks back to an earlier step: it was sorted in",
+               "rows look back to an earlier step: they were sorted in")  # fmt: skip
     if dropped:
         log.remarks.append(
             f"steps begin again {times}, as where a run was started again or several processes write: "
             f"what came last counts, {dropped:,} earlier value{' is' if dropped == 1 else 's are'} left out"
         )
+    log.remark(sum(one.left_out for one in settled),
+               "value at step 0 was left out: what wrote it so late did not train",
+               "values at step 0 were left out: what wrote them so late did not train")  # fmt: skip
+    log.remark(sum(one.again for one in settled),
+               "value came again for its step: the last one counts",
+               "values came again for their steps: the last ones count")  # fmt: skip

@@ -146,8 +146,14 @@ def test_a_tag_that_counts_something_else_ends_where_it_begins_again_itself(tmp_
     scalars(tmp_path / "tb", range(10), lambda epoch: {"val/loss": 9.0})
     scalars(tmp_path / "tb", range(60, 100), lambda step: {"loss": 1.0})
     scalars(tmp_path / "tb", range(6, 10), lambda epoch: {"val/loss": 1.0})
+    for epoch in range(3):
+        scalars(
+            tmp_path / "tb", range(100 + 9 * epoch, 109 + 9 * epoch), lambda step: {"loss": 1.0}
+        )
+        scalars(tmp_path / "tb", [epoch], lambda epoch: {"dev/loss": 1.0})
     log = read_events(tmp_path / "tb")
-    assert list(log.curves["loss"].values()) == [9.0] * 60 + [1.0] * 40
+    assert list(log.curves["dev/loss"]) == [0, 1, 2]
+    assert list(log.curves["loss"].values()) == [9.0] * 60 + [1.0] * 67
     assert len(log.curves["lr"]) == 100
     assert list(log.curves["val/loss"].values()) == [9.0] * 6 + [1.0] * 4
 

@@ -117,6 +117,28 @@ def test_rows_that_look_back_at_the_end_end_nothing(
     assert AGAIN not in told and UNSURE not in told
 
 
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_what_a_process_that_did_not_train_wrote_at_step_0_is_no_first_validation(
+    tmp_path: Path, goes_on: bool
+) -> None:
+    """Lightning's validate() and test() of a new Trainer: else the best validation were the first one."""
+    rows = [
+        row for step in range(300) for row in [train(step), late(step)][: 1 + (step % 50 == 49)]
+    ]
+    more = [(0, 0, "", "", 0.1)] * 2
+    later = [*map(train, range(300, 400)), late(399)] if goes_on else []
+    store, run, told = read(tmp_path, [*rows, *more, *later])
+    wanted = [*range(50, 301, 50), *([400] if goes_on else [])]
+    assert list(store.read(run, "validation").steps) == wanted
+    assert "4 values at step 0 were left out" in told
+    first = [*rows[:20], late(0), *rows[20:]]  # written late, and no other is
+    assert list(read(tmp_path, first)[0].read(run, "validation").steps) == [1, *range(50, 301, 50)]
+    anew = [late(0), (0, 0, "", 0.1, ""), *map(train, range(300))]  # evaluates before it trains
+    store, run, told = read(tmp_path, [*rows, *anew])
+    assert list(store.read(run, "validation").steps) == [1]
+    assert "at step 0" not in told and AGAIN in told
+
+
 @pytest.mark.parametrize("lag", [100, 195])
 def test_a_validation_that_is_written_late_ends_no_training(tmp_path: Path, lag: int) -> None:
     rows = [row for step in range(0, 2000, 10)
