@@ -77,7 +77,9 @@ def test_nobody_is_sent_back_to_a_checkpoint_that_is_gone() -> None:
             )
             for before, step in pairwise((0, *steps))
         ]
-        judged = run(lambda p: SGD(p, 0.05, momentum=0.9), steps=360, loss=Mislabelled(300, 20), events=told)
+        judged = run(
+            lambda p: SGD(p, 0.05, momentum=0.9), steps=360, loss=Mislabelled(300, 20), events=told
+        )
         return named(judged, "loss_spike")["recommendation"]
 
     assert advised(100, 200, 290)["proposed"]["path"] == "290.ckpt"
