@@ -63,9 +63,9 @@ class Recorder(Stepping):
     def hook(self) -> None:
         """Hook into model and optimizers; call before the first forward pass."""
         begun = clock()
-        self.files = Files()
-        """The checkpoints that were told of."""
         with self.guard("recorder"):
+            self.files = Files()
+            """The checkpoints that were told of."""
             columns = self._throughput.attach(self._training)
             self._journal.follow(self._throughput.schema(columns), self._throughput.fill)
             self._schedules = Schedules(len(self._throughput.lrs()))
