@@ -139,6 +139,8 @@ class _Events:
 
 def _end(file: Path, place: int) -> str | None:
     """Return what stands where reading ended: None (nothing, or a whole record that came since), cut off, damaged."""
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
     with file.open("rb") as stream:
         left = os.fstat(stream.fileno()).st_size - place
         stream.seek(place)
@@ -148,24 +150,9 @@ def _end(file: Path, place: int) -> str | None:
         if len(header) < HEADER.size:
             return "cut off"
         length, checksum = HEADER.unpack(header)
-        if _checksum(header[:8]) != checksum:
+        if masked_crc32c(header[:8]) != checksum:
             return "damaged"
         if length + CHECKSUM.size > left - HEADER.size:
             return "cut off"
         record, behind = stream.read(length), stream.read(CHECKSUM.size)
-    return None if CHECKSUM.pack(_checksum(record)) == behind else "damaged"
-
-
-def _checksum(data: bytes) -> int:
-    """Return the masked CRC-32C of TensorFlow's records.
-
-    >>> hex(_checksum(b"123456789"))  # of which the CRC-32C is 0xe3069283
-    '0xc78ab0e5'
-    """
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    crc ^= 0xFFFFFFFF
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    return None if CHECKSUM.pack(masked_crc32c(record)) == behind else "damaged"

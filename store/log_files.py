@@ -13,9 +13,8 @@ from pathlib import Path
 from .errors import UnreadableLogError
 from .event_files import EVENTS, is_event_file, read_events
 from .log_curves import LARGEST, Log, Writing
-from .log_names import loss_of
+from .log_names import EPOCHS, loss_of, plain_name
 from .log_steps import (
-    EPOCHS,
     GOING_ON,
     STEPS,
     TOTALS,
@@ -58,6 +57,11 @@ class _Table:
         return [
             number if number is not None and math.isfinite(number) else None for number in numbers
         ]
+
+    def epochs(self) -> list[float | None]:
+        """Return the epoch of each row, None where it tells none."""
+        names = [plain_name(name) for name in self.names]
+        return self.numbers(next((names.index(name) for name in EPOCHS if name in names), None))
 
     def counts(self, place: int | None) -> list[int | None]:
         """Return the step of each row in a column, None where there is none."""
@@ -131,7 +135,7 @@ def _read_table(path: Path, text: str, asked: str | None, loss: str | None) -> L
     log = Log()
     counter = _step_column(table, asked)
     loss = loss if loss in names else _loss_column(table)
-    if falls_only(table.numbers(table.place(EPOCHS)), table.counts(counter)):
+    if falls_only(table.epochs(), table.counts(counter)):
         table.rows.reverse()
         log.remarks.append("the rows stand from the last to the first: they are read from the end")
     _fill(log, table, counter, _steps(log, table, counter, loss, asked is not None), loss)
@@ -172,7 +176,7 @@ def _steps(
     log: Log, table: _Table, counter: int | None, loss: str | None, is_told: bool
 ) -> Sequence[int | None]:
     """Return the step of each row, and remark where rows are counted, or cannot be for sure."""
-    epochs = table.numbers(table.place(EPOCHS))
+    epochs = table.epochs()
     # a validation may look back at any time: rows without a loss tell of no start, and of no epoch
     has_loss = table.told(None if loss is None else table.names.index(loss))
     if counter is None:

@@ -16,7 +16,6 @@ STEPS = (
 """Columns that count steps, the likeliest first; any case, blanks and dashes as underscores."""
 TOTALS = ("global_step", "_step", "trainer/global_step", "train/global_step", "global_iteration", "num_updates")  # fmt: skip
 """Those of them that never count within an epoch."""
-EPOCHS = ("epoch", "train_epoch", "train/epoch", "current_epoch", "epochs")
 GOING_ON = 4
 """Steps that are written anew, rising, where a run was started again: fewer are summaries, or out of order."""
 FEW = 10
