@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .recorder import Recorder
 
-LOOKED_AT = 100
-"""Files of which it is remembered that they were there: the newest."""
+LOOKED_AT = 20
+"""Files of which it is remembered that they were there: the newest, as many as advice may go back to."""
 
 
 class Files:
@@ -28,23 +28,20 @@ class Files:
         """Remember a path that is told of, or was by an earlier attempt."""
         self._awaited.pop(path, None)
         self._there.pop(path, None)
-        self._awaited[path] = Path(path).absolute()
-        self._arrive()
+        place = Path(path).absolute()
+        (self._awaited if _stamp(place) is None else self._there)[path] = place
         for held in (self._there, self._awaited):
             while len(held) > LOOKED_AT:
                 held.pop(next(iter(held)))
 
     def gone(self) -> list[str]:
         """Return those that were there and are not any more, once each."""
-        self._arrive()
+        for path in [path for path, place in self._awaited.items() if _stamp(place) is not None]:
+            self._there[path] = self._awaited.pop(path)
         gone = [path for path, place in self._there.items() if _is_gone(place)]
         for path in gone:
             del self._there[path]
         return gone
-
-    def _arrive(self) -> None:
-        for path in [path for path, place in self._awaited.items() if _stamp(place) is not None]:
-            self._there[path] = self._awaited.pop(path)
 
 
 class Checkpoints:

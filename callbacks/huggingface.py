@@ -138,7 +138,8 @@ class OtoscopeCallback(TrainerCallback):
                 meta=meta_of(args, kwargs.get("train_dataloader")),
             )
             self.run_id = recorder.run_id
-            for folder in Path(args.output_dir).glob("checkpoint-*"):
+            kept = Path(args.output_dir).glob("checkpoint-*")
+            for folder in sorted(kept, key=lambda one: (len(one.name), one.name)):
                 recorder.files.add(str(folder))
             self._at_exit = AtExit(self._exited)
         with self._border:
